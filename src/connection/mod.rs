@@ -1,0 +1,3 @@
+//! Ways into other systems: what a `Connection` object says, with its Secrets read, and how to connect with it.
+
+pub mod postgres;

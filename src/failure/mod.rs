@@ -1,0 +1,54 @@
+//! What a failure is, whose fault it is, and what a person can do about it: one table for all.
+
+mod sqlstate;
+
+pub use sqlstate::{Fault, Verdict, judge};
+
+use std::fmt;
+
+/// The classes that rules, statistics and people sort failures by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Class {
+    Application,
+    BadRequest,
+    Unauthorized,
+    Throttled,
+    Unavailable,
+    Timeout,
+    Schema,
+}
+
+impl Class {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Application => "Application",
+            Self::BadRequest => "BadRequest",
+            Self::Unauthorized => "Unauthorized",
+            Self::Throttled => "Throttled",
+            Self::Unavailable => "Unavailable",
+            Self::Timeout => "Timeout",
+            Self::Schema => "Schema",
+        }
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why one record was refused. `server_text` may quote the row: it is kept in the error store only, and never goes
+/// to status, events, logs or metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub class: Class,
+    /// SQLSTATE, or our own code (`RowMissing`, `NullKey`, ...).
+    pub code: String,
+    /// The object concerned, such as `sales.Customer/status_code_check`.
+    pub object: Option<String>,
+    pub server_text: String,
+    /// One sentence that says what to do.
+    pub remedy: String,
+}

@@ -1,0 +1,6 @@
+//! TableMap keeps tables in step, and lets you pause without losing a change.
+#![forbid(unsafe_code)]
+
+pub mod connection;
+pub mod failure;
+pub mod record;

@@ -1,0 +1,15 @@
+//! The words of the data plane: positions, relations, rows and changes. No I/O.
+
+mod change;
+mod lsn;
+mod parked;
+mod position;
+mod relation;
+mod row;
+
+pub use change::{Change, OldRow, Operation};
+pub use lsn::{Lsn, ParseLsnError};
+pub use parked::ParkedRecord;
+pub use position::{Era, ParsePositionError, Position};
+pub use relation::{Column, Relation, ReplicaIdentity};
+pub use row::{Cell, Cells, Row, RowBuilder, RowError};

@@ -1,0 +1,155 @@
+//! Where a change stands in its source: one order for direct and for queued changes.
+
+use super::Lsn;
+use std::{fmt, str::FromStr};
+
+/// A place between or at the changes of one source, in the order in which it commits them.
+///
+/// Positions of one [`Era`] are totally ordered; those of different eras are never compared.
+/// `Position::through(lsn)` lies above every change of a transaction that ended at or below `lsn`, and below every
+/// change of a later one: a commit record starts at or after the end of the one before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    /// Where the transaction's commit record starts (`final_lsn` of pgoutput's Begin), or, with all else 0, the end
+    /// of everything that is covered.
+    pub commit: Lsn,
+    /// The change's own position.
+    pub change: Lsn,
+    /// Counts the table's rows that share `change`: the rows of one COPY do.
+    pub index: u32,
+}
+
+impl Position {
+    /// Below every change.
+    pub const ZERO: Self = Self {
+        commit: Lsn(0),
+        change: Lsn(0),
+        index: 0,
+    };
+
+    /// Everything that ended at or below `end` (`end_lsn` of a Commit, or a keepalive's end).
+    #[must_use]
+    pub const fn through(end: Lsn) -> Self {
+        Self {
+            commit: end,
+            change: Lsn(0),
+            index: 0,
+        }
+    }
+
+    /// What may be confirmed to the source when everything up to here is durable: Postgres sends again every
+    /// transaction whose commit record starts at or above the confirmed position (rule 1).
+    #[must_use]
+    pub const fn confirmable(self) -> Lsn {
+        self.commit
+    }
+}
+
+/// Fixed width, so that the text sorts as the positions do.
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:016X}-{:016X}-{:08X}",
+            self.commit.0, self.change.0, self.index
+        )
+    }
+}
+
+/// The text is not a position.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("not a position")]
+pub struct ParsePositionError;
+
+impl FromStr for Position {
+    type Err = ParsePositionError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.len() != 42 || !text.is_ascii() {
+            return Err(ParsePositionError);
+        }
+        let part = |range: std::ops::Range<usize>| {
+            text.get(range)
+                .and_then(|hex| u64::from_str_radix(hex, 16).ok())
+                .ok_or(ParsePositionError)
+        };
+        Ok(Self {
+            commit: Lsn(part(0..16)?),
+            change: Lsn(part(17..33)?),
+            index: u32::try_from(part(34..42)?).map_err(|_| ParsePositionError)?,
+        })
+    }
+}
+
+/// What makes positions comparable: one cluster, one slot generation, one timeline.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Era {
+    /// `systemid` of `IDENTIFY_SYSTEM`.
+    pub system: String,
+    /// Our counter in the slot's name.
+    pub generation: u32,
+    /// `timeline` of `IDENTIFY_SYSTEM`.
+    pub timeline: u32,
+}
+
+impl fmt::Display for Era {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.system, self.generation, self.timeline)
+    }
+}
+
+impl FromStr for Era {
+    type Err = ParsePositionError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut parts = text.split('/');
+        let mut next = || parts.next().ok_or(ParsePositionError);
+        let system = next()?.to_owned();
+        let generation = next()?.parse().map_err(|_| ParsePositionError)?;
+        let timeline = next()?.parse().map_err(|_| ParsePositionError)?;
+        Ok(Self {
+            system,
+            generation,
+            timeline,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(commit: u64, change: u64, index: u32) -> Position {
+        Position {
+            commit: Lsn(commit),
+            change: Lsn(change),
+            index,
+        }
+    }
+
+    #[test]
+    fn through_lies_between_the_transaction_that_ended_and_the_next() {
+        let end = Position::through(Lsn(100));
+        assert!(at(90, 80, 7) < end);
+        assert!(end < at(100, 99, 0));
+        assert_eq!(at(100, 99, 0).confirmable(), Lsn(100));
+    }
+
+    #[test]
+    fn text_sorts_and_reads_back() {
+        let (low, high) = (at(9, 255, 1), at(16, 1, 0));
+        assert!(low.to_string() < high.to_string());
+        assert_eq!(low.to_string().parse(), Ok(low));
+        assert_eq!("x".parse::<Position>(), Err(ParsePositionError));
+    }
+
+    #[test]
+    fn era_reads_back() {
+        let era = Era {
+            system: "7423518890212345678".into(),
+            generation: 2,
+            timeline: 1,
+        };
+        assert_eq!(era.to_string().parse(), Ok(era));
+    }
+}
