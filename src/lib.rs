@@ -3,4 +3,5 @@
 
 pub mod connection;
 pub mod failure;
+pub mod gate;
 pub mod record;

@@ -1,0 +1,261 @@
+//! The gate of one map: where its changes go, and what must happen before they may go elsewhere. Pure, no I/O.
+//!
+//! The worker tells the gate facts (a pause is wanted, the destination is away, the queue is nearly empty), asks for
+//! the next [`Step`], carries it out, and reports the [`Outcome`]. One step is under way at a time. What the gate
+//! promises is simulated with random schedules and crashes in `simulation`.
+
+mod phase;
+mod route;
+mod step;
+
+pub use phase::{Phase, phase};
+pub use route::Route;
+pub use step::{Outcome, Step};
+
+/// Whether the destination is closed to this map's writes (rule 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fence {
+    /// Writes of this map may still land.
+    Open,
+    /// The token was raised at the destination: nothing that was sent before can land.
+    Raised,
+    /// Raised, and Redis remembers it over restarts.
+    Recorded,
+}
+
+/// What a restarted worker found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    pub wanted: bool,
+    pub usable: bool,
+    /// Records lie in the queue beyond what the destination has.
+    pub queued: bool,
+    /// Redis holds "fenced": the destination was closed and has not been opened since.
+    pub fenced: bool,
+    /// The object's status says Paused=True.
+    pub shown: bool,
+}
+
+/// One map's gate.
+#[derive(Clone, Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is one independent fact; the phase is a function of them"
+)]
+pub struct Gate {
+    wanted: bool,
+    usable: bool,
+    blocked: bool,
+    /// The destination's schema was checked since the last pause or outage.
+    checked: bool,
+    /// Little remains to be drained: the cutover may begin.
+    near: bool,
+    /// Everything queued is flushed at the destination.
+    drained: bool,
+    route: Route,
+    /// Replay writes the queue's head to the destination.
+    draining: bool,
+    fence: Fence,
+    /// A status write said Paused=True, and none since is known to have said otherwise.
+    shown: bool,
+    busy: Option<Step>,
+}
+
+impl Gate {
+    /// A gate as a worker finds it. Nothing is sent anywhere before the first [`Gate::step`].
+    #[must_use]
+    pub fn recover(found: Recovered) -> Self {
+        Self {
+            wanted: found.wanted,
+            usable: found.usable,
+            blocked: false,
+            checked: true,
+            near: false,
+            drained: false,
+            route: if found.queued { Route::Queue } else { Route::Lane },
+            draining: false,
+            fence: if found.fenced {
+                Fence::Recorded
+            } else {
+                Fence::Open
+            },
+            shown: found.shown,
+            busy: None,
+        }
+    }
+
+    /// Where a change goes now.
+    #[must_use]
+    pub fn route(&self) -> Route {
+        if self.blocked { Route::Nowhere } else { self.route }
+    }
+
+    #[must_use]
+    pub fn fence(&self) -> Fence {
+        self.fence
+    }
+
+    #[must_use]
+    pub fn wanted(&self) -> bool {
+        self.wanted
+    }
+
+    #[must_use]
+    pub fn usable(&self) -> bool {
+        self.usable
+    }
+
+    #[must_use]
+    pub fn draining(&self) -> bool {
+        self.draining
+    }
+
+    /// The step that is under way.
+    #[must_use]
+    pub fn busy(&self) -> Option<Step> {
+        self.busy
+    }
+
+    /// True while no write of this map can reach the destination (I6).
+    #[must_use]
+    pub fn paused(&self) -> bool {
+        self.wanted && self.closed() && self.fence != Fence::Open
+    }
+
+    fn closed(&self) -> bool {
+        self.route.is_closed() && !self.draining
+    }
+
+    pub fn set_wanted(&mut self, wanted: bool) {
+        if self.wanted && !wanted {
+            // Maintenance is when schemas change: look again before the first replayed write.
+            self.checked = false;
+        }
+        self.wanted = wanted;
+    }
+
+    /// The destination can be reached and its schema fits, or not.
+    pub fn set_usable(&mut self, usable: bool) {
+        if self.usable && !usable {
+            self.checked = false;
+        }
+        self.usable = usable;
+    }
+
+    pub fn set_blocked(&mut self, blocked: bool) {
+        self.blocked = blocked;
+    }
+
+    /// Little remains in the queue.
+    pub fn set_near(&mut self, near: bool) {
+        self.near = near;
+    }
+
+    /// Every queued record is flushed at the destination.
+    pub fn set_drained(&mut self, drained: bool) {
+        self.drained = drained;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn running() -> Gate {
+        Gate::recover(Recovered {
+            wanted: false,
+            usable: true,
+            queued: false,
+            fenced: false,
+            shown: false,
+        })
+    }
+
+    fn take(gate: &mut Gate, step: Step, outcome: Outcome) {
+        assert_eq!(gate.step(), Some(step));
+        gate.done(step, outcome);
+    }
+
+    #[test]
+    fn a_pause_closes_fences_records_and_only_then_is_shown() {
+        let mut gate = running();
+        gate.set_wanted(true);
+        assert_eq!(gate.step(), Some(Step::Leave));
+        assert_eq!(gate.route(), Route::Leaving, "closed before anything is awaited");
+        assert!(!gate.paused());
+        gate.done(Step::Leave, Outcome::Fenced);
+        assert!(gate.paused());
+        assert_eq!(gate.route(), Route::Queue);
+        take(&mut gate, Step::Record, Outcome::Done);
+        take(&mut gate, Step::Show, Outcome::Done);
+        assert_eq!(gate.step(), None);
+    }
+
+    #[test]
+    fn opening_clears_the_mark_then_the_status_then_checks_then_drains() {
+        let mut gate = Gate::recover(Recovered {
+            wanted: true,
+            usable: true,
+            queued: true,
+            fenced: true,
+            shown: true,
+        });
+        assert_eq!(gate.step(), None, "a recovered pause needs nothing");
+        gate.set_wanted(false);
+        take(&mut gate, Step::Forget, Outcome::Done);
+        take(&mut gate, Step::Open, Outcome::Done);
+        take(&mut gate, Step::Check, Outcome::Done);
+        take(&mut gate, Step::Drain, Outcome::Done);
+        assert_eq!(gate.step(), None);
+        gate.set_near(true);
+        take(&mut gate, Step::Cut, Outcome::Done);
+        assert_eq!(gate.route(), Route::Cutover);
+        assert_eq!(gate.step(), None);
+        gate.set_drained(true);
+        take(&mut gate, Step::Direct, Outcome::Done);
+        assert_eq!(gate.route(), Route::Lane);
+    }
+
+    #[test]
+    fn a_pause_during_cutover_goes_back_to_the_queue_and_halts_first() {
+        let mut gate = Gate::recover(Recovered {
+            wanted: false,
+            usable: true,
+            queued: true,
+            fenced: false,
+            shown: false,
+        });
+        take(&mut gate, Step::Drain, Outcome::Done);
+        gate.set_near(true);
+        take(&mut gate, Step::Cut, Outcome::Done);
+        gate.set_wanted(true);
+        take(&mut gate, Step::Back, Outcome::Done);
+        assert_eq!(gate.route(), Route::Queue);
+        take(&mut gate, Step::Halt, Outcome::Fenced);
+        assert!(gate.paused());
+    }
+
+    #[test]
+    fn an_unreachable_destination_is_never_called_paused() {
+        let mut gate = running();
+        gate.set_usable(false);
+        gate.set_wanted(true);
+        take(&mut gate, Step::Leave, Outcome::NotFenced);
+        assert!(!gate.paused());
+        assert_eq!(gate.step(), Some(Step::Fence), "tried again until it holds");
+    }
+
+    #[test]
+    fn a_status_that_said_paused_keeps_the_gate_shut_after_a_restart() {
+        let mut gate = Gate::recover(Recovered {
+            wanted: false,
+            usable: true,
+            queued: false,
+            fenced: false,
+            shown: true,
+        });
+        take(&mut gate, Step::Leave, Outcome::NotFenced);
+        take(&mut gate, Step::Open, Outcome::Done);
+        take(&mut gate, Step::Drain, Outcome::Done);
+    }
+}
