@@ -4,4 +4,5 @@
 pub mod connection;
 pub mod failure;
 pub mod gate;
+pub mod queue;
 pub mod record;

@@ -31,6 +31,22 @@ impl Class {
             Self::Schema => "Schema",
         }
     }
+
+    /// Reads what [`Class::as_str`] wrote; anything else is the most general class.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let all = [
+            Self::BadRequest,
+            Self::Unauthorized,
+            Self::Throttled,
+            Self::Unavailable,
+            Self::Timeout,
+            Self::Schema,
+        ];
+        all.into_iter()
+            .find(|class| class.as_str() == text)
+            .unwrap_or(Self::Application)
+    }
 }
 
 impl fmt::Display for Class {

@@ -48,6 +48,8 @@ pub struct Gate {
     blocked: bool,
     /// The destination's schema was checked since the last pause or outage.
     checked: bool,
+    /// The map must leave its lane once, although nothing else asks for it.
+    renewed: bool,
     /// Little remains to be drained: the cutover may begin.
     near: bool,
     /// Everything queued is flushed at the destination.
@@ -70,6 +72,7 @@ impl Gate {
             usable: found.usable,
             blocked: false,
             checked: true,
+            renewed: false,
             near: false,
             drained: false,
             route: if found.queued { Route::Queue } else { Route::Lane },
@@ -88,6 +91,12 @@ impl Gate {
     #[must_use]
     pub fn route(&self) -> Route {
         if self.blocked { Route::Nowhere } else { self.route }
+    }
+
+    /// The map sits in its lane, whether or not it takes new changes.
+    #[must_use]
+    pub fn is_direct(&self) -> bool {
+        self.route == Route::Lane
     }
 
     #[must_use]
@@ -144,6 +153,24 @@ impl Gate {
 
     pub fn set_blocked(&mut self, blocked: bool) {
         self.blocked = blocked;
+    }
+
+    /// The destination must be looked at again before anything is written.
+    pub fn recheck(&mut self) {
+        self.checked = false;
+    }
+
+    /// The lane has given the map up: nothing goes there before the map has left and come back.
+    pub fn expel(&mut self) {
+        if self.route == Route::Lane {
+            self.route = Route::Leaving;
+        }
+    }
+
+    /// The mapping changed: the map leaves its lane, or its replay, and comes back after a look at the destination.
+    pub fn renew(&mut self) {
+        self.checked = false;
+        self.renewed = true;
     }
 
     /// Little remains in the queue.

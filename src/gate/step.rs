@@ -39,6 +39,8 @@ pub enum Outcome {
     Fenced,
     /// Done but for the fence: the destination could not be reached in time.
     NotFenced,
+    /// Not done, though the destination is fenced.
+    FencedOnly,
     /// Not done: to be tried again when facts change or the retry timer fires.
     Failed,
 }
@@ -91,7 +93,8 @@ impl Gate {
     /// Opening: status, then gate (rule 6).
     fn opening(&self) -> Option<Step> {
         match self.route {
-            Route::Lane if self.shown || self.fence != Fence::Open => Some(Step::Leave),
+            Route::Lane if self.renewed || self.shown || self.fence != Fence::Open => Some(Step::Leave),
+            _ if self.renewed && self.draining => Some(self.stop()),
             Route::Leaving if !self.blocked => Some(Step::Leave),
             Route::Lane | Route::Leaving | Route::Nowhere => None,
             _ if self.fence != Fence::Open => Some(Step::Forget),
@@ -106,27 +109,34 @@ impl Gate {
         }
     }
 
+    fn stop(&self) -> Step {
+        if self.route == Route::Cutover {
+            Step::Back
+        } else {
+            Step::Halt
+        }
+    }
+
     /// Reports how the step that was under way ended. Reports of other steps are stale and change nothing.
     pub fn done(&mut self, step: Step, outcome: Outcome) {
         if self.busy != Some(step) {
             return;
         }
         self.busy = None;
-        let ended = outcome != Outcome::Failed;
+        let ended = !matches!(outcome, Outcome::Failed | Outcome::FencedOnly);
+        if matches!(outcome, Outcome::Fenced | Outcome::FencedOnly) {
+            self.fence = Fence::Raised;
+        }
         match step {
-            Step::Leave if ended => {
-                self.route = Route::Queue;
-                self.fenced_by(outcome);
-            }
-            Step::Halt if ended => {
-                self.draining = false;
-                self.fenced_by(outcome);
-            }
-            Step::Fence => self.fenced_by(outcome),
+            Step::Leave if ended => self.route = Route::Queue,
+            Step::Halt if ended => self.draining = false,
             Step::Record if ended => self.fence = Fence::Recorded,
             Step::Forget if ended => self.fence = Fence::Open,
             Step::Open if ended => self.shown = false,
-            Step::Check if ended => self.checked = true,
+            Step::Check if ended => {
+                self.checked = true;
+                self.renewed = false;
+            }
             Step::Drain if !ended => self.draining = false,
             Step::Direct if ended => {
                 self.route = Route::Lane;
@@ -140,12 +150,6 @@ impl Gate {
                 self.drained = false;
             }
             _ => {}
-        }
-    }
-
-    fn fenced_by(&mut self, outcome: Outcome) {
-        if outcome == Outcome::Fenced {
-            self.fence = Fence::Raised;
         }
     }
 }

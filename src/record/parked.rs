@@ -8,8 +8,8 @@ use crate::failure::Refusal;
 pub struct ParkedRecord {
     /// `<map>-e-<8 hex>`; empty until the store has given it.
     pub id: String,
-    /// Canonical texts of the integration keys it belongs to: two for a key change.
-    pub keys: Vec<String>,
+    /// Canonical bytes of the integration keys it belongs to: two for a key change.
+    pub keys: Vec<Vec<u8>>,
     pub change: Change,
     pub refusal: Refusal,
     /// Microseconds since the Unix epoch.

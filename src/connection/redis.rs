@@ -1,0 +1,292 @@
+//! Connecting to Redis or Valkey.
+
+use super::postgres::{Tls, TlsMode};
+use crate::queue::QueueError;
+use redis::{
+    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, FromRedisValue, IntoConnectionInfo,
+    Pipeline, RedisConnectionInfo, ScriptInvocation, TlsCertificates, aio::MultiplexedConnection,
+};
+use std::{fmt, sync::Arc, time::Duration};
+use tokio::sync::Mutex;
+
+/// How long Redis may take over one command: large entries and an fsync included.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// How the servers stand to each other. Only one alone is served yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Topology {
+    Standalone {
+        host: String,
+        port: u16,
+    },
+    Sentinel {
+        master: String,
+        hosts: Vec<(String, u16)>,
+    },
+    Cluster {
+        hosts: Vec<(String, u16)>,
+    },
+}
+
+/// Everything needed to connect. Its Debug form shows no secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Settings {
+    pub topology: Topology,
+    pub username: Option<String>,
+    pub password: Option<String>,
+    pub tls: Tls,
+    pub connect_timeout: Duration,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("topology", &self.topology)
+            .field("username", &self.username)
+            .field("tls", &self.tls.mode)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Redis could not be connected to.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RedisConnectError {
+    #[error("`spec.redis.topology` must be `standalone`: Sentinel and Cluster are not served yet")]
+    Topology,
+    #[error("the TLS settings of the queue's Connection cannot be used: {0}")]
+    Tls(String),
+    #[error("{0}")]
+    Failed(#[from] QueueError),
+}
+
+/// A connection that is shared by the maps of a worker, and made anew when it broke: the caller sees the failed
+/// command, and looks at what Redis holds before it goes on.
+#[derive(Clone)]
+pub struct Link {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    settings: Settings,
+    connection: Mutex<Option<MultiplexedConnection>>,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link")
+            .field("settings", &self.shared.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Connects, and sees that Redis answers.
+///
+/// # Errors
+/// A sentence fit for a condition, without secrets.
+pub async fn connect(settings: &Settings) -> Result<Link, RedisConnectError> {
+    client(settings)?;
+    let link = Link {
+        shared: Arc::new(Shared {
+            settings: settings.clone(),
+            connection: Mutex::new(None),
+        }),
+    };
+    link.query::<String>(&redis::cmd("PING")).await?;
+    Ok(link)
+}
+
+fn client(settings: &Settings) -> Result<Client, RedisConnectError> {
+    let Topology::Standalone { host, port } = &settings.topology else {
+        return Err(RedisConnectError::Topology);
+    };
+    let insecure = settings.tls.mode != TlsMode::VerifyFull;
+    let address = match settings.tls.mode {
+        TlsMode::Disable => ConnectionAddr::Tcp(host.clone(), *port),
+        _ => ConnectionAddr::TcpTls {
+            host: host.clone(),
+            port: *port,
+            insecure,
+            tls_params: None,
+        },
+    };
+    let mut login = RedisConnectionInfo::default();
+    if let Some(username) = &settings.username {
+        login = login.set_username(username);
+    }
+    if let Some(password) = &settings.password {
+        login = login.set_password(password);
+    }
+    let tls = |error: redis::RedisError| RedisConnectError::Tls(error.category().to_owned());
+    let info = address
+        .into_connection_info()
+        .map_err(tls)?
+        .set_redis_settings(login);
+    if settings.tls.mode == TlsMode::Disable {
+        return Client::open(info).map_err(tls);
+    }
+    let client_tls = settings
+        .tls
+        .client
+        .clone()
+        .map(|(client_cert, client_key)| ClientTlsConfig {
+            client_cert,
+            client_key,
+        });
+    Client::build_with_tls(
+        info,
+        TlsCertificates {
+            client_tls,
+            root_cert: settings.tls.ca.clone(),
+        },
+    )
+    .map_err(tls)
+}
+
+impl Link {
+    async fn connection(&self) -> Result<MultiplexedConnection, QueueError> {
+        let mut known = self.shared.connection.lock().await;
+        if let Some(connection) = known.as_ref() {
+            return Ok(connection.clone());
+        }
+        let client =
+            client(&self.shared.settings).map_err(|error| QueueError::Unavailable(error.to_string()))?;
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.shared.settings.connect_timeout))
+            .set_response_timeout(Some(ANSWER));
+        let connection = client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await?;
+        *known = Some(connection.clone());
+        Ok(connection)
+    }
+
+    async fn result<T>(&self, result: Result<T, redis::RedisError>) -> Result<T, QueueError> {
+        match result {
+            Ok(value) => Ok(value),
+            Err(error) => {
+                let error = QueueError::from(error);
+                if error.is_away() {
+                    *self.shared.connection.lock().await = None;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// One command.
+    ///
+    /// # Errors
+    /// Redis refuses, or does not answer in time.
+    pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, QueueError> {
+        let mut connection = self.connection().await?;
+        let result = command.query_async(&mut connection).await;
+        self.result(result).await
+    }
+
+    /// Several commands in one round trip.
+    ///
+    /// # Errors
+    /// As [`Link::query`].
+    pub async fn pipe<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, QueueError> {
+        let mut connection = self.connection().await?;
+        let result = pipeline.query_async(&mut connection).await;
+        self.result(result).await
+    }
+
+    /// One script.
+    ///
+    /// # Errors
+    /// As [`Link::query`], and what the script refuses.
+    pub async fn run<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, QueueError> {
+        let mut connection = self.connection().await?;
+        let result = script.invoke_async(&mut connection).await;
+        self.result(result).await
+    }
+
+    /// How durable this Redis is.
+    ///
+    /// # Errors
+    /// As [`Link::query`].
+    pub async fn durability(&self) -> Result<Durability, QueueError> {
+        let mut ask = redis::pipe();
+        for name in [
+            "appendonly",
+            "appendfsync",
+            "no-appendfsync-on-rewrite",
+            "maxmemory-policy",
+        ] {
+            ask.cmd("CONFIG").arg("GET").arg(name);
+        }
+        let answers: Result<Vec<Vec<String>>, QueueError> = self.pipe(&ask).await;
+        match answers {
+            Ok(answers) => {
+                let value = |index: usize| answers.get(index).and_then(|pair| pair.get(1)).cloned();
+                Ok(Durability {
+                    asked: true,
+                    append: value(0),
+                    fsync: value(1),
+                    no_fsync: value(2),
+                    policy: value(3),
+                })
+            }
+            Err(QueueError::Refused(_)) => Ok(Durability::default()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The settings of a Redis that decide whether what it has said is kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Durability {
+    asked: bool,
+    append: Option<String>,
+    fsync: Option<String>,
+    no_fsync: Option<String>,
+    policy: Option<String>,
+}
+
+impl Durability {
+    /// Status, reason and message of the condition `QueueDurable`.
+    #[must_use]
+    pub fn condition(&self) -> (Option<bool>, &'static str, String) {
+        let said = |value: &Option<String>| value.clone().unwrap_or_else(|| "unknown".into());
+        let told = format!(
+            "appendonly {}, appendfsync {}, maxmemory-policy {}.",
+            said(&self.append),
+            said(&self.fsync),
+            said(&self.policy)
+        );
+        let evicts = self
+            .policy
+            .as_deref()
+            .is_some_and(|policy| policy != "noeviction");
+        match (
+            self.asked,
+            self.append.as_deref(),
+            self.fsync.as_deref(),
+            self.no_fsync.as_deref(),
+        ) {
+            (false, ..) => (
+                None,
+                "NotAllowedToAsk",
+                "This Redis user may not use CONFIG GET: whether the queue is durable is not known.".into(),
+            ),
+            _ if evicts => (
+                Some(false),
+                "Evicting",
+                format!("{told} Set maxmemory-policy noeviction: else Redis drops records."),
+            ),
+            (_, Some("yes"), Some("always"), Some("no")) => (Some(true), "FsyncAlways", told),
+            (_, Some("yes"), ..) => (
+                Some(true),
+                "Likely",
+                format!("{told} A crash may lose the last second; the source is confirmed later than that."),
+            ),
+            _ => (
+                Some(false),
+                "NotPersistent",
+                format!("{told} Set appendonly yes: else a restart loses the queue."),
+            ),
+        }
+    }
+}

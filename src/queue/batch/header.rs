@@ -1,0 +1,91 @@
+//! What stands before an entry's block.
+
+use super::{BatchError, EntryMeta, bloom, wire};
+use crate::record::{Lsn, Position};
+use bytes::{Buf, BufMut, Bytes};
+
+const MAGIC: u8 = b'T';
+pub const VERSION: u8 = 1;
+
+/// The header of an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    pub count: u32,
+    pub first: Position,
+    pub last: Position,
+    pub meta: EntryMeta,
+    /// Of the first record: microseconds since the Unix epoch.
+    pub oldest: i64,
+    /// Bytes of the block once unpacked.
+    pub unpacked: u64,
+    pub filter: Bytes,
+}
+
+impl Header {
+    /// Whether the entry may hold a record of this key.
+    #[must_use]
+    pub fn may_hold(&self, key: &[u8]) -> bool {
+        bloom::may_hold(&self.filter, key)
+    }
+
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        out.put_u8(MAGIC);
+        out.put_u8(VERSION);
+        wire::put_varint(out, u64::from(self.count));
+        for position in [self.first, self.last, self.meta.previous] {
+            put_position(out, position);
+        }
+        wire::put_varint(out, self.meta.received);
+        wire::put_varint(out, self.meta.filtered);
+        wire::put_signed(out, self.oldest);
+        wire::put_varint(out, self.unpacked);
+        wire::put_bytes(out, &self.filter);
+    }
+
+    /// Reads the header and leaves the block.
+    ///
+    /// # Errors
+    /// The bytes are not an entry of a version that is known.
+    pub fn split_from(from: &mut Bytes) -> Result<Self, BatchError> {
+        if from.remaining() < 2 || wire::byte(from)? != MAGIC {
+            return Err(BatchError::Invalid("magic"));
+        }
+        match wire::byte(from)? {
+            VERSION => {}
+            version => return Err(BatchError::UnknownVersion(version)),
+        }
+        let count = u32::try_from(wire::varint(from)?).map_err(|_| BatchError::Invalid("count"))?;
+        let (first, last, previous) = (position(from)?, position(from)?, position(from)?);
+        let meta = EntryMeta {
+            previous,
+            received: wire::varint(from)?,
+            filtered: wire::varint(from)?,
+        };
+        let oldest = wire::signed(from)?;
+        let unpacked = wire::varint(from)?;
+        let filter = wire::bytes(from)?;
+        Ok(Self {
+            count,
+            first,
+            last,
+            meta,
+            oldest,
+            unpacked,
+            filter,
+        })
+    }
+}
+
+pub(super) fn put_position(out: &mut impl BufMut, position: Position) {
+    wire::put_varint(out, position.commit.0);
+    wire::put_varint(out, position.change.0);
+    wire::put_varint(out, u64::from(position.index));
+}
+
+pub(super) fn position(from: &mut Bytes) -> Result<Position, BatchError> {
+    Ok(Position {
+        commit: Lsn(wire::varint(from)?),
+        change: Lsn(wire::varint(from)?),
+        index: u32::try_from(wire::varint(from)?).map_err(|_| BatchError::Invalid("index"))?,
+    })
+}

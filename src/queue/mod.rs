@@ -1,0 +1,20 @@
+//! The queue of a map in Redis or Valkey: one stream whose entries are batches, its position, and its error store.
+//!
+//! Every script checks the epoch and all else before its first write: a script that fails half way is not rolled
+//! back (rule 8). Durable means that Redis answers after its fsync (`appendfsync always`).
+
+mod batch;
+mod blob;
+mod error;
+mod errors;
+mod keys;
+mod meta;
+mod scripts;
+mod store;
+
+pub use batch::{BatchError, EntryMeta, Header, decode, encode};
+pub use error::QueueError;
+pub use errors::{ErrorSummary, ParkedKey, RecentError};
+pub use keys::Keys;
+pub use meta::Meta;
+pub use store::{Appended, Entry, Queue};

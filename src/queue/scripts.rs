@@ -1,0 +1,227 @@
+//! The scripts. All checks stand before the first write (rule 8). KEYS are epoch, meta, stream, errors; ARGV[1] is
+//! the caller's epoch.
+
+use redis::Script;
+use std::sync::LazyLock;
+
+/// Refuses unless the caller's epoch is the map's (rule 4).
+const EPOCH: &str = r"
+local epoch = redis.call('GET', KEYS[1])
+if not epoch then return redis.error_reply('TMEPOCHMISSING the epoch is missing') end
+if epoch ~= ARGV[1] then return redis.error_reply('TMEPOCH ' .. epoch .. ' is the epoch') end
+";
+
+const META: &str = r"
+if redis.call('EXISTS', KEYS[2]) == 0 then return redis.error_reply('TMMETA the position is missing') end
+";
+
+/// Lets a script run in a Redis that is full, since it frees memory or takes next to none.
+const WHEN_FULL: &str = "#!lua flags=allow-oom\n";
+const NORMAL: &str = "#!lua\n";
+
+macro_rules! script {
+    ($name:ident, $head:expr, $($part:expr),+) => {
+        pub static $name: LazyLock<Script> = LazyLock::new(|| Script::new(&[$head, $($part),+].concat()));
+    };
+}
+
+// The first position of a map; a join that did not finish is begun anew.
+script!(
+    JOIN,
+    NORMAL,
+    r"
+if redis.call('HGET', KEYS[2], 'joined') == '1' then return redis.error_reply('TMJOINED the map has joined') end
+redis.call('DEL', KEYS[3], KEYS[4], KEYS[2])
+redis.call('SET', KEYS[1], ARGV[1])
+redis.call('HSET', KEYS[2], 'joined', '0', 'era', ARGV[2], 'q', ARGV[3], 'last', ARGV[3], 't', ARGV[3], 'seq', '0',
+  'records', '0', 'bytes', '0', 'received', '0', 'filtered', '0', 'parks', '0', 'superseded', '0', 'errorSeq', '0')
+return 1
+"
+);
+
+script!(
+    FINISH_JOIN,
+    NORMAL,
+    EPOCH,
+    META,
+    r"
+redis.call('HSET', KEYS[2], 'joined', '1')
+return 1
+"
+);
+
+// Compare and set: the epoch only rises, and is never made here.
+script!(
+    TAKE_EPOCH,
+    WHEN_FULL,
+    r"
+local epoch = redis.call('GET', KEYS[1])
+if not epoch then return redis.error_reply('TMEPOCHMISSING the epoch is missing') end
+if tonumber(epoch) > tonumber(ARGV[1]) then return redis.error_reply('TMEPOCH ' .. epoch .. ' is the epoch') end
+redis.call('SET', KEYS[1], ARGV[1])
+return 1
+"
+);
+
+// ARGV: epoch, t, q, received, filtered. Only an empty queue begins.
+script!(
+    BEGIN,
+    NORMAL,
+    EPOCH,
+    META,
+    r"
+if redis.call('XLEN', KEYS[3]) > 0 then return redis.error_reply('TMPREVIOUS the queue is not empty') end
+redis.call('HSET', KEYS[2], 't', ARGV[2], 'q', ARGV[3], 'last', ARGV[3], 'received', ARGV[4], 'filtered', ARGV[5],
+  'records', '0', 'bytes', '0')
+redis.call('HDEL', KEYS[2], 'oldest')
+return 1
+"
+);
+
+// ARGV: epoch, previous, last, records, received, filtered, oldest commit, payload. XADD comes first.
+script!(
+    APPEND,
+    NORMAL,
+    EPOCH,
+    META,
+    r"
+local q = redis.call('HGET', KEYS[2], 'q')
+if q ~= ARGV[2] then return redis.error_reply('TMPREVIOUS the queue ends at ' .. q) end
+local seq = redis.call('HGET', KEYS[2], 'seq') + 1
+redis.call('XADD', KEYS[3], string.format('%d-0', seq), 'b', ARGV[8])
+redis.call('HSET', KEYS[2], 'q', ARGV[3], 'last', ARGV[3], 'seq', string.format('%d', seq), 'received', ARGV[5],
+  'filtered', ARGV[6])
+redis.call('HSETNX', KEYS[2], 'oldest', ARGV[7])
+local records = redis.call('HINCRBY', KEYS[2], 'records', ARGV[4])
+local bytes = redis.call('HINCRBY', KEYS[2], 'bytes', #ARGV[8])
+return {seq, records, bytes}
+"
+);
+
+// ARGV: epoch, previous, q, received, filtered.
+script!(
+    ADVANCE,
+    WHEN_FULL,
+    EPOCH,
+    META,
+    r"
+local q = redis.call('HGET', KEYS[2], 'q')
+if q ~= ARGV[2] then return redis.error_reply('TMPREVIOUS the queue ends at ' .. q) end
+redis.call('HSET', KEYS[2], 'q', ARGV[3], 'received', ARGV[4], 'filtered', ARGV[5])
+return 1
+"
+);
+
+// ARGV: epoch, seq, t, records, bytes, next oldest. What is trimmed once is not counted twice.
+script!(
+    TRIM,
+    WHEN_FULL,
+    EPOCH,
+    META,
+    r"
+local first = redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', 1)
+if #first == 0 then return 0 end
+local id = tonumber(string.match(first[1][1], '^%d+'))
+if id > tonumber(ARGV[2]) then return 0 end
+redis.call('XTRIM', KEYS[3], 'MINID', string.format('%d-0', ARGV[2] + 1))
+if ARGV[3] > redis.call('HGET', KEYS[2], 't') then redis.call('HSET', KEYS[2], 't', ARGV[3]) end
+redis.call('HINCRBY', KEYS[2], 'records', '-' .. ARGV[4])
+redis.call('HINCRBY', KEYS[2], 'bytes', '-' .. ARGV[5])
+if redis.call('XLEN', KEYS[3]) == 0 then
+  redis.call('HDEL', KEYS[2], 'oldest')
+  redis.call('HSET', KEYS[2], 'records', '0', 'bytes', '0')
+elseif ARGV[6] ~= '' then
+  redis.call('HSET', KEYS[2], 'oldest', ARGV[6])
+end
+return 1
+"
+);
+
+// ARGV: epoch, token; no token forgets.
+script!(
+    FENCED,
+    WHEN_FULL,
+    EPOCH,
+    META,
+    r"
+if ARGV[2] == '' then return redis.call('HDEL', KEYS[2], 'fenced') end
+return redis.call('HSET', KEYS[2], 'fenced', ARGV[2])
+"
+);
+
+// ARGV: epoch, map name, then position and blob of each record. Parking twice is parking once (rule 3).
+script!(
+    PARK,
+    NORMAL,
+    EPOCH,
+    META,
+    r"
+local ids = {}
+for i = 3, #ARGV, 2 do
+  local known = redis.call('HGET', KEYS[4], 'id:' .. ARGV[i])
+  if known then
+    ids[#ids + 1] = known
+  else
+    local id = string.format('%s-e-%08x', ARGV[2], redis.call('HINCRBY', KEYS[2], 'errorSeq', 1))
+    redis.call('HSET', KEYS[4], 'id:' .. ARGV[i], id)
+    redis.call('HINCRBY', KEYS[2], 'parks', 1)
+    ids[#ids + 1] = id
+  end
+  redis.call('HSET', KEYS[4], 'r:' .. ARGV[i], ARGV[i + 1])
+end
+return ids
+"
+);
+
+// ARGV: epoch, then the parked position and the superseding one of each mark.
+script!(
+    SUPERSEDE,
+    NORMAL,
+    EPOCH,
+    META,
+    r"
+for i = 2, #ARGV, 2 do
+  if redis.call('HEXISTS', KEYS[4], 'r:' .. ARGV[i]) == 1
+    and redis.call('HSETNX', KEYS[4], 's:' .. ARGV[i], ARGV[i + 1]) == 1 then
+    redis.call('HINCRBY', KEYS[2], 'superseded', 1)
+  end
+end
+return 1
+"
+);
+
+// ARGV: epoch, D. Errors and marks beyond what the destination has are provisional (rule 3).
+script!(
+    DROP_PROVISIONAL,
+    WHEN_FULL,
+    EPOCH,
+    META,
+    r"
+local dropped = 0
+for _, field in ipairs(redis.call('HKEYS', KEYS[4])) do
+  local kind, position = string.match(field, '^(%a+):(.*)$')
+  if kind == 'r' and position > ARGV[2] then
+    redis.call('HDEL', KEYS[4], field, 'id:' .. position)
+    redis.call('HINCRBY', KEYS[2], 'parks', -1)
+    if redis.call('HDEL', KEYS[4], 's:' .. position) == 1 then redis.call('HINCRBY', KEYS[2], 'superseded', -1) end
+    dropped = dropped + 1
+  end
+end
+for _, field in ipairs(redis.call('HKEYS', KEYS[4])) do
+  if string.sub(field, 1, 2) == 's:' and redis.call('HGET', KEYS[4], field) > ARGV[2] then
+    redis.call('HDEL', KEYS[4], field)
+    redis.call('HINCRBY', KEYS[2], 'superseded', -1)
+  end
+end
+return dropped
+"
+);
+
+script!(
+    DROP_ALL,
+    WHEN_FULL,
+    EPOCH,
+    r"
+return redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
+"
+);

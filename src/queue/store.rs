@@ -1,0 +1,355 @@
+//! A map's queue and error store in Redis. Each call has a deadline; none is tried again by itself.
+
+use super::{
+    ErrorSummary, Header, Keys, Meta, ParkedKey, QueueError, blob,
+    scripts::{
+        ADVANCE, APPEND, BEGIN, DROP_ALL, DROP_PROVISIONAL, FENCED, FINISH_JOIN, JOIN, PARK, SUPERSEDE,
+        TAKE_EPOCH, TRIM,
+    },
+};
+use crate::{
+    connection::redis::Link,
+    record::{Era, ParkedRecord, Position},
+};
+use bytes::Bytes;
+use redis::{FromRedisValue, Script, ScriptInvocation};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+/// The handle of one map's queue. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Queue {
+    link: Link,
+    keys: Arc<Keys>,
+    name: Arc<str>,
+    epoch: i64,
+}
+
+/// One entry of the stream.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub seq: u64,
+    pub header: Header,
+    pub bytes: Bytes,
+}
+
+/// What an append has led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    pub seq: u64,
+    pub records: u64,
+    pub bytes: u64,
+}
+
+impl Queue {
+    /// `name` begins the ids of parked records.
+    #[must_use]
+    pub fn new(link: Link, namespace: &str, queue_id: &str, name: &str) -> Self {
+        Self {
+            link,
+            keys: Arc::new(Keys::new(namespace, queue_id)),
+            name: name.into(),
+            epoch: 0,
+        }
+    }
+
+    #[must_use]
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+
+    fn invoke<'a>(&'a self, script: &'a Script) -> ScriptInvocation<'a> {
+        let mut invocation = script.prepare_invoke();
+        invocation
+            .key(&self.keys.epoch)
+            .key(&self.keys.meta)
+            .key(&self.keys.stream)
+            .key(&self.keys.errors)
+            .arg(self.epoch);
+        invocation
+    }
+
+    async fn run<T: FromRedisValue>(&self, invocation: &ScriptInvocation<'_>) -> Result<T, QueueError> {
+        self.link.run(invocation).await
+    }
+
+    /// The epoch in Redis, if the map has ever joined.
+    ///
+    /// # Errors
+    /// Redis cannot be asked.
+    pub async fn seen_epoch(&self) -> Result<Option<i64>, QueueError> {
+        self.link.query(redis::cmd("GET").arg(&self.keys.epoch)).await
+    }
+
+    /// Makes epoch and position of a map that joins; what an unfinished join left is replaced.
+    ///
+    /// # Errors
+    /// The map has joined already, or Redis fails.
+    pub async fn join(&self, first: Position, era: &Era, epoch: i64) -> Result<(), QueueError> {
+        let mut join = JOIN.prepare_invoke();
+        join.key(&self.keys.epoch)
+            .key(&self.keys.meta)
+            .key(&self.keys.stream)
+            .key(&self.keys.errors);
+        self.run(join.arg(epoch).arg(era.to_string()).arg(first.to_string()))
+            .await
+    }
+
+    /// The join is complete: from now on a missing position is a lost one.
+    ///
+    /// # Errors
+    /// Another epoch, or Redis fails.
+    pub async fn finish_join(&self) -> Result<(), QueueError> {
+        self.run(&self.invoke(&FINISH_JOIN)).await
+    }
+
+    /// Raises the epoch in Redis to `epoch`, and uses it from now on (rule 4).
+    ///
+    /// # Errors
+    /// A higher one is there, none is there, or Redis fails.
+    pub async fn take_epoch(&mut self, epoch: i64) -> Result<(), QueueError> {
+        self.epoch = epoch;
+        self.run(&self.invoke(&TAKE_EPOCH)).await
+    }
+
+    /// Uses an epoch without asking Redis: for a map that is about to join.
+    pub fn use_epoch(&mut self, epoch: i64) {
+        self.epoch = epoch;
+    }
+
+    /// Position and epoch, in one round trip. None: the position is missing.
+    ///
+    /// # Errors
+    /// The epoch is missing, or Redis fails.
+    pub async fn meta(&self) -> Result<Option<Meta>, QueueError> {
+        let mut both = redis::pipe();
+        both.cmd("GET")
+            .arg(&self.keys.epoch)
+            .cmd("HGETALL")
+            .arg(&self.keys.meta);
+        let (epoch, fields): (Option<i64>, HashMap<String, String>) = self.link.pipe(&both).await?;
+        match (epoch, fields.is_empty()) {
+            (_, true) => Ok(None),
+            (None, false) => Err(QueueError::EpochMissing),
+            (Some(epoch), false) => Ok(Some(Meta::read(epoch, &fields)?)),
+        }
+    }
+
+    /// Leaving Direct: everything at or below `t` is at the destination; custody begins at `q`.
+    ///
+    /// # Errors
+    /// The queue is not empty, another epoch, or Redis fails.
+    pub async fn begin(
+        &self,
+        t: Position,
+        q: Position,
+        received: u64,
+        filtered: u64,
+    ) -> Result<(), QueueError> {
+        let mut begin = self.invoke(&BEGIN);
+        self.run(
+            begin
+                .arg(t.to_string())
+                .arg(q.to_string())
+                .arg(received)
+                .arg(filtered),
+        )
+        .await
+    }
+
+    /// Appends an entry that [`super::encode`] made.
+    ///
+    /// # Errors
+    /// Another predecessor or epoch, a full Redis, or Redis fails; then nothing was written, but for a lost reply.
+    pub async fn append(&self, entry: Vec<u8>) -> Result<Appended, QueueError> {
+        let entry = Bytes::from(entry);
+        let header = Header::split_from(&mut entry.clone())?;
+        let mut append = self.invoke(&APPEND);
+        append
+            .arg(header.meta.previous.to_string())
+            .arg(header.last.to_string())
+            .arg(header.count)
+            .arg(header.meta.received)
+            .arg(header.meta.filtered)
+            .arg(header.oldest)
+            .arg(&entry[..]);
+        drop(entry);
+        let (seq, records, bytes) = self.run(&append).await?;
+        Ok(Appended { seq, records, bytes })
+    }
+
+    /// Moves custody over a stretch without records for this map.
+    ///
+    /// # Errors
+    /// Another predecessor or epoch, or Redis fails.
+    pub async fn advance(
+        &self,
+        previous: Position,
+        to: Position,
+        received: u64,
+        filtered: u64,
+    ) -> Result<(), QueueError> {
+        let mut advance = self.invoke(&ADVANCE);
+        self.run(
+            advance
+                .arg(previous.to_string())
+                .arg(to.to_string())
+                .arg(received)
+                .arg(filtered),
+        )
+        .await
+    }
+
+    /// Reads entries after `seq`, oldest first.
+    ///
+    /// # Errors
+    /// Redis fails, or an entry cannot be read.
+    pub async fn read(&self, seq: u64, most: usize) -> Result<Vec<Entry>, QueueError> {
+        let mut range = redis::cmd("XRANGE");
+        range
+            .arg(&self.keys.stream)
+            .arg(format!("{}-0", seq + 1))
+            .arg("+")
+            .arg("COUNT")
+            .arg(most);
+        let found: Vec<(String, (String, Bytes))> = self.link.query(&range).await?;
+        found.into_iter().map(entry).collect()
+    }
+
+    /// Removes the entries up to `seq`, which the destination has flushed up to `t` (rule 2).
+    ///
+    /// # Errors
+    /// Another epoch, or Redis fails.
+    pub async fn trim(&self, seq: u64, t: Position, records: u64, bytes: u64) -> Result<(), QueueError> {
+        let mut trim = self.invoke(&TRIM);
+        self.run(trim.arg(seq).arg(t.to_string()).arg(records).arg(bytes).arg(""))
+            .await
+    }
+
+    /// Remembers that the destination is fenced with this token.
+    ///
+    /// # Errors
+    /// Another epoch, or Redis fails.
+    pub async fn set_fenced(&self, token: i64) -> Result<(), QueueError> {
+        self.run(self.invoke(&FENCED).arg(token)).await
+    }
+
+    /// Forgets the fence: the gate is about to open.
+    ///
+    /// # Errors
+    /// Another epoch, or Redis fails.
+    pub async fn clear_fenced(&self) -> Result<(), QueueError> {
+        self.run(self.invoke(&FENCED).arg("")).await
+    }
+
+    /// Parks records; returns their ids.
+    ///
+    /// # Errors
+    /// Another epoch, a full Redis, or Redis fails.
+    pub async fn park(&self, records: &[ParkedRecord]) -> Result<Vec<String>, QueueError> {
+        let mut park = self.invoke(&PARK);
+        park.arg(&*self.name);
+        for record in records {
+            let blob = blob::write(record).map_err(|error| QueueError::Blob(error.to_string()))?;
+            park.arg(record.change.position.to_string()).arg(blob);
+        }
+        self.run(&park).await
+    }
+
+    /// Marks parked records as replaced; each mark holds once the destination has its second position (rule 3).
+    ///
+    /// # Errors
+    /// Another epoch, or Redis fails.
+    pub async fn supersede(&self, marks: &[(Position, Position)]) -> Result<(), QueueError> {
+        let mut supersede = self.invoke(&SUPERSEDE);
+        for (parked, by) in marks {
+            supersede.arg(parked.to_string()).arg(by.to_string());
+        }
+        self.run(&supersede).await
+    }
+
+    /// Removes what was parked or marked beyond what the destination has: it will come again (rule 3).
+    ///
+    /// # Errors
+    /// Another epoch, or Redis fails.
+    pub async fn drop_provisional(&self, has: Position) -> Result<(), QueueError> {
+        self.run(self.invoke(&DROP_PROVISIONAL).arg(has.to_string()))
+            .await
+    }
+
+    /// Every parked record, in the order of their positions.
+    ///
+    /// # Errors
+    /// Redis fails, or a record cannot be read.
+    pub async fn errors(&self) -> Result<Vec<ParkedRecord>, QueueError> {
+        let fields: HashMap<String, Bytes> = self
+            .link
+            .query(redis::cmd("HGETALL").arg(&self.keys.errors))
+            .await?;
+        let mut ids = BTreeMap::new();
+        let mut marks = HashMap::new();
+        let mut blobs = BTreeMap::new();
+        for (field, value) in fields {
+            let text = || String::from_utf8_lossy(&value).into_owned();
+            match field.split_once(':') {
+                Some(("id", position)) => drop(ids.insert(position.to_owned(), text())),
+                Some(("s", position)) => drop(marks.insert(position.to_owned(), text())),
+                Some(("r", position)) => drop(blobs.insert(position.to_owned(), value)),
+                _ => {}
+            }
+        }
+        let records = blobs.into_iter().map(|(position, blob)| {
+            let id = ids.get(&position).cloned().unwrap_or_default();
+            let mut record = blob::read(id, &blob).map_err(QueueError::Blob)?;
+            record.superseded_by = marks.get(&position).and_then(|by| by.parse().ok());
+            Ok(record)
+        });
+        records.collect()
+    }
+
+    /// The keys that wait for a retry.
+    ///
+    /// # Errors
+    /// As [`Queue::errors`].
+    pub async fn parked_keys(&self) -> Result<Vec<ParkedKey>, QueueError> {
+        let waiting = self
+            .errors()
+            .await?
+            .into_iter()
+            .filter(|record| record.superseded_by.is_none());
+        Ok(waiting
+            .map(|record| ParkedKey {
+                keys: record.keys,
+                position: record.change.position,
+            })
+            .collect())
+    }
+
+    /// The errors that wait, counted.
+    ///
+    /// # Errors
+    /// As [`Queue::errors`].
+    pub async fn error_summary(&self) -> Result<ErrorSummary, QueueError> {
+        Ok(ErrorSummary::of(&self.errors().await?))
+    }
+
+    /// Removes every key of the map.
+    ///
+    /// # Errors
+    /// Another epoch, or Redis fails. A map that has no keys has nothing to remove.
+    pub async fn drop_all(&self) -> Result<(), QueueError> {
+        match self.run(&self.invoke(&DROP_ALL)).await {
+            Err(QueueError::EpochMissing) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+fn entry((id, (_, bytes)): (String, (String, Bytes))) -> Result<Entry, QueueError> {
+    let seq = id.split('-').next().and_then(|seq| seq.parse().ok());
+    let seq = seq.ok_or(super::BatchError::Invalid("id"))?;
+    let header = Header::split_from(&mut bytes.clone())?;
+    Ok(Entry { seq, header, bytes })
+}

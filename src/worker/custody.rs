@@ -1,0 +1,170 @@
+//! Rule 1: who holds what durably, and what may therefore be confirmed to the source. Pure.
+
+use crate::record::{Lsn, Position};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+/// What a map's custodians hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// D: the destination's progress row; None while the destination cannot be read.
+    pub destination: Option<Position>,
+    /// Q: the last position that the queue holds or has held.
+    pub queue: Position,
+    /// T: everything at or below it is not in the queue.
+    pub trimmed: Position,
+}
+
+/// Changes that neither the source will send again nor anyone holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    pub from: Position,
+    pub to: Position,
+}
+
+impl Held {
+    /// The position up to which everything is durable somewhere.
+    #[must_use]
+    pub fn durable(&self) -> Position {
+        self.destination.map_or(self.queue, |destination| destination.max(self.queue))
+    }
+
+    /// Finds a hole that someone else made: `C <= max(D, Q)` and `T <= D` must hold at every connect (rule 1).
+    ///
+    /// # Errors
+    /// The gap, when one of the two does not hold.
+    pub fn check(&self, confirmed: Lsn) -> Result<(), Gap> {
+        let durable = self.durable();
+        if confirmed > durable.confirmable() {
+            return Err(Gap { from: durable, to: Position::through(confirmed) });
+        }
+        match self.destination {
+            Some(destination) if self.trimmed > destination => Err(Gap { from: destination, to: self.trimmed }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Keeps what may be confirmed for one map: flushed positions at once, but queued ones and those near a parked
+/// record only after a while and a look (rules 3 and 7), so that a Redis failover heals by a rewind.
+#[derive(Debug)]
+pub struct Confirmable {
+    delay: Duration,
+    flushed: Position,
+    /// Where the destination stood before the parks of the last while.
+    parks: VecDeque<(Instant, Position)>,
+    /// Queue positions that wait for their time and a look.
+    queued: VecDeque<(Instant, Position)>,
+    seen: Position,
+}
+
+impl Confirmable {
+    #[must_use]
+    pub fn new(delay: Duration, held: Held) -> Self {
+        Self {
+            delay,
+            flushed: held.destination.unwrap_or(Position::ZERO),
+            parks: VecDeque::new(),
+            queued: VecDeque::new(),
+            seen: held.queue,
+        }
+    }
+
+    /// The destination has flushed up to `position`, parking records on the way or not.
+    pub fn flushed(&mut self, position: Position, parked: bool, now: Instant) {
+        if parked {
+            self.parks.push_back((now, self.flushed));
+        }
+        self.flushed = position;
+    }
+
+    /// The queue holds everything up to `position`.
+    pub fn queued(&mut self, position: Position, now: Instant) {
+        match self.queued.back_mut() {
+            // One mark a second is enough: the delay is counted in seconds.
+            Some((at, last)) if now.duration_since(*at) < Duration::from_secs(1) && self.queued.len() > 1 => {
+                *last = position;
+                *at = now;
+            }
+            _ => self.queued.push_back((now, position)),
+        }
+    }
+
+    /// Redis was read again and still holds everything up to `position`.
+    pub fn seen(&mut self, position: Position, now: Instant) {
+        while let Some((at, queued)) = self.queued.front().copied() {
+            if now.duration_since(at) < self.delay || queued > position {
+                break;
+            }
+            self.seen = self.seen.max(queued);
+            self.queued.pop_front();
+        }
+    }
+
+    /// The queue went back: nothing that waits may be confirmed.
+    pub fn rewound(&mut self, held: Held) {
+        *self = Self::new(self.delay, held);
+    }
+
+    /// What may be confirmed to the source for this map.
+    pub fn position(&mut self, now: Instant) -> Position {
+        while self.parks.front().is_some_and(|(at, _)| now.duration_since(*at) >= self.delay) {
+            self.parks.pop_front();
+        }
+        let flushed = self.parks.front().map_or(self.flushed, |(_, before)| *before);
+        flushed.max(self.seen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(lsn: u64) -> Position {
+        Position::through(Lsn(lsn))
+    }
+
+    fn held(destination: u64, queue: u64, trimmed: u64) -> Held {
+        Held { destination: Some(at(destination)), queue: at(queue), trimmed: at(trimmed) }
+    }
+
+    #[test]
+    fn a_gap_is_found_between_what_was_confirmed_and_what_is_held() {
+        assert_eq!(held(90, 50, 50).check(Lsn(90)), Ok(()));
+        assert_eq!(held(40, 90, 40).check(Lsn(90)), Ok(()));
+        assert_eq!(held(80, 50, 50).check(Lsn(90)), Err(Gap { from: at(80), to: at(90) }));
+    }
+
+    #[test]
+    fn a_destination_put_back_below_what_was_trimmed_is_a_gap() {
+        assert_eq!(held(40, 90, 50).check(Lsn(60)), Err(Gap { from: at(40), to: at(50) }));
+        assert_eq!(Held { destination: None, ..held(0, 90, 50) }.check(Lsn(60)), Ok(()));
+    }
+
+    #[test]
+    fn queued_positions_are_confirmed_late_and_only_when_seen() {
+        let start = Instant::now();
+        let mut map = Confirmable::new(Duration::from_secs(10), held(10, 10, 10));
+        map.queued(at(20), start);
+        let later = start + Duration::from_secs(11);
+        assert_eq!(map.position(later), at(10), "not read back yet");
+        map.seen(at(15), later);
+        assert_eq!(map.position(later), at(10), "Redis went back");
+        map.seen(at(20), start + Duration::from_secs(5));
+        assert_eq!(map.position(later), at(10), "too early");
+        map.seen(at(20), later);
+        assert_eq!(map.position(later), at(20));
+    }
+
+    #[test]
+    fn the_source_stays_behind_parked_records() {
+        let start = Instant::now();
+        let mut map = Confirmable::new(Duration::from_secs(10), held(10, 5, 5));
+        map.flushed(at(30), true, start);
+        map.flushed(at(40), false, start);
+        assert_eq!(map.position(start), at(10));
+        assert_eq!(map.position(start + Duration::from_secs(10)), at(40));
+    }
+}

@@ -1,0 +1,219 @@
+//! Taking maps over: at the worker's start, and whenever an object is new or changed.
+
+use super::{
+    Engine, Event,
+    event::BootError,
+    operations::{self, Booted},
+};
+use crate::{
+    queue::Meta,
+    record::Position,
+    worker::{
+        custody::{Confirmable, Held},
+        map::{Appender, Blocked, Counters, Map, MapId, Stage, Stock, recovered_gate},
+        plan::Plan,
+    },
+};
+use std::{sync::Arc, time::Instant};
+use tokio::sync::watch;
+
+/// A map that is not taken over yet.
+#[derive(Debug, Default)]
+pub struct Attempt {
+    pub under_way: bool,
+    pub retry_at: Option<Instant>,
+    pub blocked: Option<Blocked>,
+}
+
+impl Engine {
+    /// A map's object is new or changed.
+    pub(super) fn planned(&mut self, plan: Plan) {
+        let id = plan.id.clone();
+        let plan = Arc::new(plan);
+        self.plans.insert(id.clone(), plan.clone());
+        let Some(map) = self.maps.get_mut(&id) else {
+            self.booting.entry(id.clone()).or_default();
+            return self.boot(&id);
+        };
+        let remapped = map.plan.mapping != plan.mapping;
+        let deleting = plan.deletion.is_some();
+        map.plan = plan.clone();
+        map.gate.set_wanted(plan.wanted);
+        map.retry_at = None;
+        if remapped {
+            map.gate.set_usable(map.unusable.is_none());
+            self.remap(&id);
+        }
+        if deleting {
+            self.delete(&id);
+        }
+        self.drive(&id);
+        self.report(&id);
+    }
+
+    /// A changed mapping is used from the next change on: the map leaves its lane and comes back with the new one.
+    fn remap(&mut self, id: &MapId) {
+        self.bind_again();
+        if let Some(map) = self.maps.get_mut(id) {
+            map.gate.renew();
+        }
+    }
+
+    /// A map's object is gone: its finalizer was removed after the clean-up, or by force.
+    pub(super) fn removed(&mut self, id: &MapId) {
+        self.plans.remove(id);
+        self.booting.remove(id);
+        if self.maps.contains_key(id) {
+            drop(self.evict(id));
+        }
+        self.maps.remove(id);
+        self.statuses.forget(id);
+        self.bind_again();
+    }
+
+    fn boot(&mut self, id: &MapId) {
+        let Some(plan) = self.plans.get(id).cloned() else { return };
+        let attempt = self.booting.entry(id.clone()).or_default();
+        if attempt.under_way {
+            return;
+        }
+        attempt.under_way = true;
+        attempt.retry_at = None;
+        let epoch = self.lease_epoch;
+        let map = id.clone();
+        self.report_starting(id);
+        self.spawn(async move { Event::Booted { map, result: operations::boot(plan, epoch).await.map(Box::new) } });
+    }
+
+    pub(super) fn retry_boots(&mut self, now: Instant) {
+        let due: Vec<MapId> = self
+            .booting
+            .iter()
+            .filter(|(_, attempt)| attempt.retry_at.is_some_and(|at| at <= now))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in due {
+            self.boot(&id);
+        }
+    }
+
+    pub(super) fn booted(&mut self, id: &MapId, result: Result<Box<Booted>, BootError>) {
+        let Some(plan) = self.plans.get(id).cloned() else { return };
+        match result {
+            Ok(booted) => {
+                self.booting.remove(id);
+                self.install(plan, *booted);
+                self.start_source();
+            }
+            Err(error) => self.boot_failed(id, &error),
+        }
+    }
+
+    fn boot_failed(&mut self, id: &MapId, error: &BootError) {
+        let message = error.to_string();
+        tracing::warn!(map = %id, %message, "the map could not be taken over; trying again");
+        let blocked = match error {
+            BootError::Lost { errors: true, .. } => Blocked::ErrorsLost { message },
+            BootError::Lost { errors: false, .. } => Blocked::PositionLost { message },
+            BootError::Epoch => Blocked::EpochLost { message },
+            BootError::QueueConnection(_) | BootError::Queue(_) => Blocked::QueueUnavailable { message },
+        };
+        let retry = self.pace.retry;
+        let attempt = self.booting.entry(id.clone()).or_default();
+        attempt.under_way = false;
+        attempt.retry_at = Some(Instant::now() + retry);
+        attempt.blocked = Some(blocked);
+        self.report_starting(id);
+        self.start_source();
+    }
+
+    fn install(&mut self, plan: Arc<Plan>, booted: Booted) {
+        let id = plan.id.clone();
+        let Booted { queue, epoch, meta, destination, partial, errors } = booted;
+        let (target, failure) = match destination {
+            Ok(target) => (target, None),
+            Err(failure) => (None, Some(failure)),
+        };
+        let stage = if meta.is_some() { Stage::Serving } else { Stage::Joining };
+        let held = Held { destination: None, queue: Position::ZERO, trimmed: Position::ZERO };
+        let mut map = Map {
+            id: id.clone(),
+            stage,
+            joining: false,
+            gate: gate(&plan, meta.as_ref(), partial, failure.is_none()),
+            seat: usize::MAX,
+            queue,
+            epoch,
+            cleaning: false,
+            clean_up_failure: None,
+            era: None,
+            current: false,
+            progress: target.as_ref().map(|target| target.progress.clone()),
+            target,
+            stock: Stock::default(),
+            confirmable: Confirmable::new(self.pace.confirm_delay, held),
+            received: Position::ZERO,
+            counters: Counters::default(),
+            held: Vec::new(),
+            held_bytes: 0,
+            appender: Appender::default(),
+            tail: watch::channel(crate::worker::lane::Tail::default()).0,
+            blocked: None,
+            unusable: None,
+            retry_at: None,
+            cutover_since: None,
+            catch_up: None,
+            commit_time: None,
+            plan,
+        };
+        if let Some(meta) = &meta {
+            map.restock(meta);
+            map.stock.partial = partial;
+            map.stock.oldest = meta.oldest;
+            map.fall_back();
+            map.confirmable = map.fresh_confirmable(self.pace.confirm_delay);
+        }
+        self.maps.insert(id.clone(), map);
+        self.statuses.adopt(&id, errors);
+        self.bind_again();
+        match failure {
+            Some(failure) => self.check_failed(&id, failure),
+            None if stage == Stage::Serving => self.begin_serving(&id),
+            None => {}
+        }
+        if self.plans.get(&id).is_some_and(|plan| plan.deletion.is_some()) {
+            self.delete(&id);
+        }
+        self.report(&id);
+    }
+
+    /// A map that has a position: its changes are taken from there on.
+    pub(super) fn begin_serving(&mut self, id: &MapId) {
+        if self.maps.get(id).is_some_and(|map| map.gate.route() == crate::gate::Route::Lane && map.gate.usable()) {
+            let direct = self.maps.get(id).is_some_and(|map| !map.gate.wanted() && !map.plan.shown);
+            if direct {
+                self.admit(id);
+            }
+        }
+        self.drive(id);
+        if self.link.is_streaming() {
+            self.rewind();
+        }
+    }
+
+    /// What the maps' conditions say of an attempt that failed.
+    pub(super) fn attempt(&self, id: &MapId) -> Option<&Attempt> {
+        self.booting.get(id)
+    }
+}
+
+fn gate(plan: &Plan, meta: Option<&Meta>, partial: u64, usable: bool) -> crate::gate::Gate {
+    let queued = meta.is_some_and(|meta| meta.records > partial);
+    let fenced = meta.is_some_and(|meta| meta.fenced.is_some());
+    recovered_gate(plan.wanted, usable, queued, fenced, plan.shown)
+}
+
+/// The gate of a map that has no position yet.
+pub(super) fn fresh_gate(plan: &Plan) -> crate::gate::Gate {
+    recovered_gate(plan.wanted, true, false, false, plan.shown)
+}

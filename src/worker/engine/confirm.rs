@@ -1,0 +1,25 @@
+//! What the source may forget (I1): the least of what every map has made durable.
+
+use super::Engine;
+use crate::record::Position;
+use std::time::Instant;
+
+impl Engine {
+    /// Tells the source the least position that every map holds durably. Without maps, all that was handed out.
+    pub(super) fn confirm(&mut self, now: Instant) {
+        // A map that is not taken over yet may have a position, and nobody has read it.
+        if self.plans.keys().any(|id| !self.maps.contains_key(id)) {
+            return;
+        }
+        let joined = self.maps.values_mut().filter(|map| map.has_joined());
+        let least: Position = joined.map(|map| map.confirmable.position(now)).min().unwrap_or(self.through);
+        let lsn = least.confirmable();
+        if lsn <= self.link.confirmed() {
+            return;
+        }
+        if let Some(reader) = self.reader() {
+            reader.confirm(lsn);
+            self.link.set_confirmed(lsn);
+        }
+    }
+}

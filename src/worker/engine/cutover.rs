@@ -1,0 +1,106 @@
+//! The cutover: when little remains, new changes wait in memory until the rest is drained, then go direct. All maps
+//! that replay in one lane cut over together, so that parents stay before children (I2).
+
+use super::Engine;
+use crate::{
+    destination::postgres::Item,
+    failpoint,
+    gate::{Outcome, Route, Step},
+    record::Position,
+    worker::{
+        budget::Share,
+        lane::{Order, Parcel},
+        map::{Map, MapId},
+    },
+};
+use std::time::{Duration, Instant};
+
+/// A cutover may begin when so many records remain in each queue.
+const NEAR: u64 = 4096;
+/// It is given up after this long, or when so many bytes are held.
+const PATIENCE: Duration = Duration::from_secs(3);
+const HELD_BYTES: usize = 8 << 20;
+
+impl Engine {
+    /// Begins, finishes or gives up cutovers.
+    pub(super) fn look_at_cutovers(&mut self) {
+        let lanes: Vec<String> = self.lanes.keys().cloned().collect();
+        for lane in lanes {
+            self.look_at_cutover(&lane);
+        }
+    }
+
+    fn look_at_cutover(&mut self, lane: &str) {
+        let group = self.replaying(lane);
+        if group.is_empty() {
+            return;
+        }
+        let all = |test: &dyn Fn(&Map) -> bool| group.iter().filter_map(|id| self.maps.get(id)).all(test);
+        let cutting = all(&|map| map.gate.route() == Route::Cutover);
+        let drained = cutting && self.link.is_streaming() && all(&is_drained);
+        let over = group.iter().filter_map(|id| self.maps.get(id)).any(is_over);
+        let near = !over && self.link.is_streaming() && (cutting || all(&is_near));
+        if drained {
+            return self.go_direct(lane, &group);
+        }
+        for id in group {
+            if let Some(map) = self.maps.get_mut(&id) {
+                map.gate.set_near(near);
+            }
+            self.drive(&id);
+        }
+    }
+
+    /// The maps of a lane whose queues are replayed.
+    fn replaying(&self, lane: &str) -> Vec<MapId> {
+        let Some(seating) = self.lanes.get(lane) else { return Vec::new() };
+        let replays = |id: &&MapId| self.maps.get(*id).is_some_and(|map| map.gate.draining() && !map.gate.wanted());
+        seating.seats.iter().filter(replays).cloned().collect()
+    }
+
+    /// Everything queued is flushed: what was held goes to the lane, in source order, and the gates open.
+    fn go_direct(&mut self, lane: &str, group: &[MapId]) {
+        failpoint::hit("cutover");
+        let mut held: Vec<(Item, Option<Share>)> = Vec::new();
+        let mut seats = Vec::new();
+        for id in group {
+            let Some(map) = self.maps.get_mut(id) else { continue };
+            map.gate.set_drained(true);
+            if map.gate.step() != Some(Step::Direct) {
+                continue;
+            }
+            map.gate.done(Step::Direct, Outcome::Done);
+            held.append(&mut map.held);
+            map.held_bytes = 0;
+            map.cutover_since = None;
+            map.catch_up = None;
+            map.stock.oldest = None;
+            seats.push((map.seat, map.mark(self.through)));
+        }
+        held.sort_by_key(|(item, _)| item.change.position);
+        let share = held.iter().find_map(|(_, share)| share.clone());
+        let items = held.into_iter().map(|(item, _)| item).collect();
+        let parcel = Parcel { items, marks: Vec::new(), share, advance: true };
+        if let Some(seating) = self.lanes.get(lane) {
+            seating.lane.order(Order::Direct { seats, parcel });
+        }
+        for id in group {
+            self.drive(id);
+        }
+    }
+}
+
+/// Nothing is left but what is held.
+fn is_drained(map: &Map) -> bool {
+    let flushed = map.progress.as_ref().map_or(Position::ZERO, |progress| progress.position);
+    map.appender.is_idle() && (map.stock.records == 0 || flushed >= map.stock.last)
+}
+
+fn is_near(map: &Map) -> bool {
+    let most = map.plan.cap.map_or(NEAR, |cap| NEAR.min(u64::from(cap / 2).max(1)));
+    map.stock.waiting() + map.appender.len() as u64 <= most
+}
+
+fn is_over(map: &Map) -> bool {
+    map.held_bytes > HELD_BYTES || map.cutover_since.is_some_and(|since| Instant::now().duration_since(since) > PATIENCE)
+}

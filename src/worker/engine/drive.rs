@@ -1,0 +1,380 @@
+//! Carries out the gate's steps.
+
+use super::{
+    Engine, Event, Seating,
+    event::CheckFailure,
+    operations::{self, Checked, Closed},
+};
+use crate::{
+    destination::postgres::Progress,
+    gate::{Outcome, Route, Step},
+    queue::QueueError,
+    record::Position,
+    worker::{
+        lane::{Evicted, Lane, Mark, Order, Parcel},
+        map::{Blocked, CatchUp, Counters, Map, MapId, Unusable, UnusableKind},
+    },
+};
+use std::time::Instant;
+use tokio::sync::oneshot;
+
+impl Engine {
+    /// Takes every step that is due for a map, and reports what has changed.
+    pub(super) fn drive(&mut self, id: &MapId) {
+        loop {
+            let Some(map) = self.maps.get_mut(id).filter(|map| map.has_joined()) else { return };
+            if map.retry_at.is_some() {
+                break;
+            }
+            let Some(step) = map.gate.step() else { break };
+            tracing::debug!(map = %map.plan.name, ?step, "step");
+            self.carry_out(id, step);
+        }
+        self.report(id);
+    }
+
+    fn carry_out(&mut self, id: &MapId, step: Step) {
+        match step {
+            Step::Leave | Step::Halt | Step::Fence => self.close(id, step),
+            Step::Record | Step::Forget => self.mark(id, step),
+            Step::Show => self.done(id, step, Outcome::Done),
+            Step::Open => self.open(id),
+            Step::Check => self.check(id),
+            Step::Drain => self.drain(id),
+            Step::Cut => self.cut(id),
+            Step::Back => self.back(id),
+            // Taken for all maps of a lane at once: see `cutover`.
+            Step::Direct => self.done(id, step, Outcome::Failed),
+        }
+    }
+
+    pub(super) fn done(&mut self, id: &MapId, step: Step, outcome: Outcome) {
+        let retry = self.pace.retry;
+        let Some(map) = self.maps.get_mut(id) else { return };
+        map.gate.done(step, outcome);
+        let again = matches!(outcome, Outcome::Failed) || (step == Step::Fence && outcome == Outcome::NotFenced);
+        map.retry_at = again.then(|| Instant::now() + retry);
+    }
+
+    /// Takes the map out of its lane; raises its token if a pause is wanted; begins its queue (rules 5 and 2).
+    fn close(&mut self, id: &MapId, step: Step) {
+        let Some(map) = self.maps.get(id) else { return };
+        let wanted = map.gate.wanted();
+        let (plan, epoch, queue) = (map.plan.clone(), map.epoch, map.queue.clone());
+        let known = map.progress.clone();
+        let floor = self.link.confirmed();
+        let evicted = self.evict(id);
+        let map = id.clone();
+        self.spawn(async move {
+            let raise = async {
+                match wanted {
+                    true => Some(operations::fence(&plan, epoch).await),
+                    false => None,
+                }
+            };
+            let (evicted, raised) = tokio::join!(evicted, raise);
+            let failure = raised.as_ref().and_then(|raised| raised.as_ref().err().map(ToString::to_string));
+            let fenced = raised.and_then(Result::ok);
+            let base = base(fenced.as_ref(), evicted.flushed.as_ref(), known.as_ref());
+            let begun = operations::begin(&queue, step == Step::Leave, base.as_ref(), floor).await;
+            let closed = Closed { fenced, failure, begun };
+            Event::Closed { map, step, evicted: Box::new(evicted), closed: Box::new(closed) }
+        });
+    }
+
+    /// Orders the lane to give a map back.
+    pub(super) fn evict(&mut self, id: &MapId) -> impl Future<Output = Evicted> + Send + use<> {
+        let (reply, answer) = oneshot::channel();
+        let map = self.maps.get(id);
+        let seating = map.and_then(|map| self.lanes.get(&map.plan.destination));
+        if let (Some(seating), Some(map)) = (seating, map) {
+            seating.lane.order(Order::Evict { seat: map.seat, reply });
+        }
+        async move { answer.await.unwrap_or(Evicted { flushed: None, leftover: Vec::new() }) }
+    }
+
+    pub(super) fn closed(&mut self, id: &MapId, step: Step, evicted: Evicted, closed: Closed) {
+        let Some(map) = self.maps.get_mut(id) else { return };
+        if let Some(progress) = closed.fenced.as_ref().or(evicted.flushed.as_ref()) {
+            adopt(map, progress.clone());
+        }
+        match closed.begun {
+            Ok((meta, partial)) => {
+                map.restock(&meta);
+                map.stock.partial = partial;
+            }
+            Err(error) => {
+                let outcome = if closed.fenced.is_some() { Outcome::FencedOnly } else { Outcome::Failed };
+                self.done(id, step, outcome);
+                self.queue_failed(id, &error);
+                return;
+            }
+        }
+        match step {
+            Step::Leave if map.blocked.is_some() => map.fall_back(),
+            Step::Leave => requeue(map, evicted),
+            _ => {}
+        }
+        if let Some(failure) = &closed.failure {
+            tracing::warn!(map = %map.plan.name, %failure, "the destination could not be fenced; trying again");
+        }
+        let outcome = match (&closed.fenced, map.gate.wanted()) {
+            (Some(_), _) => Outcome::Fenced,
+            (None, true) => Outcome::NotFenced,
+            (None, false) => Outcome::Done,
+        };
+        self.done(id, step, outcome);
+        self.pump(id);
+        self.drive(id);
+    }
+
+    /// Remembers or forgets the fence in Redis.
+    fn mark(&mut self, id: &MapId, step: Step) {
+        let Some(map) = self.maps.get(id) else { return };
+        let queue = map.queue.clone();
+        let token = map.progress.as_ref().map_or(0, |progress| progress.token);
+        let map = id.clone();
+        self.spawn(async move {
+            let ended = match step {
+                Step::Record => queue.set_fenced(token).await,
+                _ => queue.clear_fenced().await,
+            };
+            Event::Stepped { map, step, ended: ended.map_err(|error| error.to_string()) }
+        });
+    }
+
+    pub(super) fn stepped(&mut self, id: &MapId, step: Step, ended: Result<(), String>) {
+        let outcome = match ended {
+            Ok(()) => Outcome::Done,
+            Err(error) => {
+                tracing::warn!(map = %id, ?step, %error, "a step failed; trying again");
+                Outcome::Failed
+            }
+        };
+        self.done(id, step, outcome);
+        self.drive(id);
+    }
+
+    /// Opening: the status must be seen written before the gate opens (rule 6).
+    fn open(&mut self, id: &MapId) {
+        self.report(id);
+        if let Some(map) = self.maps.get(id) {
+            self.statuses.await_written(&map.id);
+        }
+    }
+
+    pub(super) fn status_written(&mut self, id: &MapId, _version: u64) {
+        let opening = self.maps.get(id).is_some_and(|map| map.gate.busy() == Some(Step::Open));
+        if opening {
+            self.done(id, Step::Open, Outcome::Done);
+            self.drive(id);
+        }
+    }
+
+    fn check(&mut self, id: &MapId) {
+        let Some(map) = self.maps.get(id) else { return };
+        let (plan, epoch, queue) = (map.plan.clone(), map.epoch, map.queue.clone());
+        let map = id.clone();
+        self.spawn(async move {
+            Event::Checked { map, result: operations::check(plan, epoch, queue).await.map(Box::new) }
+        });
+    }
+
+    pub(super) fn checked(&mut self, id: &MapId, result: Result<Box<Checked>, CheckFailure>) {
+        let Some(map) = self.maps.get_mut(id) else { return };
+        match result {
+            Ok(checked) => {
+                let Checked { target, partial, meta } = *checked;
+                map.restock(&meta);
+                map.stock.partial = partial;
+                adopt(map, target.progress.clone());
+                map.target = Some(target);
+                match map.held_by().check(self.link.confirmed()) {
+                    Ok(()) => {
+                        let away = |unusable: &Unusable| unusable.kind != UnusableKind::SourceUnfit;
+                        if map.unusable.as_ref().is_some_and(away) {
+                            map.unusable = None;
+                            map.gate.set_usable(true);
+                        }
+                        self.done(id, Step::Check, Outcome::Done);
+                    }
+                    Err(gap) => {
+                        self.done(id, Step::Check, Outcome::Failed);
+                        self.lose(id, gap);
+                    }
+                }
+            }
+            Err(failure) => {
+                self.done(id, Step::Check, Outcome::Failed);
+                self.check_failed(id, failure);
+            }
+        }
+        self.drive(id);
+    }
+
+    pub(super) fn check_failed(&mut self, id: &MapId, failure: CheckFailure) {
+        match failure {
+            CheckFailure::Away(error) => {
+                let (reason, message) = (error.reason(), error.to_string());
+                self.unusable(id, Unusable { reason, message, kind: UnusableKind::Away });
+            }
+            CheckFailure::Unfit(message) => {
+                self.unusable(id, Unusable { reason: "SchemaMismatch", message, kind: UnusableKind::Unfit });
+            }
+            CheckFailure::Queue(error) => self.queue_failed(id, &error),
+            CheckFailure::Lost { message, errors: true } => self.block(id, Blocked::ErrorsLost { message }),
+            CheckFailure::Lost { message, errors: false } => self.block(id, Blocked::PositionLost { message }),
+        }
+    }
+
+    /// Replays the queue's head through the lane.
+    fn drain(&mut self, id: &MapId) {
+        self.ensure_seat(id);
+        let Some(map) = self.maps.get_mut(id) else { return };
+        let Some(target) = map.target.take() else {
+            map.gate.done(Step::Drain, Outcome::Failed);
+            map.gate.recheck();
+            return;
+        };
+        map.catch_up = Some(CatchUp {
+            since: jiff::Timestamp::now().as_microsecond(),
+            started: Instant::now(),
+            written_before: target.progress.written,
+            parks_before: target.progress.parks,
+            received_before: map.counters.received,
+        });
+        let Some(seating) = self.lanes.get(&map.plan.destination) else { return };
+        map.tell_tail(self.through);
+        seating.lane.order(Order::Replay {
+            seat: map.seat,
+            target: Box::new(target),
+            queue: map.queue.clone(),
+            tail: map.tail.subscribe(),
+            cap: map.plan.cap,
+        });
+        self.done(id, Step::Drain, Outcome::Done);
+    }
+
+    fn cut(&mut self, id: &MapId) {
+        if let Some(map) = self.maps.get_mut(id) {
+            map.cutover_since = Some(Instant::now());
+        }
+        self.done(id, Step::Cut, Outcome::Done);
+    }
+
+    /// The cutover did not come about: what was held goes to the queue's tail.
+    fn back(&mut self, id: &MapId) {
+        if let Some(map) = self.maps.get_mut(id) {
+            map.cutover_since = None;
+            requeue_held(map, Position::ZERO);
+        }
+        self.done(id, Step::Back, Outcome::Done);
+        self.pump(id);
+    }
+
+    /// Gives a map its place in its destination's lane, starting the lane if need be.
+    pub(super) fn ensure_seat(&mut self, id: &MapId) {
+        let Some(map) = self.maps.get_mut(id) else { return };
+        let name = map.plan.destination.clone();
+        let seating = self.lanes.entry(name.clone()).or_insert_with(|| {
+            let (notices, mut inbox) = tokio::sync::mpsc::unbounded_channel();
+            let events = self.events.clone();
+            self.tasks.spawn(async move {
+                while let Some(notice) = inbox.recv().await {
+                    let _ = events.send(Event::Lane { lane: name.clone(), notice });
+                }
+            });
+            let settings = map.plan.destination_settings.clone();
+            let lane = Lane::start(settings, self.statuses.stores(), self.pace.timeouts, notices);
+            Seating { lane, seats: Vec::new() }
+        });
+        if map.seat == usize::MAX {
+            map.seat = seating.seats.len();
+            seating.seats.push(id.clone());
+        }
+        self.statuses.add_store(&map.id, &map.queue);
+    }
+
+    /// Writes directly from now on: a map whose queue is empty, at start.
+    pub(super) fn admit(&mut self, id: &MapId) {
+        self.ensure_seat(id);
+        let Some(map) = self.maps.get_mut(id) else { return };
+        let Some(target) = map.target.take() else { return };
+        let mark: Mark = map.mark(Position::ZERO);
+        if let Some(seating) = self.lanes.get(&map.plan.destination) {
+            seating.lane.order(Order::Admit { seat: map.seat, target: Box::new(target), mark });
+            seating.lane.order(Order::Items(Parcel { advance: true, ..Parcel::default() }));
+        }
+    }
+
+    /// Steps that failed are tried again; what may be mended by now is looked at again.
+    pub(super) fn retry_steps(&mut self, now: Instant) {
+        let due: Vec<MapId> = self
+            .maps
+            .values()
+            .filter(|map| map.retry_at.is_some_and(|at| at <= now))
+            .map(|map| map.id.clone())
+            .collect();
+        for id in due {
+            if let Some(map) = self.maps.get_mut(&id) {
+                map.retry_at = None;
+            }
+            self.look_again(&id);
+            self.delete_again(&id);
+            self.drive(&id);
+        }
+    }
+
+    /// The destination may not be written: changes go to the queue.
+    pub(super) fn unusable(&mut self, id: &MapId, unusable: Unusable) {
+        let retry = self.pace.retry;
+        let Some(map) = self.maps.get_mut(id) else { return };
+        tracing::info!(map = %map.plan.name, reason = unusable.reason, "the destination cannot be written");
+        map.unusable = Some(unusable);
+        map.gate.set_usable(false);
+        self.drive(id);
+        if let Some(map) = self.maps.get_mut(id) {
+            map.retry_at.get_or_insert(Instant::now() + retry);
+        }
+    }
+}
+
+/// Where the queue begins: what the fence has read, else what was flushed before.
+fn base<'a>(
+    fenced: Option<&'a Progress>,
+    evicted: Option<&'a Progress>,
+    known: Option<&'a Progress>,
+) -> Option<Progress> {
+    let flushed = [evicted, known].into_iter().flatten().max_by_key(|progress| progress.position);
+    fenced.or(flushed).cloned()
+}
+
+/// Takes over what the destination holds.
+pub(super) fn adopt(map: &mut Map, progress: Progress) {
+    let parked = map.progress.as_ref().is_some_and(|known| known.parks < progress.parks);
+    map.confirmable.flushed(progress.position, parked, Instant::now());
+    map.progress = Some(progress);
+}
+
+/// What the lane had not flushed goes to the queue first, then what came while the map was leaving.
+fn requeue(map: &mut Map, evicted: Evicted) {
+    let flushed = map.progress.as_ref().map_or(Position::ZERO, |progress| progress.position);
+    for (item, share) in evicted.leftover {
+        if item.change.position > flushed {
+            let counters = Counters { received: item.received, filtered: item.filtered };
+            map.appender.push(item.change, counters, share);
+        }
+    }
+    requeue_held(map, flushed);
+}
+
+fn requeue_held(map: &mut Map, flushed: Position) {
+    for (item, share) in std::mem::take(&mut map.held) {
+        if item.change.position > flushed {
+            let counters = Counters { received: item.received, filtered: item.filtered };
+            map.appender.push(item.change, counters, share);
+        }
+    }
+    map.held_bytes = 0;
+}
+

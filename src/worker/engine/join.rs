@@ -1,0 +1,174 @@
+//! Joining: a map's table enters the publication, and the map gets its first position (rule 13).
+
+use super::{
+    Engine, Event,
+    event::JoinFailure,
+};
+use crate::{
+    destination::postgres::Control,
+    record::{Era, Position},
+    source::postgres::{Admin, JoinError},
+    worker::{
+        custody::Confirmable,
+        map::{MapId, Stage, Unusable, UnusableKind},
+        plan::Plan,
+    },
+};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::{mpsc, oneshot};
+
+/// Storing a first position, while the table is locked.
+const STORE_DEADLINE: Duration = Duration::from_secs(3);
+
+/// What a join needs.
+struct Joining {
+    plan: Arc<Plan>,
+    epoch: i64,
+    queue: crate::queue::Queue,
+    era: Era,
+    events: mpsc::UnboundedSender<Event>,
+}
+
+impl Engine {
+    /// Lets every map that has no position join, once there is a slot.
+    pub(super) fn join_all(&mut self) {
+        let waiting: Vec<MapId> = self
+            .maps
+            .values()
+            .filter(|map| map.stage == Stage::Joining && map.retry_at.is_none() && map.plan.deletion.is_none())
+            .map(|map| map.id.clone())
+            .collect();
+        for id in waiting {
+            self.join(&id);
+        }
+    }
+
+    fn join(&mut self, id: &MapId) {
+        let Some((era, publication)) = self.link.era_and_publication() else { return };
+        let retry = self.pace.retry;
+        let external = self.source.external.is_some();
+        let settings = self.source.settings.clone();
+        let events = self.events.clone();
+        let Some(map) = self.maps.get_mut(id) else { return };
+        if map.joining {
+            return;
+        }
+        map.joining = true;
+        map.retry_at = Some(Instant::now() + retry);
+        let joining =
+            Joining { plan: map.plan.clone(), epoch: map.epoch, queue: map.queue.clone(), era, events };
+        let map = id.clone();
+        self.spawn(async move {
+            let result = join(joining, &settings, &publication, external).await;
+            Event::Joined { map, result }
+        });
+    }
+
+    /// The table is locked: changes beyond `first` are taken from now on.
+    pub(super) fn activate(&mut self, id: &MapId, first: Position, ready: oneshot::Sender<()>) {
+        let delay = self.pace.confirm_delay;
+        if let Some(map) = self.maps.get_mut(id) {
+            map.stage = Stage::Serving;
+            map.current = true;
+            map.received = first;
+            map.stock.custody = first;
+            map.stock.trimmed = first;
+            map.confirmable = Confirmable::new(delay, map.held_by());
+            // Nothing is admitted to the lane before the destination was checked.
+            map.gate.set_usable(false);
+            map.gate.recheck();
+            self.drive(id);
+        }
+        let _ = ready.send(());
+    }
+
+    pub(super) fn joined(&mut self, id: &MapId, result: Result<(), JoinFailure>) {
+        let Some(map) = self.maps.get_mut(id) else { return };
+        map.joining = false;
+        match result {
+            Ok(()) => {
+                map.retry_at = None;
+                self.usable_again(id);
+            }
+            Err(failure) => {
+                map.stage = Stage::Joining;
+                map.gate = super::boot::fresh_gate(&map.plan);
+                let (reason, message) = match &failure {
+                    JoinFailure::Refused { reason, message } => (*reason, message.clone()),
+                    JoinFailure::Source(error) => (error.reason(), error.to_string()),
+                };
+                tracing::warn!(map = %map.plan.name, reason, %message, "the table could not join; trying again");
+                map.unusable = Some(Unusable { reason, message, kind: UnusableKind::Unfit });
+                self.retry_later(id);
+                self.report(id);
+            }
+        }
+    }
+}
+
+async fn join(
+    joining: Joining,
+    settings: &crate::connection::postgres::Settings,
+    publication: &str,
+    external: bool,
+) -> Result<(), JoinFailure> {
+    let control = Control::connect(&joining.plan.destination_settings).await.map_err(refused_by_destination)?;
+    // What only the databases can tell is found before the first write.
+    control
+        .inspect(&joining.plan.destination_table, &joining.plan.mapping)
+        .await
+        .map_err(|problem| JoinFailure::Refused { reason: "SchemaMismatch", message: problem.to_string() })?;
+    let admin = Admin::connect(settings).await.map_err(|error| JoinFailure::Refused {
+        reason: error.reason(),
+        message: error.to_string(),
+    })?;
+    let table = (joining.plan.source_table.0.as_str(), joining.plan.source_table.1.as_str());
+    let key = joining.plan.mapping.key_source_columns();
+    let store = async |lsn| joining.store(&control, Position::through(lsn)).await;
+    let result = match external {
+        false => admin.join(table, &key, publication, store).await,
+        true => admin.join_external(table, &key, publication, store).await,
+    };
+    match result {
+        Ok(()) => {
+            let finished = joining.queue.finish_join().await;
+            finished.map_err(|error| JoinFailure::Refused { reason: "QueueUnavailable", message: error.to_string() })
+        }
+        Err(error) => Err(JoinFailure::from(error)),
+    }
+}
+
+fn refused_by_destination(error: crate::destination::postgres::LaneError) -> JoinFailure {
+    JoinFailure::Refused { reason: error.reason(), message: error.to_string() }
+}
+
+impl From<JoinError> for JoinFailure {
+    fn from(error: JoinError) -> Self {
+        Self::Refused { reason: error.reason(), message: error.to_string() }
+    }
+}
+
+impl Joining {
+    /// Stores the first position with both custodians, and has the engine take what lies beyond it: all of it before
+    /// the table's lock is released.
+    async fn store(&self, control: &Control, first: Position) -> Result<(), String> {
+        let stored = async {
+            self.queue.join(first, &self.era, self.epoch).await.map_err(|error| error.to_string())?;
+            control
+                .join(&self.plan.id, self.epoch, &self.era, first)
+                .await
+                .map_err(|error| error.to_string())?;
+            let (ready, answer) = oneshot::channel();
+            let map = self.plan.id.clone();
+            let _ = self.events.send(Event::Activate { map, first, ready });
+            answer.await.map_err(|_| "the worker is ending".to_owned())
+        };
+        match tokio::time::timeout(STORE_DEADLINE, stored).await {
+            Ok(stored) => stored,
+            Err(_) => Err("the first position could not be stored in time".into()),
+        }
+    }
+}

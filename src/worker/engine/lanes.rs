@@ -1,0 +1,160 @@
+//! What the lanes tell.
+
+use super::{Engine, Event, drive::adopt};
+use crate::{
+    destination::postgres::{Aside, Progress},
+    failpoint,
+    gate::Route,
+    worker::{
+        lane::{Durable, Mark, Notice, Order, Parcel, Passed},
+        map::{Blocked, MapId, Unusable, UnusableKind},
+    },
+};
+
+impl Engine {
+    pub(super) fn noticed(&mut self, lane: &str, notice: Notice) {
+        match notice {
+            Notice::Durable(durable) => self.durable(lane, durable),
+            Notice::Up(progress) => self.lane_up(lane, progress),
+            Notice::Down { reason, message, .. } => self.lane_down(lane, reason, &message),
+            Notice::Aside { seat, aside } => self.with_seat(lane, seat, |engine, id| engine.aside(id, aside)),
+            Notice::Fenced { seat } => self.with_seat(lane, seat, Self::lane_fenced),
+            Notice::WentBack { seat, progress } => {
+                self.with_seat(lane, seat, |engine, id| engine.destination_went_back(id, progress));
+            }
+            Notice::CannotPark { seat, message } => self.with_seat(lane, seat, |engine, id| {
+                engine.expel(id);
+                engine.block(id, Blocked::QueueUnavailable { message });
+            }),
+            Notice::Corrupt { seat, message } => self.with_seat(lane, seat, |engine, id| {
+                engine.expel(id);
+                engine.block(id, Blocked::PositionLost { message });
+            }),
+        }
+    }
+
+    fn with_seat(&mut self, lane: &str, seat: usize, act: impl FnOnce(&mut Self, &MapId)) {
+        let id = self.lanes.get(lane).and_then(|seating| seating.seats.get(seat)).cloned();
+        if let Some(id) = id {
+            act(self, &id);
+        }
+    }
+
+    fn durable(&mut self, lane: &str, durable: Vec<Durable>) {
+        for Durable { seat, progress, passed, parked } in durable {
+            let Some(id) = self.lanes.get(lane).and_then(|seating| seating.seats.get(seat)).cloned() else { continue };
+            if let Some(map) = self.maps.get_mut(&id) {
+                adopt(map, progress);
+            }
+            if let Some(passed) = passed {
+                self.trim(&id, passed);
+            }
+            if parked {
+                self.errors_changed(&id);
+            }
+        }
+        self.look_at_cutovers();
+    }
+
+    /// What is flushed at the destination leaves the queue (rule 2).
+    fn trim(&mut self, id: &MapId, passed: Passed) {
+        let Some(map) = self.maps.get_mut(id) else { return };
+        map.stock.partial = passed.partial;
+        if passed.records == 0 {
+            return;
+        }
+        let queue = map.queue.clone();
+        let map = id.clone();
+        self.spawn(async move {
+            let Passed { seq, through: to, records, bytes, .. } = passed;
+            failpoint::hit("between-commit-and-trim");
+            let result = queue.trim(seq, to, records, bytes).await;
+            Event::Trimmed { map, to, records, bytes, result }
+        });
+    }
+
+    fn lane_up(&mut self, lane: &str, up: Vec<(usize, Progress)>) {
+        for (seat, progress) in up {
+            self.with_seat(lane, seat, |engine, id| {
+                let confirmed = engine.link.confirmed();
+                let Some(map) = engine.maps.get_mut(id) else { return };
+                adopt(map, progress);
+                if let Err(gap) = map.held_by().check(confirmed) {
+                    engine.lose(id, gap);
+                }
+            });
+        }
+    }
+
+    fn lane_down(&mut self, lane: &str, reason: &'static str, message: &str) {
+        let Some(seating) = self.lanes.get(lane) else { return };
+        for id in seating.seats.clone() {
+            let unusable = Unusable { reason, message: message.to_owned(), kind: UnusableKind::Away };
+            if self.maps.get(&id).is_some_and(|map| map.gate.usable()) {
+                self.unusable(&id, unusable);
+            }
+        }
+    }
+
+    fn aside(&mut self, id: &MapId, aside: Aside) {
+        let (reason, message) = (aside.reason(), aside.to_string());
+        let kind = match aside {
+            Aside::WaitsForParent { name, position, .. } => UnusableKind::Waits { parent: name, record: position },
+            Aside::Stuck { .. } => UnusableKind::Stuck,
+            Aside::Unfit { .. } => UnusableKind::Unfit,
+        };
+        self.unusable(id, Unusable { reason, message, kind });
+    }
+
+    /// A token of ours was raised by a pause of ours; or by another worker, and then Redis tells.
+    fn lane_fenced(&mut self, id: &MapId) {
+        let Some(map) = self.maps.get_mut(id) else { return };
+        if map.gate.route() != Route::Lane && !map.gate.draining() {
+            return;
+        }
+        map.gate.recheck();
+        let kind = UnusableKind::Stuck;
+        let message = "The destination refused this worker's token; looking again.".to_owned();
+        self.unusable(id, Unusable { reason: "Fenced", message, kind });
+        let queues: Vec<_> = self.maps.get(id).map(|map| (id.clone(), map.queue.clone())).into_iter().collect();
+        self.spawn(async move { Event::ReadBack(super::operations::read_back(queues).await) });
+    }
+
+    /// The destination holds less than it had flushed: restored from an older copy. What the source still has heals
+    /// by a rewind; else it is lost (rule 1).
+    fn destination_went_back(&mut self, id: &MapId, progress: Progress) {
+        let confirmed = self.link.confirmed();
+        let delay = self.pace.confirm_delay;
+        let Some(map) = self.maps.get_mut(id) else { return };
+        tracing::warn!(map = %map.plan.name, "the destination went back to an older state");
+        map.progress = Some(progress);
+        map.confirmable = map.fresh_confirmable(delay);
+        let held = map.held_by().check(confirmed);
+        self.expel(id);
+        if let Some(map) = self.maps.get_mut(id) {
+            map.fall_back();
+        }
+        match held {
+            Err(gap) => self.lose(id, gap),
+            Ok(()) => {
+                self.rewind();
+                self.drive(id);
+            }
+        }
+    }
+
+    /// Idle maps that write directly store their marks.
+    pub(super) fn store_direct(&mut self) {
+        let through = self.through;
+        for seating in self.lanes.values() {
+            let direct = |(seat, id): (usize, &MapId)| {
+                let map = self.maps.get(id).filter(|map| map.takes() && map.gate.route() == Route::Lane)?;
+                Some((seat, map.mark(through)))
+            };
+            let marks: Vec<(usize, Mark)> = seating.seats.iter().enumerate().filter_map(direct).collect();
+            if !marks.is_empty() {
+                seating.lane.order(Order::Items(Parcel { marks, advance: true, ..Parcel::default() }));
+            }
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The engine of one worker: it owns the maps, and is told of everything that happens as an [`Event`].
+//!
+//! The way of a change reads from `route` (reader → gate) over `queueing` (gate → queue) and `lanes` (gate → lane) to
+//! `custody` (what is confirmed to the source).
+
+mod boot;
+mod cleanup;
+mod confirm;
+mod cutover;
+mod drive;
+mod event;
+mod join;
+mod lanes;
+mod operations;
+mod queueing;
+mod report;
+mod route;
+mod source;
+
+pub use event::Event;
+
+use super::{
+    budget::Budget,
+    lane::{Lane, Timeouts},
+    map::{Map, MapId},
+    plan::Plan,
+    reader::{Reader, Reading},
+    status::Statuses,
+};
+use crate::{connection::postgres, record::Position};
+use route::Routes;
+use source::Link;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+/// What one worker needs to know of its source.
+#[derive(Clone, Debug)]
+pub struct Source {
+    pub settings: postgres::Settings,
+    /// Slot and publication are named `<base>_<generation>` when we manage them.
+    pub base: String,
+    /// Given names, with `management: External`.
+    pub external: Option<(String, String)>,
+}
+
+/// Times that tests shorten.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// The source is confirmed so far behind queued positions and parks (rules 3 and 7).
+    pub confirm_delay: Duration,
+    /// Idle maps store their position, and Redis is read again, this often.
+    pub tick: Duration,
+    /// Failed operations are tried again after this.
+    pub retry: Duration,
+    pub timeouts: Timeouts,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            confirm_delay: Duration::from_secs(10),
+            tick: Duration::from_secs(10),
+            retry: Duration::from_secs(2),
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
+/// One destination's lane and the maps that sit in it.
+struct Seating {
+    lane: Lane,
+    seats: Vec<MapId>,
+}
+
+/// See the module.
+pub struct Engine {
+    source: Source,
+    pace: Pace,
+    budget: Budget,
+    lease_epoch: i64,
+    /// Maps that are not taken over yet, and when to try again.
+    plans: BTreeMap<MapId, Arc<Plan>>,
+    maps: BTreeMap<MapId, Map>,
+    booting: HashMap<MapId, boot::Attempt>,
+    lanes: HashMap<String, Seating>,
+    routes: Routes,
+    link: Link,
+    /// Everything at or below it was handed out by the reader in this session.
+    through: Position,
+    statuses: Statuses,
+    events: mpsc::UnboundedSender<Event>,
+    inbox: mpsc::UnboundedReceiver<Event>,
+    readings: mpsc::Receiver<Reading>,
+    to_readings: mpsc::Sender<Reading>,
+    tasks: JoinSet<()>,
+    ticked: Instant,
+}
+
+/// How often the engine looks at its clocks.
+const CLOCK: Duration = Duration::from_millis(100);
+
+impl Engine {
+    /// An engine without maps.
+    #[must_use]
+    pub fn new(source: Source, pace: Pace, lease_epoch: i64, statuses: Statuses) -> Self {
+        let (events, inbox) = mpsc::unbounded_channel();
+        let (to_readings, readings) = mpsc::channel(4);
+        Self {
+            source,
+            pace,
+            budget: Budget::new(48 << 20),
+            lease_epoch,
+            plans: BTreeMap::new(),
+            maps: BTreeMap::new(),
+            booting: HashMap::new(),
+            lanes: HashMap::new(),
+            routes: Routes::default(),
+            link: Link::default(),
+            through: Position::ZERO,
+            statuses,
+            events,
+            inbox,
+            readings,
+            to_readings,
+            tasks: JoinSet::new(),
+            ticked: Instant::now(),
+        }
+    }
+
+    /// Where events are told.
+    #[must_use]
+    pub fn events(&self) -> mpsc::UnboundedSender<Event> {
+        self.events.clone()
+    }
+
+    /// Runs until `shutdown`. What is in flight is then finished or rolled back by dropping its connections.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut clock = tokio::time::interval(CLOCK);
+        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                Some(event) = self.inbox.recv() => self.take(event),
+                _ = clock.tick() => self.look_at_clocks(),
+                Some(reading) = self.readings.recv() => self.read(reading),
+                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
+                    if let Err(error) = ended && error.is_panic() {
+                        std::panic::resume_unwind(error.into_panic());
+                    }
+                }
+            }
+        }
+        self.finish().await;
+    }
+
+    /// Lets the lanes flush what they have, briefly.
+    async fn finish(mut self) {
+        self.link = Link::default();
+        self.lanes.clear();
+        self.tasks.shutdown().await;
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Planned(plan) => self.planned(*plan),
+            Event::Removed(map) => self.removed(&map),
+            Event::Booted { map, result } => self.booted(&map, result),
+            Event::Activate { map, first, ready } => self.activate(&map, first, ready),
+            Event::Joined { map, result } => self.joined(&map, result),
+            Event::Lane { lane, notice } => self.noticed(&lane, notice),
+            Event::Appended { map, appended, result } => self.appended(&map, &appended, result),
+            Event::Advanced { map, to, counters, result } => self.advanced(&map, to, counters, result),
+            Event::Trimmed { map, to, records, bytes, result } => self.trimmed(&map, to, records, bytes, result),
+            Event::Closed { map, step, evicted, closed } => self.closed(&map, step, *evicted, *closed),
+            Event::Stepped { map, step, ended } => self.stepped(&map, step, ended),
+            Event::Checked { map, result } => self.checked(&map, result),
+            Event::Probed { map, result } => self.probed(&map, result),
+            Event::ReadBack(metas) => self.read_back(metas),
+            Event::SourceSeen(result) => self.source_seen(result),
+            Event::SourceStarted { session, result } => self.source_started(session, result),
+            Event::StatusWritten { map, version } => self.status_written(&map, version),
+            Event::CleanedUp { map, result } => self.cleaned_up(&map, result),
+            Event::LeaseRegained => self.statuses.force_once(),
+        }
+    }
+
+    fn read(&mut self, reading: Reading) {
+        match reading {
+            Reading::Read(read) => self.route(read),
+            Reading::Ended { session, error } => self.source_ended(session, &error),
+        }
+    }
+
+    fn look_at_clocks(&mut self) {
+        let now = Instant::now();
+        self.retry_source(now);
+        self.retry_boots(now);
+        self.retry_steps(now);
+        self.look_at_cutovers();
+        if now.duration_since(self.ticked) >= self.pace.tick {
+            self.ticked = now;
+            self.store_positions();
+            self.read_queues_back();
+        }
+        self.confirm(now);
+        self.report_all();
+    }
+
+    /// Runs an operation beside the engine; it ends as an event.
+    fn spawn(&mut self, operation: impl Future<Output = Event> + Send + 'static) {
+        let events = self.events.clone();
+        self.tasks.spawn(async move {
+            let _ = events.send(operation.await);
+        });
+    }
+
+    fn reader(&self) -> Option<&Reader> {
+        self.link.reader()
+    }
+}

@@ -1,0 +1,223 @@
+//! What the engine has done beside itself: each an async function that ends as one event.
+
+use super::event::{BootError, CheckFailure};
+use crate::{
+    connection::redis,
+    destination::postgres::{Control, LaneError, Progress, Target},
+    queue::{Meta, Queue, QueueError},
+    record::{Era, Lsn, Position},
+    source::postgres::{Admin, SlotState, SourceError},
+    worker::{custody::Held, map::MapId, plan::Plan},
+};
+use std::{sync::Arc, time::Duration};
+
+/// The fence must hold within this long, or the destination counts as unreachable (rule 5).
+const FENCE_DEADLINE: Duration = Duration::from_secs(4);
+
+/// A map taken over.
+#[derive(Debug)]
+pub struct Booted {
+    pub queue: Queue,
+    pub epoch: i64,
+    /// None: the map has no position yet.
+    pub meta: Option<Meta>,
+    pub destination: Result<Option<Target>, CheckFailure>,
+    pub partial: u64,
+    pub errors: Option<crate::queue::ErrorSummary>,
+}
+
+/// Takes a map over: its queue first, then its destination, each with a higher epoch than any seen (rule 4).
+pub async fn boot(plan: Arc<Plan>, lease_epoch: i64) -> Result<Booted, BootError> {
+    let link = redis::connect(&plan.queue_settings).await?;
+    let mut queue = Queue::new(link, &plan.namespace, &plan.id, &plan.name);
+    let seen = queue.seen_epoch().await?;
+    let control = Control::connect(&plan.destination_settings).await;
+    let known = match &control {
+        Ok(control) => control.peek(&plan.id).await.map_err(CheckFailure::from),
+        Err(error) => Err(CheckFailure::Away(error.clone())),
+    };
+    let at_destination = known.as_ref().ok().and_then(Option::as_ref).map_or(0, |progress| progress.epoch);
+    let epoch = lease_epoch.max(seen.unwrap_or(0)).max(at_destination) + 1;
+    let joined = plan.joined || matches!(known, Ok(Some(_)));
+    let Some(_) = seen else {
+        return match joined {
+            true => Err(lost("its queue in Redis is gone: changes that only Redis held are lost")),
+            false => Ok(Booted { queue, epoch, meta: None, destination: Ok(None), partial: 0, errors: None }),
+        };
+    };
+    queue.take_epoch(epoch).await?;
+    let meta = queue.meta().await?.ok_or_else(|| lost("its queue in Redis has lost its position"))?;
+    if !meta.joined {
+        return Ok(Booted { queue, epoch, meta: None, destination: Ok(None), partial: 0, errors: None });
+    }
+    if matches!(known, Ok(None)) {
+        return Err(lost("its progress row at the destination is gone: was the destination restored?"));
+    }
+    let destination = match control {
+        Ok(control) => take(&control, &plan, epoch, &queue, &meta).await,
+        Err(error) => Err(CheckFailure::Away(error)),
+    };
+    let partial = match &destination {
+        Ok(target) => settle(&queue, target.progress.position).await?,
+        Err(_) => 0,
+    };
+    let meta = queue.meta().await?.ok_or_else(|| lost("its queue in Redis has lost its position"))?;
+    let errors = queue.error_summary().await.ok();
+    Ok(Booted { queue, epoch, meta: Some(meta), destination: destination.map(Some), partial, errors })
+}
+
+fn lost(what: &str) -> BootError {
+    BootError::Lost { message: what.to_owned(), errors: false }
+}
+
+/// What the check of a destination has found.
+#[derive(Debug)]
+pub struct Checked {
+    pub target: Target,
+    pub partial: u64,
+    pub meta: Meta,
+}
+
+/// Checks the destination's schema, raises the map's token, and compares what its custodians say.
+pub async fn check(plan: Arc<Plan>, epoch: i64, queue: Queue) -> Result<Checked, CheckFailure> {
+    let control = Control::connect(&plan.destination_settings).await.map_err(CheckFailure::Away)?;
+    let meta = queue.meta().await?.ok_or_else(|| gone("its queue in Redis is gone"))?;
+    let target = take(&control, &plan, epoch, &queue, &meta).await?;
+    let partial = settle(&queue, target.progress.position).await?;
+    let meta = queue.meta().await?.ok_or_else(|| gone("its queue in Redis is gone"))?;
+    Ok(Checked { target, partial, meta })
+}
+
+fn gone(what: &str) -> CheckFailure {
+    CheckFailure::Lost { message: what.to_owned(), errors: false }
+}
+
+/// Whether the destination can be reached and its schema fits; changes nothing there.
+pub async fn probe(plan: &Plan) -> Result<(), CheckFailure> {
+    let control = Control::connect(&plan.destination_settings).await.map_err(CheckFailure::Away)?;
+    control.inspect(&plan.destination_table, &plan.mapping).await?;
+    Ok(())
+}
+
+async fn take(
+    control: &Control,
+    plan: &Plan,
+    epoch: i64,
+    queue: &Queue,
+    meta: &Meta,
+) -> Result<Target, CheckFailure> {
+    let shape = control.inspect(&plan.destination_table, &plan.mapping).await?;
+    let progress = control.take(&plan.id, epoch).await?;
+    if progress.parks > meta.parks {
+        let missing = progress.parks - meta.parks;
+        let message = format!("{missing} parked records are missing from Redis: was it restored from an older copy?");
+        return Err(CheckFailure::Lost { message, errors: true });
+    }
+    queue.drop_provisional(progress.position).await?;
+    let parked = queue.parked_keys().await?;
+    Ok(Target::new(plan.id.to_string(), plan.name.clone(), plan.mapping.clone(), shape, epoch, progress, parked))
+}
+
+/// Trims what the destination has, and counts what it has of the first entry that stays (rule 1, I5).
+pub async fn settle(queue: &Queue, has: Position) -> Result<u64, QueueError> {
+    let mut seq = 0;
+    loop {
+        let Some(entry) = queue.read(seq, 1).await?.into_iter().next() else { return Ok(0) };
+        if entry.header.first > has {
+            return Ok(0);
+        }
+        if entry.header.last > has {
+            let changes = crate::queue::decode(entry.bytes).map_err(QueueError::from)?;
+            return Ok(changes.iter().filter(|change| change.position <= has).count() as u64);
+        }
+        seq = entry.seq;
+        queue.trim(seq, entry.header.last, u64::from(entry.header.count), entry.bytes.len() as u64).await?;
+    }
+}
+
+/// A map that was taken out of its lane.
+#[derive(Debug)]
+pub struct Closed {
+    /// The fence, if one was wanted and held.
+    pub fenced: Option<Progress>,
+    pub failure: Option<String>,
+    /// What the queue holds now, and how many records of it the destination has; or why it could not begin.
+    pub begun: Result<(Meta, u64), QueueError>,
+}
+
+/// Trims what the destination has; and when the map leaves its lane, begins the queue at what is flushed, or, with a
+/// destination that was never reached, where the source will begin again (rule 2).
+pub async fn begin(
+    queue: &Queue,
+    leaves: bool,
+    base: Option<&Progress>,
+    floor: Lsn,
+) -> Result<(Meta, u64), QueueError> {
+    let partial = match base {
+        Some(base) => settle(queue, base.position).await?,
+        None => 0,
+    };
+    let meta = queue.meta().await?.ok_or(QueueError::MetaMissing)?;
+    if !leaves || meta.records > 0 {
+        return Ok((meta, partial));
+    }
+    match base {
+        Some(base) => {
+            let custody = base.position.max(meta.q);
+            queue.begin(base.position, custody, base.received, base.filtered).await?;
+        }
+        None => queue.begin(meta.t, Position::through(floor).max(meta.q), meta.received, meta.filtered).await?,
+    }
+    let meta = queue.meta().await?.ok_or(QueueError::MetaMissing)?;
+    Ok((meta, partial))
+}
+
+/// Raises the map's token at the destination, ending whoever stands in the way (rule 5).
+pub async fn fence(plan: &Plan, epoch: i64) -> Result<Progress, LaneError> {
+    let raise = Control::raise(&plan.destination_settings, &plan.id, epoch);
+    match tokio::time::timeout(FENCE_DEADLINE, raise).await {
+        Ok(raised) => raised,
+        Err(_) => Err(LaneError::Lost { message: "the destination did not answer in time".into() }),
+    }
+}
+
+/// What a look at the source has found.
+#[derive(Debug)]
+pub struct SourceState {
+    pub era: Era,
+    pub slot: Option<SlotState>,
+    pub metas: Vec<(MapId, Result<Option<Meta>, QueueError>)>,
+}
+
+/// Looks at the slot, ends an old walsender, and reads every map's meta: what the rules want at each connect.
+pub async fn look(
+    settings: crate::connection::postgres::Settings,
+    slot: String,
+    generation: u32,
+    queues: Vec<(MapId, Queue)>,
+) -> Result<SourceState, SourceError> {
+    let admin = Admin::connect(&settings).await?;
+    let server = admin.inspect_server().await?;
+    let era = Era { system: server.system, generation, timeline: server.timeline };
+    admin.terminate_walsender(&slot).await?;
+    let slot = admin.slot(&slot).await?;
+    let metas = read_back(queues).await;
+    Ok(SourceState { era, slot, metas })
+}
+
+/// Reads meta and epoch of every map.
+pub async fn read_back(queues: Vec<(MapId, Queue)>) -> Vec<(MapId, Result<Option<Meta>, QueueError>)> {
+    let reads = queues.into_iter().map(|(map, queue)| async move { (map, queue.meta().await) });
+    futures::future::join_all(reads).await
+}
+
+/// Sums up what is held, for messages.
+#[must_use]
+pub fn describe(confirmed: Lsn, held: &Held) -> String {
+    let destination = held.destination.map_or_else(|| "unknown".to_owned(), |at| at.commit.to_string());
+    format!(
+        "the source was confirmed up to {confirmed}; the destination has everything up to {destination}, the queue \
+         up to {} (trimmed up to {})",
+        held.queue.commit, held.trimmed.commit
+    )
+}

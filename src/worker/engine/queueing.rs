@@ -1,0 +1,385 @@
+//! From the gate into the queue; and what follows when Redis fails, is full, or has lost something.
+
+use super::{
+    Engine, Event,
+    event::Appended,
+    operations,
+};
+use crate::{
+    failpoint,
+    gate::Route,
+    queue::{EntryMeta, Meta, QueueError, encode},
+    record::{Lsn, Position},
+    worker::{
+        custody::Gap,
+        map::{Blocked, Counters, MapId, Unusable, UnusableKind},
+    },
+};
+use std::time::Instant;
+
+impl Engine {
+    /// Begins the next append of a map, if none is under way.
+    pub(super) fn pump(&mut self, id: &MapId) {
+        let Some(map) = self.maps.get_mut(id) else { return };
+        if map.gate.route() != Route::Queue && map.gate.route() != Route::Cutover {
+            return;
+        }
+        let Some(batch) = map.appender.next() else { return };
+        let previous = map.stock.custody;
+        let queue = map.queue.clone();
+        let Some(keys) = batch.changes.first().map(|change| change.relation.clone()) else { return };
+        let binding = map.plan.mapping.bind(&keys).ok();
+        let map = id.clone();
+        self.spawn(async move {
+            let counters = batch.counters;
+            let meta = EntryMeta { previous, received: counters.received, filtered: counters.filtered };
+            let keys = batch.changes.iter().filter_map(|change| {
+                binding.as_ref().and_then(|binding| binding.keys(change).ok()).map(|keys| keys.key)
+            });
+            let encoded = encode(&batch.changes, meta, keys);
+            let appended = Appended {
+                last: batch.changes.last().map_or(previous, |change| change.position),
+                counters,
+                records: batch.changes.len() as u64,
+                bytes: encoded.as_ref().map_or(0, |bytes| bytes.len() as u64),
+                first_commit: batch.changes.first().map_or(0, |change| change.commit_time),
+                last_commit: batch.changes.last().map_or(0, |change| change.commit_time),
+            };
+            let result = match encoded {
+                Ok(bytes) => {
+                    failpoint::hit("before-queue-script");
+                    let done = queue.append(bytes).await;
+                    failpoint::hit("between-append-and-confirm");
+                    done.map(|appended| appended.seq)
+                }
+                Err(error) => Err(QueueError::from(error)),
+            };
+            drop(batch.shares);
+            Event::Appended { map, appended: Box::new(appended), result }
+        });
+    }
+
+    pub(super) fn appended(&mut self, id: &MapId, appended: &Appended, result: Result<u64, QueueError>) {
+        let Some(map) = self.maps.get_mut(id) else { return };
+        map.appender.ended();
+        match result {
+            Ok(seq) => {
+                map.stock.seq = seq;
+                map.stock.custody = appended.last;
+                map.stock.last = appended.last;
+                map.stock.records += appended.records;
+                map.stock.bytes += appended.bytes;
+                map.stock.received = appended.counters.received;
+                map.stock.filtered = appended.counters.filtered;
+                map.stock.oldest.get_or_insert(appended.first_commit);
+                map.confirmable.queued(appended.last, Instant::now());
+                map.tell_tail(Position::ZERO);
+                // The map was blocked meanwhile and has fallen back below what is now in its queue.
+                if map.received < appended.last {
+                    let current = map.current;
+                    map.fall_back();
+                    if current {
+                        self.rewind();
+                    }
+                }
+                self.pump(id);
+            }
+            // The predecessor tells: our own append whose reply was lost, or a Redis that went back (rule 7).
+            Err(error) => self.queue_failed(id, &error),
+        }
+    }
+
+    /// Redis did not do what it was told.
+    pub(super) fn queue_failed(&mut self, id: &MapId, error: &QueueError) {
+        let message = error.to_string();
+        match error {
+            QueueError::EpochMismatch { .. } => self.block(id, Blocked::EpochLost { message }),
+            QueueError::MetaMissing | QueueError::EpochMissing => self.block(
+                id,
+                Blocked::PositionLost { message: format!("{message} Queued changes that only Redis held are lost.") },
+            ),
+            _ => self.block(id, Blocked::QueueUnavailable { message }),
+        }
+    }
+
+    /// The map takes no changes: they stay at the source, and its position freezes.
+    pub(super) fn block(&mut self, id: &MapId, blocked: Blocked) {
+        let retry = self.pace.retry;
+        let Some(map) = self.maps.get_mut(id) else { return };
+        if map.blocked.as_ref().is_some_and(|known| known.rank() > blocked.rank()) {
+            return;
+        }
+        tracing::warn!(map = %map.plan.name, reason = blocked.reason(), message = blocked.message(), "blocked");
+        map.blocked = Some(blocked);
+        if map.gate.is_direct() {
+            map.freeze(self.through);
+        } else {
+            map.fall_back();
+        }
+        map.gate.set_blocked(true);
+        map.retry_at.get_or_insert(Instant::now() + retry);
+        self.report(id);
+    }
+
+    /// Changes are missing that nobody holds (rule 1).
+    pub(super) fn lose(&mut self, id: &MapId, gap: Gap) {
+        let Some(map) = self.maps.get(id) else { return };
+        let held = map.held_by();
+        let message = format!(
+            "Changes between {} and {} are held by nobody: {}. Mend what was restored or reset, or accept the gap.",
+            gap.from.commit,
+            gap.to.commit,
+            operations::describe(self.link.confirmed(), &held),
+        );
+        self.expel(id);
+        self.block(id, Blocked::PositionLost { message });
+    }
+
+    /// Takes a map out of its lane for good: nothing of it is written until its trouble is mended.
+    pub(super) fn expel(&mut self, id: &MapId) {
+        let evicted = self.evict(id);
+        drop(evicted);
+        if let Some(map) = self.maps.get_mut(id) {
+            map.gate.expel();
+            map.gate.recheck();
+        }
+    }
+
+    /// Looks again at what may have passed by now.
+    pub(super) fn look_again(&mut self, id: &MapId) {
+        let Some(map) = self.maps.get_mut(id) else { return };
+        if map.blocked.as_ref().is_some_and(Blocked::passes) {
+            let queues = vec![(id.clone(), map.queue.clone())];
+            self.spawn(async move { Event::ReadBack(operations::read_back(queues).await) });
+        }
+        let Some(map) = self.maps.get_mut(id) else { return };
+        match map.unusable.as_ref().map(|unusable| unusable.kind.clone()) {
+            Some(UnusableKind::Away | UnusableKind::Unfit | UnusableKind::Stuck) if map.gate.busy().is_none() => {
+                self.probe(id);
+            }
+            Some(UnusableKind::Waits { parent, record }) => {
+                let behind = self.maps.values().any(|other| {
+                    other.plan.name == parent && other.progress.as_ref().is_none_or(|at| at.position < record)
+                });
+                if behind { self.retry_later(id) } else { self.usable_again(id) }
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn retry_later(&mut self, id: &MapId) {
+        let retry = self.pace.retry;
+        if let Some(map) = self.maps.get_mut(id) {
+            map.retry_at = Some(Instant::now() + retry);
+        }
+    }
+
+    pub(super) fn usable_again(&mut self, id: &MapId) {
+        if let Some(map) = self.maps.get_mut(id) {
+            map.unusable = None;
+            map.gate.set_usable(true);
+            map.gate.recheck();
+        }
+        self.drive(id);
+    }
+
+    /// Asks the destination again, with a check that changes nothing while a pause is wanted.
+    fn probe(&mut self, id: &MapId) {
+        let Some(map) = self.maps.get(id) else { return };
+        let plan = map.plan.clone();
+        let map = id.clone();
+        self.spawn(async move {
+            let result = operations::probe(&plan).await;
+            Event::Probed { map, result }
+        });
+    }
+
+    pub(super) fn probed(&mut self, id: &MapId, result: Result<(), super::event::CheckFailure>) {
+        match result {
+            Ok(()) => self.usable_again(id),
+            Err(failure) => {
+                if let Some(map) = self.maps.get_mut(id) {
+                    map.unusable = match failure {
+                        super::event::CheckFailure::Unfit(message) => {
+                            Some(Unusable { reason: "SchemaMismatch", message, kind: UnusableKind::Unfit })
+                        }
+                        super::event::CheckFailure::Away(error) => Some(Unusable {
+                            reason: error.reason(),
+                            message: error.to_string(),
+                            kind: UnusableKind::Away,
+                        }),
+                        _ => map.unusable.take(),
+                    };
+                }
+                self.retry_later(id);
+                self.report(id);
+            }
+        }
+    }
+
+    /// Reads Redis again for every map: a Redis emptied or put back under a live connection is found (rule 1).
+    pub(super) fn read_queues_back(&mut self) {
+        let queues: Vec<_> = self
+            .maps
+            .values()
+            .filter(|map| map.has_joined())
+            .map(|map| (map.id.clone(), map.queue.clone()))
+            .collect();
+        if !queues.is_empty() {
+            self.spawn(async move { Event::ReadBack(operations::read_back(queues).await) });
+        }
+    }
+
+    pub(super) fn read_back(&mut self, metas: Vec<(MapId, Result<Option<Meta>, QueueError>)>) {
+        for (id, result) in metas {
+            match result {
+                Ok(Some(meta)) => self.seen(&id, &meta),
+                Ok(None) => self.queue_failed(&id, &QueueError::MetaMissing),
+                Err(error) => self.unread(&id, &error),
+            }
+        }
+    }
+
+    /// A queue that cannot be read blocks only maps whose changes go there: direct writes go on.
+    fn unread(&mut self, id: &MapId, error: &QueueError) {
+        let Some(map) = self.maps.get(id) else { return };
+        let away = matches!(error, QueueError::Unavailable { .. });
+        if away && map.gate.route() == Route::Lane && map.blocked.is_none() {
+            return;
+        }
+        if map.blocked.is_some() && away { self.retry_later(id) } else { self.queue_failed(id, error) }
+    }
+
+    /// What Redis holds against what it must hold.
+    fn seen(&mut self, id: &MapId, meta: &Meta) {
+        let confirmed = self.link.confirmed();
+        let Some(map) = self.maps.get_mut(id) else { return };
+        if meta.epoch != map.epoch {
+            let message = format!("epoch {} is in use, ours is {}", meta.epoch, map.epoch);
+            return match meta.epoch > map.epoch {
+                true => self.block(id, Blocked::EpochLost { message }),
+                false => self.went_back(id, meta),
+            };
+        }
+        if map.progress.as_ref().is_some_and(|progress| progress.parks > meta.parks) {
+            let message = "Parked records are missing from Redis: was it restored from an older copy?".to_owned();
+            return self.block(id, Blocked::ErrorsLost { message });
+        }
+        if meta.q < map.stock.custody && map.gate.route() != Route::Lane {
+            return self.went_back(id, meta);
+        }
+        map.confirmable.seen(meta.q, Instant::now());
+        let passed = map.blocked.as_ref().is_some_and(|blocked| matches!(blocked, Blocked::QueueUnavailable { .. }));
+        if passed {
+            map.restock(meta);
+            map.fall_back();
+            self.unblock(id, confirmed);
+        }
+    }
+
+    /// Redis fell back to an older copy. What the source still has heals by a rewind; the rest is lost (rule 7).
+    pub(super) fn went_back(&mut self, id: &MapId, meta: &Meta) {
+        let confirmed = self.link.confirmed();
+        let delay = self.pace.confirm_delay;
+        let Some(map) = self.maps.get_mut(id) else { return };
+        map.restock(meta);
+        map.confirmable = map.fresh_confirmable(delay);
+        if let Err(gap) = map.held_by().check(confirmed) {
+            return self.lose(id, gap);
+        }
+        tracing::warn!(map = %map.plan.name, "Redis went back to an older copy; reading again from the source");
+        let (queue, epoch) = (map.queue.clone(), map.epoch);
+        let raise = meta.epoch != epoch;
+        map.fall_back();
+        let message = "Redis went back to an older copy; its epoch is being taken again.".to_owned();
+        if raise {
+            self.block(id, Blocked::QueueUnavailable { message });
+            let map = id.clone();
+            self.spawn(async move {
+                let mut queue = queue;
+                let taken = queue.take_epoch(epoch).await;
+                let read = match taken {
+                    Ok(()) => queue.meta().await,
+                    Err(error) => Err(error),
+                };
+                Event::ReadBack(vec![(map, read)])
+            });
+        } else {
+            self.rewind();
+        }
+    }
+
+    /// Changes may be taken again: the source sends what the map does not have.
+    pub(super) fn unblock(&mut self, id: &MapId, confirmed: Lsn) {
+        let Some(map) = self.maps.get_mut(id) else { return };
+        if let Err(gap) = map.held_by().check(confirmed) {
+            return self.lose(id, gap);
+        }
+        map.blocked = None;
+        map.gate.set_blocked(false);
+        tracing::info!(map = %map.plan.name, "taking changes again");
+        self.rewind();
+        self.drive(id);
+    }
+
+    /// Stores how far idle maps are, so that the source can be confirmed (rule 1).
+    pub(super) fn store_positions(&mut self) {
+        self.store_direct();
+        let through = self.through;
+        let advances: Vec<_> = self
+            .maps
+            .values()
+            .filter(|map| map.takes() && map.gate.route() == Route::Queue && map.appender.is_idle())
+            .filter(|map| map.received.max(through) > map.stock.custody)
+            .map(|map| (map.id.clone(), map.queue.clone(), map.received.max(through), map.counters))
+            .collect();
+        for (map, queue, to, counters) in advances {
+            if let Some(map) = self.maps.get_mut(&map) {
+                map.appender.hold(to);
+            }
+            self.spawn(async move {
+                let result = queue.advance(to, counters.received, counters.filtered).await;
+                Event::Advanced { map, to, counters, result }
+            });
+        }
+    }
+
+    pub(super) fn advanced(&mut self, id: &MapId, to: Position, counters: Counters, result: Result<(), QueueError>) {
+        let Some(map) = self.maps.get_mut(id) else { return };
+        map.appender.ended();
+        match result {
+            Ok(()) => {
+                map.stock.custody = map.stock.custody.max(to);
+                map.stock.received = counters.received;
+                map.stock.filtered = counters.filtered;
+                map.confirmable.queued(to, Instant::now());
+                self.pump(id);
+            }
+            Err(error) => self.queue_failed(id, &error),
+        }
+    }
+
+    pub(super) fn trimmed(
+        &mut self,
+        id: &MapId,
+        to: Position,
+        records: u64,
+        bytes: u64,
+        result: Result<(), QueueError>,
+    ) {
+        let Some(map) = self.maps.get_mut(id) else { return };
+        match result {
+            Ok(()) => {
+                map.stock.trimmed = map.stock.trimmed.max(to);
+                map.stock.records = map.stock.records.saturating_sub(records);
+                map.stock.bytes = map.stock.bytes.saturating_sub(bytes);
+                if map.stock.records == 0 {
+                    map.stock.oldest = None;
+                }
+            }
+            // Not lost: what the destination has is skipped at the next look, and trimmed then.
+            Err(error) => tracing::warn!(map = %map.plan.name, %error, "the queue was not trimmed"),
+        }
+        self.look_at_cutovers();
+    }
+}

@@ -1,0 +1,311 @@
+//! From a map's state to the facts of its status.
+
+use super::Engine;
+use crate::{
+    gate::{Phase, phase},
+    record::{Lsn, Position},
+    worker::{
+        map::{Map, MapId, Stage, Unusable, UnusableKind},
+        status::{CatchUpFacts, Facts, Ledger, PauseFacts, Said},
+    },
+};
+
+impl Engine {
+    /// Tells the status writer how a map stands. It decides when that is written.
+    pub(super) fn report(&mut self, id: &MapId) {
+        let Some(map) = self.maps.get(id) else { return self.report_starting(id) };
+        let facts = self.facts(map);
+        self.statuses.tell(id, facts);
+    }
+
+    pub(super) fn report_everywhere(&mut self) {
+        let ids: Vec<MapId> = self.maps.keys().cloned().collect();
+        ids.iter().for_each(|id| self.report(id));
+    }
+
+    /// Counters change all the time: the writer limits how often they are written.
+    pub(super) fn report_all(&mut self) {
+        let now = std::time::Instant::now();
+        if self.statuses.counters_are_due(now) {
+            self.report_everywhere();
+        }
+    }
+
+    pub(super) fn errors_changed(&mut self, id: &MapId) {
+        if let Some(map) = self.maps.get(id) {
+            self.statuses.read_errors(id, &map.queue);
+        }
+    }
+
+    /// A map that is not taken over yet.
+    pub(super) fn report_starting(&mut self, id: &MapId) {
+        let Some(plan) = self.plans.get(id) else { return };
+        let blocked = self.attempt(id).and_then(|attempt| attempt.blocked.as_ref());
+        let (phase, reason, message) = match blocked {
+            Some(blocked) => (Phase::Blocked, blocked.reason(), blocked.message().to_owned()),
+            None => (Phase::Starting, "Starting", "The map is being taken over.".to_owned()),
+        };
+        let unknown = |type_| Said { type_, status: None, reason: reason.into(), message: message.clone() };
+        let mut conditions: Vec<Said> =
+            ["SchemaValid", "SourceConnected", "DestinationConnected", "QueueDurable"].map(unknown).into();
+        let paused = Said { type_: "Paused", status: Some(plan.shown), reason: reason.into(), message: message.clone() };
+        conditions.push(paused);
+        let caught = Said { type_: "CaughtUp", status: Some(false), reason: reason.into(), message };
+        conditions.push(caught);
+        let facts = Facts {
+            namespace: plan.namespace.clone(),
+            name: plan.name.clone(),
+            generation: plan.generation,
+            phase,
+            pauses: pauses(plan.wanted, plan.actor.clone()),
+            blocked: blocked.map(|blocked| (blocked.reason().to_owned(), Phase::Starting)),
+            received: None,
+            durable: None,
+            commit_time: None,
+            lag_seconds: 0,
+            lag_bytes: 0,
+            queue_connection: plan.queue_connection.clone(),
+            queue_id: id.to_string(),
+            queue_records: 0,
+            queue_bytes: 0,
+            queue_oldest: None,
+            catch_up: None,
+            errors: None,
+            ledger: Ledger::default(),
+            conditions,
+        };
+        self.statuses.tell(id, facts);
+    }
+
+    fn facts(&self, map: &Map) -> Facts {
+        let phase = self.phase(map);
+        let through = map.mark(if map.current { self.through } else { Position::ZERO }).through;
+        let durable = map.held_by().durable();
+        let lag_bytes = through.commit.0.saturating_sub(durable.commit.0);
+        let lag_seconds = match (map.in_flight(), map.commit_time) {
+            (0, _) | (_, None) => 0,
+            (_, Some(at)) => (jiff::Timestamp::now().as_microsecond() - at).max(0) / 1_000_000,
+        };
+        Facts {
+            namespace: map.plan.namespace.clone(),
+            name: map.plan.name.clone(),
+            generation: map.plan.generation,
+            phase,
+            pauses: pauses(map.plan.wanted, map.plan.actor.clone()),
+            blocked: map.blocked.as_ref().map(|blocked| (blocked.reason().to_owned(), returns_to(map))),
+            received: seen(through),
+            durable: seen(durable),
+            commit_time: map.commit_time,
+            lag_seconds,
+            lag_bytes,
+            queue_connection: map.plan.queue_connection.clone(),
+            queue_id: map.id.to_string(),
+            queue_records: map.stock.waiting(),
+            queue_bytes: map.stock.bytes,
+            queue_oldest: map.stock.oldest.filter(|_| map.stock.waiting() > 0),
+            catch_up: catch_up(map),
+            errors: self.statuses.errors(&map.id),
+            ledger: ledger(map),
+            conditions: self.conditions(map, phase),
+        }
+    }
+
+    fn phase(&self, map: &Map) -> Phase {
+        match map.stage {
+            Stage::Gone => Phase::Deleting,
+            _ if map.plan.deletion.is_some() => Phase::Deleting,
+            Stage::Booting | Stage::Joining => Phase::Starting,
+            Stage::Serving => phase(&map.gate),
+        }
+    }
+
+    fn conditions(&self, map: &Map, phase: Phase) -> Vec<Said> {
+        let mut said = vec![
+            paused(map),
+            caught_up(map, phase),
+            schema_valid(map),
+            self.source_connected(map),
+            destination_connected(map),
+            self.queue_durable(map),
+            within_limits(),
+        ];
+        if map.plan.deletion.is_some() {
+            said.push(cleaned_up(map));
+        }
+        said
+    }
+
+    fn source_connected(&self, map: &Map) -> Said {
+        let (status, reason, message) = match (&self.link.trouble, self.link.is_streaming(), map.stage) {
+            (_, true, Stage::Joining) => (
+                map.unusable.is_none().then_some(true),
+                map.unusable.as_ref().map_or("Joining", |unusable| unusable.reason).to_owned(),
+                map.unusable.as_ref().map_or_else(
+                    || "The source table is joining the publication.".to_owned(),
+                    |unusable| unusable.message.clone(),
+                ),
+            ),
+            (_, true, _) => {
+                let slot = self.link.slot().unwrap_or_default();
+                (Some(true), "Streaming".to_owned(), format!("Reading from slot {slot}."))
+            }
+            (Some((reason, message)), ..) => (Some(false), (*reason).to_owned(), message.clone()),
+            (None, ..) => (None, "Connecting".to_owned(), "Connecting to the source.".to_owned()),
+        };
+        Said { type_: "SourceConnected", status, reason, message }
+    }
+
+    fn queue_durable(&self, map: &Map) -> Said {
+        let (status, reason, message) = self.statuses.durability(&map.id);
+        Said { type_: "QueueDurable", status, reason: reason.to_owned(), message }
+    }
+}
+
+fn pauses(wanted: bool, actor: Option<String>) -> Vec<PauseFacts> {
+    let spec = PauseFacts { cause: "Spec", name: "spec.state".into(), actor };
+    wanted.then_some(spec).into_iter().collect()
+}
+
+fn seen(position: Position) -> Option<Lsn> {
+    Some(position.commit).filter(|lsn| lsn.0 > 0)
+}
+
+fn returns_to(map: &Map) -> Phase {
+    match (map.gate.paused(), map.gate.wanted(), map.gate.is_direct()) {
+        (true, ..) => Phase::Paused,
+        (_, true, _) => Phase::Pausing,
+        (_, _, true) => Phase::Running,
+        _ => Phase::CatchingUp,
+    }
+}
+
+fn ledger(map: &Map) -> Ledger {
+    let progress = map.progress.as_ref();
+    let written = progress.map_or(0, |progress| progress.written);
+    let superseded = progress.map_or(0, |progress| progress.superseded);
+    let parks = progress.map_or(0, |progress| progress.parks);
+    Ledger {
+        received: map.counters.received,
+        written,
+        in_flight: map.in_flight(),
+        queued: map.stock.waiting(),
+        errored: parks.saturating_sub(superseded),
+        superseded,
+        discarded: 0,
+        purged: 0,
+        filtered: map.counters.filtered,
+    }
+}
+
+fn catch_up(map: &Map) -> Option<CatchUpFacts> {
+    let begun = map.catch_up?;
+    let progress = map.progress.as_ref()?;
+    let replayed = progress.written.saturating_sub(begun.written_before);
+    let seconds = begun.started.elapsed().as_secs().max(1);
+    Some(CatchUpFacts {
+        start: begun.since,
+        replayed,
+        failed: progress.parks.saturating_sub(begun.parks_before),
+        remaining: map.stock.waiting(),
+        per_second: replayed / seconds,
+        arriving_per_second: map.counters.received.saturating_sub(begun.received_before) / seconds,
+    })
+}
+
+fn said(type_: &'static str, status: bool, reason: &str, message: impl Into<String>) -> Said {
+    Said { type_, status: Some(status), reason: reason.into(), message: message.into() }
+}
+
+fn paused(map: &Map) -> Said {
+    let gate = &map.gate;
+    match (gate.paused(), gate.wanted()) {
+        (true, _) => said(
+            "Paused",
+            true,
+            "RequestedBySpec",
+            "No write to the destination is possible; wanted by spec.state.",
+        ),
+        (false, true) if !gate.usable() => said(
+            "Paused",
+            false,
+            "CannotFence",
+            "Changes are queued, but the destination cannot be reached: a write that was under way may still land.",
+        ),
+        (false, true) => said("Paused", false, "Pausing", "Writes that are under way are being ended."),
+        (false, false) => said("Paused", false, "NothingWantsAPause", "Nothing wants a pause."),
+    }
+}
+
+fn caught_up(map: &Map, phase: Phase) -> Said {
+    match phase {
+        Phase::Running => {
+            said("CaughtUp", true, "Direct", "The queue is empty and changes are written directly.")
+        }
+        Phase::Blocked => said("CaughtUp", false, "Blocked", "Newer changes wait in the source."),
+        Phase::Buffering => {
+            let why = map.unusable.as_ref().map_or("", |unusable| unusable.message.as_str());
+            said("CaughtUp", false, "Buffering", format!("Changes are being queued. {why}"))
+        }
+        Phase::CatchingUp => {
+            said("CaughtUp", false, "Replaying", "The queue is being replayed; see status.catchUp.")
+        }
+        Phase::Starting => said("CaughtUp", false, "Starting", "The map is being taken over."),
+        _ => said("CaughtUp", false, "Queueing", "Changes are being queued."),
+    }
+}
+
+fn schema_valid(map: &Map) -> Said {
+    match &map.unusable {
+        Some(Unusable { reason, message, kind: UnusableKind::Unfit | UnusableKind::SourceUnfit }) => {
+            said("SchemaValid", false, reason, message.clone())
+        }
+        _ if map.progress.is_none() => Said {
+            type_: "SchemaValid",
+            status: None,
+            reason: "NotChecked".into(),
+            message: "The destination was not reached yet.".into(),
+        },
+        _ => said("SchemaValid", true, "Matches", "Source and destination tables fit the mapping."),
+    }
+}
+
+fn destination_connected(map: &Map) -> Said {
+    match &map.unusable {
+        Some(Unusable { reason, message, kind: UnusableKind::Away }) => {
+            said("DestinationConnected", false, reason, message.clone())
+        }
+        Some(Unusable { reason, message, kind: UnusableKind::Stuck | UnusableKind::Waits { .. } }) => {
+            said("DestinationConnected", true, reason, message.clone())
+        }
+        _ if map.progress.is_none() => Said {
+            type_: "DestinationConnected",
+            status: None,
+            reason: "Connecting".into(),
+            message: "The destination was not reached yet.".into(),
+        },
+        _ => said("DestinationConnected", true, "Connected", "Connected to the destination."),
+    }
+}
+
+fn within_limits() -> Said {
+    said("WithinLimits", true, "BelowSoftLimit", "The queue is bounded by Redis's maxmemory only.")
+}
+
+fn cleaned_up(map: &Map) -> Said {
+    match (map.stage, &map.clean_up_failure) {
+        (Stage::Gone, _) => said("CleanedUp", true, "CleanedUp", "Nothing of the map is left."),
+        (_, Some(failure)) => said("CleanedUp", false, "CleanUpFailed", failure.clone()),
+        _ if !map.is_drained() => said(
+            "CleanedUp",
+            false,
+            "QueueNotEmpty",
+            format!(
+                "{} queued records are not written yet. Set spec.state to Running to write them, or \
+                 spec.deletionPolicy to Discard to drop them.",
+                map.stock.waiting()
+            ),
+        ),
+        _ => said("CleanedUp", false, "CleaningUp", "Progress row, queue and publication entry are being removed."),
+    }
+}
+

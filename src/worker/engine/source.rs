@@ -1,0 +1,319 @@
+//! The link to the source: look, check what is held, stream; and again after each loss (rules 1, 4 and 14).
+
+use super::{
+    Engine, Event,
+    operations::{self, SourceState},
+};
+use crate::{
+    connection::postgres::Settings,
+    record::{Era, Lsn, Position},
+    source::postgres::{Admin, Identity, SourceError},
+    worker::{
+        map::{Blocked, MapId},
+        reader::{Reader, Start},
+    },
+};
+use std::time::{Duration, Instant};
+
+/// Where the link stands.
+#[derive(Debug, Default)]
+enum State {
+    /// Waits for its maps, or for time to pass.
+    #[default]
+    Down,
+    Looking,
+    Starting,
+    Streaming(Reader),
+}
+
+/// The stream that all maps share.
+#[derive(Debug, Default)]
+pub struct Link {
+    state: State,
+    session: u64,
+    generation: u32,
+    era: Option<Era>,
+    publication: Option<String>,
+    confirmed: Lsn,
+    retry_at: Option<Instant>,
+    failures: u32,
+    /// Another rewind was asked for while one is under way.
+    again: bool,
+    pub trouble: Option<(&'static str, String)>,
+}
+
+impl Link {
+    pub fn reader(&self) -> Option<&Reader> {
+        match &self.state {
+            State::Streaming(reader) => Some(reader),
+            _ => None,
+        }
+    }
+
+    pub fn is_streaming(&self) -> bool {
+        matches!(self.state, State::Streaming(_))
+    }
+
+    pub fn is_current(&self, session: u64) -> bool {
+        self.session == session
+    }
+
+    pub fn confirmed(&self) -> Lsn {
+        self.confirmed
+    }
+
+    pub fn set_confirmed(&mut self, lsn: Lsn) {
+        self.confirmed = self.confirmed.max(lsn);
+    }
+
+    pub fn era_and_publication(&self) -> Option<(Era, String)> {
+        self.era.clone().zip(self.publication.clone())
+    }
+
+    pub fn slot(&self) -> Option<&str> {
+        self.publication.as_deref()
+    }
+}
+
+impl Engine {
+    /// Slot and publication of a generation.
+    fn names(&self, generation: u32) -> (String, String) {
+        match &self.source.external {
+            Some(names) => names.clone(),
+            None => {
+                let name = format!("{}_{generation}", self.source.base);
+                (name.clone(), name)
+            }
+        }
+    }
+
+    /// Begins to look at the source, once every known map was tried at least once.
+    pub(super) fn start_source(&mut self) {
+        let waiting = self.plans.keys().any(|id| {
+            !self.maps.contains_key(id) && self.attempt(id).is_none_or(|attempt| attempt.blocked.is_none())
+        });
+        if waiting || self.maps.is_empty() {
+            return;
+        }
+        match self.link.state {
+            State::Down if self.link.retry_at.is_none() => self.look_at_source(),
+            State::Streaming(_) => self.join_all(),
+            _ => {}
+        }
+    }
+
+    fn look_at_source(&mut self) {
+        let metas_era = self.maps.values().filter(|map| map.has_joined()).find_map(|map| map.era.clone());
+        self.link.generation = metas_era.map_or(self.link.generation.max(1), |era| era.generation);
+        let (slot, publication) = self.names(self.link.generation);
+        self.link.publication = Some(publication);
+        self.link.state = State::Looking;
+        self.link.again = false;
+        self.link.session += 1;
+        let settings = self.source.settings.clone();
+        let generation = self.link.generation;
+        let queues: Vec<_> = self
+            .maps
+            .values()
+            .filter(|map| map.has_joined())
+            .map(|map| (map.id.clone(), map.queue.clone()))
+            .collect();
+        self.spawn(async move {
+            let seen = operations::look(settings, slot, generation, queues).await;
+            Event::SourceSeen(seen.map(Box::new))
+        });
+    }
+
+    pub(super) fn source_seen(&mut self, result: Result<Box<SourceState>, SourceError>) {
+        let seen = match result {
+            Ok(seen) => *seen,
+            Err(error) => return self.source_failed(&error),
+        };
+        let joined = self.maps.values().any(|map| map.has_joined());
+        match seen.slot {
+            Some(slot) => {
+                self.link.confirmed = slot.confirmed;
+                if slot.is_lost() {
+                    let message = "The slot has lost WAL that it needed: raise max_slot_wal_keep_size at the source.";
+                    self.block_all(|| Blocked::SlotLost { message: message.into() });
+                }
+                self.hold_against(seen.era, seen.metas);
+                self.stream();
+            }
+            None if joined => {
+                let (slot, _) = self.names(self.link.generation);
+                let message = format!(
+                    "The replication slot {slot} does not exist any more: changes since the last confirmed position \
+                     are gone from the source. Delete the worker's maps and make them anew."
+                );
+                self.block_all(|| Blocked::SlotLost { message: message.clone() });
+                self.source_down(Some(("SlotLost", message)));
+            }
+            None => {
+                self.link.era = Some(seen.era);
+                self.make_slot();
+            }
+        }
+    }
+
+    /// Empty publication, then slot: only while no map of the worker has a position (rules 13 and 14).
+    fn make_slot(&mut self) {
+        let settings = self.source.settings.clone();
+        let (slot, publication) = self.names(self.link.generation);
+        let managed = self.source.external.is_none();
+        let generation = self.link.generation;
+        self.spawn(async move {
+            let made = async {
+                let admin = Admin::connect(&settings).await?;
+                if managed {
+                    admin.create_publication_empty(&publication).await?;
+                    admin.create_slot(&slot).await?;
+                }
+                operations::look(settings.clone(), slot, generation, Vec::new()).await
+            };
+            Event::SourceSeen(made.await.map(Box::new))
+        });
+    }
+
+    /// Compares the slot with what each map's custodians hold (rule 1).
+    fn hold_against(&mut self, era: Era, metas: Vec<(MapId, Result<Option<crate::queue::Meta>, crate::queue::QueueError>)>) {
+        self.read_back(metas);
+        let ids: Vec<MapId> = self.maps.values().filter(|map| map.has_joined()).map(|map| map.id.clone()).collect();
+        for id in ids {
+            let Some(map) = self.maps.get_mut(&id) else { continue };
+            if let Some(known) = map.era.clone().filter(|known| *known != era) {
+                let message = format!(
+                    "The source is another system, or another timeline of it: its era is {era}, the map's positions \
+                     belong to {known}."
+                );
+                self.expel(&id);
+                self.block(&id, Blocked::SourceReplaced { message });
+                continue;
+            }
+            map.era = Some(era.clone());
+            let lost_before = matches!(map.blocked, Some(Blocked::PositionLost { .. }));
+            if let Err(gap) = map.held_by().check(self.link.confirmed) {
+                self.lose(&id, gap);
+            } else if lost_before {
+                self.look_again(&id);
+            }
+        }
+        self.link.era = Some(era);
+    }
+
+    fn block_all(&mut self, blocked: impl Fn() -> Blocked) {
+        let ids: Vec<MapId> = self.maps.values().filter(|map| map.has_joined()).map(|map| map.id.clone()).collect();
+        for id in ids {
+            self.expel(&id);
+            self.block(&id, blocked());
+        }
+    }
+
+    fn stream(&mut self) {
+        let (slot, publication) = self.names(self.link.generation);
+        let start = Start {
+            settings: self.source.settings.clone(),
+            slot,
+            publication,
+            session: self.link.session,
+        };
+        // What every map has taken stays taken: the stream begins below it, and the maps skip what they have.
+        let through = self.through;
+        for map in self.maps.values_mut().filter(|map| map.may_take()) {
+            if map.current {
+                map.received = map.received.max(through);
+            }
+            map.current = true;
+        }
+        self.through = Position::ZERO;
+        self.routes.clear();
+        self.link.state = State::Starting;
+        let (budget, readings, session) = (self.budget.clone(), self.to_readings.clone(), self.link.session);
+        self.spawn(async move {
+            Event::SourceStarted { session, result: Reader::start(start, budget, readings).await }
+        });
+    }
+
+    pub(super) fn source_started(&mut self, session: u64, result: Result<(Reader, Identity), SourceError>) {
+        if !self.link.is_current(session) {
+            return;
+        }
+        match result {
+            Ok((reader, _)) => {
+                tracing::info!(slot = self.link.slot(), confirmed = %self.link.confirmed, "reading from the source");
+                self.link.state = State::Streaming(reader);
+                self.link.failures = 0;
+                self.link.trouble = None;
+                if self.link.again {
+                    return self.rewind();
+                }
+                self.join_all();
+                self.report_everywhere();
+            }
+            Err(error) => self.source_failed(&error),
+        }
+    }
+
+    pub(super) fn source_ended(&mut self, session: u64, error: &SourceError) {
+        if self.link.is_current(session) {
+            self.source_failed(error);
+        }
+    }
+
+    fn source_failed(&mut self, error: &SourceError) {
+        tracing::warn!(reason = error.reason(), %error, "the source was lost; connecting again");
+        self.source_down(Some((error.reason(), error.to_string())));
+    }
+
+    fn source_down(&mut self, trouble: Option<(&'static str, String)>) {
+        self.note_through();
+        let backoff = Duration::from_millis(200 << self.link.failures.min(6));
+        self.link.failures += 1;
+        self.link.state = State::Down;
+        self.link.session += 1;
+        self.link.retry_at = Some(Instant::now() + backoff);
+        self.link.trouble = trouble;
+        self.report_everywhere();
+    }
+
+    /// What the ended session has handed out, the maps that took it have.
+    fn note_through(&mut self) {
+        let through = self.through;
+        for map in self.maps.values_mut().filter(|map| map.takes()) {
+            map.received = map.received.max(through);
+        }
+        self.through = Position::ZERO;
+    }
+
+    pub(super) fn retry_source(&mut self, now: Instant) {
+        if self.link.retry_at.is_some_and(|at| at <= now) {
+            self.link.retry_at = None;
+            self.start_source();
+        }
+        if self.link.is_streaming() {
+            self.join_all();
+        }
+    }
+
+    /// The worker's last map goes.
+    pub(super) fn stop_source(&mut self) {
+        self.link.state = State::Down;
+        self.link.session += 1;
+        self.link.retry_at = None;
+    }
+
+    /// Reads again from the least position; maps skip what they have.
+    pub(super) fn rewind(&mut self) {
+        match self.link.state {
+            State::Streaming(_) => {
+                self.note_through();
+                self.link.state = State::Down;
+                self.link.session += 1;
+                self.link.retry_at = None;
+                self.look_at_source();
+            }
+            State::Looking | State::Starting => self.link.again = true,
+            State::Down => {}
+        }
+    }
+}

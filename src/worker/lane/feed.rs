@@ -1,0 +1,127 @@
+//! Reads one map's queue from its head, an entry ahead of the lane.
+
+use crate::{
+    queue::{self, Queue},
+    record::{Change, Position},
+};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    task::JoinHandle,
+};
+
+/// How far a map's queue reaches, as its appender tells it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tail {
+    /// The last entry.
+    pub seq: u64,
+    /// Every change of the map at or below this position is in the queue, or was.
+    pub through: Position,
+}
+
+/// One entry of the queue, decoded.
+#[derive(Debug)]
+pub struct Entry {
+    pub seq: u64,
+    pub last: Position,
+    pub records: u64,
+    pub bytes: u64,
+    /// Without those that the destination has.
+    pub changes: Vec<Change>,
+}
+
+/// What a feed hands to its lane.
+#[derive(Debug)]
+pub enum Fed {
+    Entry(Entry),
+    /// There is nothing more at or below this position.
+    End(Position),
+    /// An entry cannot be read: a person must look.
+    Corrupt(String),
+}
+
+/// A running feed; dropping it ends it.
+#[derive(Debug)]
+pub struct Feed {
+    pub fed: mpsc::Receiver<Fed>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+const RETRY: Duration = Duration::from_millis(500);
+
+impl Feed {
+    /// Feeds the entries after `seq`, leaving out what lies at or below `has`. `wake` is told of each arrival.
+    #[must_use]
+    pub fn start(queue: Queue, seq: u64, has: Position, tail: watch::Receiver<Tail>, wake: Arc<Notify>) -> Self {
+        let (sender, fed) = mpsc::channel(1);
+        let task = tokio::spawn(async move {
+            Reader { queue, seq, has, tail, sender, wake }.run().await;
+        });
+        Self { fed, task }
+    }
+}
+
+struct Reader {
+    queue: Queue,
+    seq: u64,
+    has: Position,
+    tail: watch::Receiver<Tail>,
+    sender: mpsc::Sender<Fed>,
+    wake: Arc<Notify>,
+}
+
+impl Reader {
+    /// Ends when the lane drops the feed, or the map goes.
+    async fn run(mut self) {
+        loop {
+            let tail = *self.tail.borrow_and_update();
+            let going = if self.seq < tail.seq { self.entry().await } else { self.end(tail.through).await };
+            if !going {
+                return;
+            }
+        }
+    }
+
+    async fn end(&mut self, through: Position) -> bool {
+        self.hand(Fed::End(through)).await && self.tail.changed().await.is_ok()
+    }
+
+    async fn entry(&mut self) -> bool {
+        let entries = match self.queue.read(self.seq, 1).await {
+            Ok(entries) => entries,
+            Err(error) => {
+                tracing::warn!(%error, "the queue cannot be read for replay; trying again");
+                tokio::time::sleep(RETRY).await;
+                return true;
+            }
+        };
+        for entry in entries {
+            self.seq = entry.seq;
+            let fed = decode(entry, self.has).unwrap_or_else(|error| Fed::Corrupt(error.to_string()));
+            if !self.hand(fed).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn hand(&self, fed: Fed) -> bool {
+        let handed = self.sender.send(fed).await.is_ok();
+        self.wake.notify_one();
+        handed
+    }
+}
+
+fn decode(entry: queue::Entry, has: Position) -> Result<Fed, queue::BatchError> {
+    let (seq, last, records) = (entry.seq, entry.header.last, u64::from(entry.header.count));
+    let bytes = entry.bytes.len() as u64;
+    let mut changes = if last > has { queue::decode(entry.bytes)? } else { Vec::new() };
+    changes.retain(|change| change.position > has);
+    Ok(Fed::Entry(Entry { seq, last, records, bytes, changes }))
+}

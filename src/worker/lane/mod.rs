@@ -1,0 +1,15 @@
+//! One lane for each destination: everything that this worker writes there passes it, in source order.
+
+mod connect;
+mod feed;
+mod merge;
+mod order;
+mod parents;
+mod task;
+mod window;
+mod write;
+
+pub use feed::{Feed, Tail};
+pub use merge::Passed;
+pub use order::{Durable, Evicted, Mark, Notice, Order, Parcel};
+pub use task::Lane;

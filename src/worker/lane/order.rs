@@ -1,0 +1,87 @@
+//! What the engine tells a lane, and what a lane tells the engine.
+
+use super::{feed::Tail, merge::Passed};
+use crate::{
+    destination::postgres::{Aside, Item, Progress, Target},
+    failure::Class,
+    queue::Queue,
+    record::Position,
+    worker::budget::Share,
+};
+use tokio::sync::{oneshot, watch};
+
+/// How far a map's changes have been handed out, and its counters there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// Every change of the map at or below it has been handed out.
+    pub through: Position,
+    /// Changes that arrived for the map.
+    pub received: u64,
+    /// Those that the filter left out.
+    pub filtered: u64,
+}
+
+/// A chunk's changes for one lane, in source order.
+#[derive(Debug, Default)]
+pub struct Parcel {
+    pub items: Vec<Item>,
+    /// Where the seats are that the chunk touched, or all of them when `advance` is set.
+    pub marks: Vec<(usize, Mark)>,
+    pub share: Option<Share>,
+    /// Store the marks of idle maps too (rule 1).
+    pub advance: bool,
+}
+
+/// From the engine to a lane, carried out in order.
+#[derive(Debug)]
+pub enum Order {
+    /// A seat for a map. Its changes are written directly from now on.
+    Admit { seat: usize, target: Box<Target>, mark: Mark },
+    /// A seat for a map whose queue is replayed.
+    Replay { seat: usize, target: Box<Target>, queue: Queue, tail: watch::Receiver<Tail>, cap: Option<u32> },
+    /// The replayed seats are drained: they go on directly, beginning with the parcel.
+    Direct { seats: Vec<(usize, Mark)>, parcel: Parcel },
+    Items(Parcel),
+    /// Take a map out: nothing more of it is sent after the reply.
+    Evict { seat: usize, reply: oneshot::Sender<Evicted> },
+}
+
+/// A map taken out of its lane.
+#[derive(Debug)]
+pub struct Evicted {
+    /// What is known to be flushed at the destination.
+    pub flushed: Option<Progress>,
+    /// The direct changes that are not flushed, in order.
+    pub leftover: Vec<(Item, Option<Share>)>,
+}
+
+/// One seat's durable progress.
+#[derive(Debug)]
+pub struct Durable {
+    pub seat: usize,
+    pub progress: Progress,
+    /// What its queue may be trimmed of.
+    pub passed: Option<Passed>,
+    /// Records were parked on the way here.
+    pub parked: bool,
+}
+
+/// From a lane to the engine.
+#[derive(Debug)]
+pub enum Notice {
+    Durable(Vec<Durable>),
+    /// Connected; the progress that the destination holds for the admitted seats.
+    Up(Vec<(usize, Progress)>),
+    /// The destination cannot be reached or used: every map of the lane.
+    Down { class: Class, reason: &'static str, message: String },
+    /// One map cannot be written, the others go on.
+    Aside { seat: usize, aside: Aside },
+    /// The destination refused this map's token: a pause of ours, or another worker.
+    Fenced { seat: usize },
+    /// The destination went back below what it had flushed.
+    WentBack { seat: usize, progress: Progress },
+    /// A record could not be parked: Redis is away.
+    CannotPark { seat: usize, message: String },
+    /// A queue entry cannot be read.
+    Corrupt { seat: usize, message: String },
+}

@@ -1,0 +1,305 @@
+//! The lane's loop: orders first, then a batch, then a flush when nothing more comes.
+
+use super::{
+    feed::Feed,
+    merge::Merge,
+    order::{Durable, Evicted, Mark, Notice, Order, Parcel},
+    window::Window,
+};
+use crate::{
+    connection::postgres::Settings,
+    destination::postgres::{ErrorStore, Item, Progress, Session, Target},
+    worker::budget::Share,
+};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinHandle,
+};
+
+/// Durability is shown at least this often (rule 2).
+pub(super) const FLUSH_EVERY: Duration = Duration::from_millis(200);
+/// With a cap, how often the lane looks whether more may be written.
+const CAP_TICK: Duration = Duration::from_millis(20);
+
+/// A running lane; dropping it ends it.
+#[derive(Debug)]
+pub struct Lane {
+    orders: mpsc::UnboundedSender<Order>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Lane {
+    /// Starts a lane. `notices` is told what becomes durable and what goes wrong.
+    #[must_use]
+    pub fn start(
+        settings: Settings,
+        store: Arc<dyn ErrorStore>,
+        timeouts: Timeouts,
+        notices: mpsc::UnboundedSender<Notice>,
+    ) -> Self {
+        let (orders, inbox) = mpsc::unbounded_channel();
+        let task = tokio::spawn(async move { Task::new(settings, store, timeouts, inbox, notices).run().await });
+        Self { orders, task }
+    }
+
+    /// Gives an order. A lane that ended takes none: its end is seen by the engine.
+    pub fn order(&self, order: Order) {
+        let _ = self.orders.send(order);
+    }
+
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.task.is_finished()
+    }
+}
+
+/// How long the destination may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// A locked table moves its map aside after this long (rule 10).
+    pub lock: Duration,
+    pub statement: Duration,
+    /// A map that is to leave waits this long for a write that is under way.
+    pub evict: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            lock: Duration::from_secs(2),
+            statement: Duration::from_secs(30),
+            evict: Duration::from_millis(1500),
+        }
+    }
+}
+
+/// What a seat's map may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seating {
+    /// Its changes are written as they come.
+    Direct,
+    /// Its queue is replayed.
+    Replaying,
+    /// Nothing is written: the engine will evict it.
+    Aside,
+    Gone,
+}
+
+/// One map's place in the lane. Its `Target` stands at the same index.
+pub(super) struct Seat {
+    pub seating: Seating,
+    /// What is known to be flushed.
+    pub flushed: Progress,
+    pub mark: Mark,
+    /// Records were parked since the last flush.
+    pub parked: bool,
+    /// What was not written when the seat was set aside, and what came since.
+    pub stash: Vec<(Item, Option<Share>)>,
+}
+
+pub(super) struct Task {
+    pub settings: Settings,
+    pub store: Arc<dyn ErrorStore>,
+    pub timeouts: Timeouts,
+    pub inbox: mpsc::UnboundedReceiver<Order>,
+    /// Orders read while a write was under way.
+    pub pending: VecDeque<Order>,
+    pub notices: mpsc::UnboundedSender<Notice>,
+    pub session: Option<Session>,
+    pub targets: Vec<Target>,
+    pub seats: Vec<Seat>,
+    pub window: Window,
+    pub merge: Merge,
+    pub advance: bool,
+    pub flushed_at: Instant,
+    pub replay_next: bool,
+    pub wake: Arc<Notify>,
+}
+
+impl Task {
+    fn new(
+        settings: Settings,
+        store: Arc<dyn ErrorStore>,
+        timeouts: Timeouts,
+        inbox: mpsc::UnboundedReceiver<Order>,
+        notices: mpsc::UnboundedSender<Notice>,
+    ) -> Self {
+        Self {
+            settings,
+            store,
+            timeouts,
+            inbox,
+            pending: VecDeque::new(),
+            notices,
+            session: None,
+            targets: Vec::new(),
+            seats: Vec::new(),
+            window: Window::default(),
+            merge: Merge::default(),
+            advance: false,
+            flushed_at: Instant::now(),
+            replay_next: false,
+            wake: Arc::new(Notify::new()),
+        }
+    }
+
+    /// Runs until the engine drops the lane.
+    async fn run(mut self) {
+        loop {
+            if !self.take_orders() {
+                return;
+            }
+            if self.is_seated() && self.session.is_none() && !self.connect().await {
+                self.rest().await;
+                continue;
+            }
+            let wrote = match self.session {
+                Some(_) => self.work().await,
+                None => false,
+            };
+            if !wrote && !self.rest().await {
+                return;
+            }
+        }
+    }
+
+    /// Carries out every order that has come. False: the engine is gone.
+    pub(super) fn take_orders(&mut self) -> bool {
+        while let Some(order) = self.pending.pop_front() {
+            self.carry_out(order);
+        }
+        loop {
+            match self.inbox.try_recv() {
+                Ok(order) => self.carry_out(order),
+                Err(mpsc::error::TryRecvError::Empty) => return true,
+                Err(mpsc::error::TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    /// Waits until there may be something to do. False: the engine is gone.
+    async fn rest(&mut self) -> bool {
+        let unflushed = self.window.is_unflushed() || self.merge.is_unflushed();
+        let pause = match (unflushed, self.merge.is_capped()) {
+            (_, true) => CAP_TICK,
+            (true, false) => FLUSH_EVERY.saturating_sub(self.flushed_at.elapsed()),
+            (false, false) => Duration::from_secs(3600),
+        };
+        tokio::select! {
+            order = self.inbox.recv() => match order {
+                Some(order) => { self.pending.push_back(order); true }
+                None => false,
+            },
+            () = self.wake.notified() => true,
+            () = tokio::time::sleep(pause) => true,
+        }
+    }
+
+    fn carry_out(&mut self, order: Order) {
+        match order {
+            Order::Admit { seat, target, mark } => self.seat(seat, *target, mark, Seating::Direct),
+            Order::Replay { seat, target, queue, tail, cap } => {
+                let feed = Feed::start(queue, 0, target.progress.position, tail, self.wake.clone());
+                self.seat(seat, *target, Mark::default(), Seating::Replaying);
+                self.merge.start(seat, feed, cap);
+            }
+            Order::Direct { seats, parcel } => {
+                for (seat, mark) in seats {
+                    self.go_direct(seat, mark);
+                }
+                self.accept(parcel);
+            }
+            Order::Items(parcel) => self.accept(parcel),
+            Order::Evict { seat, reply } => {
+                let _ = reply.send(self.evict(seat));
+            }
+        }
+    }
+
+    fn seat(&mut self, index: usize, target: Target, mark: Mark, seating: Seating) {
+        let seat = Seat { seating, flushed: target.progress.clone(), mark, parked: false, stash: Vec::new() };
+        // Seats are given out by the engine in order; a map keeps its own for good.
+        if index < self.seats.len() {
+            self.seats[index] = seat;
+            self.targets[index] = target;
+        } else {
+            self.seats.push(seat);
+            self.targets.push(target);
+        }
+    }
+
+    fn go_direct(&mut self, index: usize, mark: Mark) {
+        self.merge.stop(index);
+        if let Some(seat) = self.seats.get_mut(index).filter(|seat| seat.seating == Seating::Replaying) {
+            seat.seating = Seating::Direct;
+            seat.mark = mark;
+        }
+    }
+
+    fn accept(&mut self, parcel: Parcel) {
+        for item in parcel.items {
+            match self.seats.get_mut(item.map) {
+                Some(seat) if seat.seating == Seating::Aside => seat.stash.push((item, parcel.share.clone())),
+                _ => self.window.push(item, parcel.share.clone()),
+            }
+        }
+        for (seat, mark) in parcel.marks {
+            if let Some(seat) = self.seats.get_mut(seat) {
+                seat.mark = mark;
+            }
+        }
+        self.advance |= parcel.advance;
+    }
+
+    fn evict(&mut self, index: usize) -> Evicted {
+        self.merge.stop(index);
+        let waiting = self.window.evict(index);
+        let Some(seat) = self.seats.get_mut(index) else {
+            return Evicted { flushed: None, leftover: waiting };
+        };
+        seat.seating = Seating::Gone;
+        let mut leftover = std::mem::take(&mut seat.stash);
+        leftover.extend(waiting);
+        leftover.retain(|(item, _)| item.change.position > seat.flushed.position);
+        Evicted { flushed: Some(seat.flushed.clone()), leftover }
+    }
+
+    pub(super) fn is_seated(&self) -> bool {
+        self.seats.iter().any(|seat| matches!(seat.seating, Seating::Direct | Seating::Replaying))
+    }
+
+    pub(super) fn tell(&self, notice: Notice) {
+        let _ = self.notices.send(notice);
+    }
+
+    /// Everything committed is flushed: tells the engine, and forgets it.
+    pub(super) fn flushed(&mut self) {
+        self.flushed_at = Instant::now();
+        self.window.flushed();
+        self.merge.flushed();
+        let mut durable = Vec::new();
+        for (index, (seat, target)) in self.seats.iter_mut().zip(&self.targets).enumerate() {
+            if seat.seating == Seating::Gone || seat.flushed == target.progress {
+                continue;
+            }
+            seat.flushed = target.progress.clone();
+            let passed = self.merge.passed(index, seat.flushed.position);
+            let parked = std::mem::take(&mut seat.parked);
+            durable.push(Durable { seat: index, progress: seat.flushed.clone(), passed, parked });
+        }
+        if !durable.is_empty() {
+            self.tell(Notice::Durable(durable));
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Writing batches: adaptive, so that an idle system writes at once and a backlog goes in thousands.
+
+use super::{
+    merge::Merge,
+    order::Order,
+    parents::Standing,
+    task::{FLUSH_EVERY, Seat, Seating, Task},
+    window::Window,
+};
+use crate::{
+    destination::postgres::{Item, LaneError, Target, Upto, Written},
+    record::Position,
+    worker::lane::order::Notice,
+};
+use std::{collections::VecDeque, time::Duration};
+use tokio::{sync::mpsc, time::Instant};
+
+/// Records and bytes of a batch.
+const RECORDS: usize = 8192;
+const BYTES: usize = 4 << 20;
+
+/// Which of the two streams a batch comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum From {
+    Direct,
+    Replay,
+}
+
+impl Task {
+    /// Writes a batch, or flushes, or stores how far idle maps are. False: there is nothing to do now.
+    pub(super) async fn work(&mut self) -> bool {
+        if let Some((seat, message)) = self.merge.fill(RECORDS, BYTES) {
+            self.set_aside(seat);
+            self.tell(Notice::Corrupt { seat, message });
+        }
+        let unflushed = self.window.is_unflushed() || self.merge.is_unflushed();
+        if let Some(from) = self.choose() {
+            self.write(from).await;
+            true
+        } else if unflushed {
+            self.flush().await;
+            true
+        } else if self.advance {
+            self.store_through().await;
+            true
+        } else {
+            false
+        }
+    }
+
+    /// Direct changes and replay take turns.
+    fn choose(&mut self) -> Option<From> {
+        let from = match (self.window.is_waiting(), self.merge.is_waiting()) {
+            (true, true) if self.replay_next => From::Replay,
+            (true, _) => From::Direct,
+            (false, true) => From::Replay,
+            (false, false) => return None,
+        };
+        self.replay_next = from == From::Direct;
+        Some(from)
+    }
+
+    async fn write(&mut self, from: From) {
+        let overdue = self.flushed_at.elapsed() >= FLUSH_EVERY;
+        let Self { session, targets, window, merge, inbox, pending, store, seats, timeouts, .. } = self;
+        let Some(live) = session.as_mut() else { return };
+        let items = match from {
+            From::Direct => window.batch(RECORDS, BYTES),
+            From::Replay => merge.batch(RECORDS),
+        };
+        let count = items.len();
+        let last = is_last(from, count, window, merge);
+        let upto = match from {
+            From::Direct => direct_upto(&items, seats, window.waiting() == count),
+            From::Replay => replay_upto(&items, targets),
+        };
+        let standing = Standing::of(seats, targets, |seat| window.waits(seat));
+        let durable = last || overdue;
+        let patience = Patience { inbox, pending, evict: timeouts.evict };
+        let write = live.write(targets, &items, &upto, durable, &**store, &standing);
+        let written = patience.wait(write).await;
+        match written {
+            Some(Ok(written)) => self.wrote(from, count, &written, durable),
+            Some(Err(error)) => self.fail(error),
+            None => {
+                tracing::warn!("a write outlasted the pause that waits for it; its connection is given up");
+                self.session = None;
+            }
+        }
+    }
+
+    fn wrote(&mut self, from: From, count: usize, written: &Written, durable: bool) {
+        let mut count = count;
+        for (index, aside) in &written.aside {
+            count -= written.left(*index);
+            self.set_aside(*index);
+            self.tell(Notice::Aside { seat: *index, aside: aside.clone() });
+        }
+        for index in &written.parked {
+            if let Some(seat) = self.seats.get_mut(*index) {
+                seat.parked = true;
+            }
+        }
+        match from {
+            From::Direct => self.window.commit(count),
+            From::Replay => self.merge.commit(count),
+        }
+        if durable {
+            self.flushed();
+        }
+    }
+
+    async fn flush(&mut self) {
+        let maps: Vec<usize> = (0..self.seats.len()).filter(|index| self.is_writable(*index)).collect();
+        let Some(session) = self.session.as_mut() else { return };
+        match session.flush(&self.targets, &maps).await {
+            Ok(()) => self.flushed(),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// Stores the marks of the maps that have nothing waiting (rule 1).
+    async fn store_through(&mut self) {
+        self.advance = false;
+        let behind = |(seat, position): (&Seat, Position)| {
+            seat.seating == Seating::Direct && position < seat.mark.through
+        };
+        let upto: Vec<Upto> = self
+            .seats
+            .iter()
+            .zip(&self.targets)
+            .enumerate()
+            .filter(|(_, (seat, target))| behind((seat, target.progress.position)))
+            .map(|(map, (seat, _))| Upto {
+                map,
+                position: seat.mark.through,
+                received: seat.mark.received,
+                filtered: seat.mark.filtered,
+            })
+            .collect();
+        if upto.is_empty() {
+            return;
+        }
+        let Some(session) = self.session.as_mut() else { return };
+        match session.advance(&mut self.targets, &upto).await {
+            Ok(()) => self.flushed(),
+            Err(error) => self.fail(error),
+        }
+    }
+}
+
+fn is_last(from: From, count: usize, window: &Window, merge: &Merge) -> bool {
+    let (direct, replay) = match from {
+        From::Direct => (count, 0),
+        From::Replay => (0, count),
+    };
+    window.waiting() == direct && merge.waiting() == replay
+}
+
+/// How far each map of a batch will be: at its last change.
+fn last_of(items: &[&Item]) -> Vec<Upto> {
+    let mut upto: Vec<Upto> = Vec::new();
+    for item in items {
+        let next = Upto {
+            map: item.map,
+            position: item.change.position,
+            received: item.received,
+            filtered: item.filtered,
+        };
+        match upto.iter_mut().find(|known| known.map == item.map) {
+            Some(known) => *known = next,
+            None => upto.push(next),
+        }
+    }
+    upto
+}
+
+/// A replayed map keeps its counters: the queue's custody holds the newer ones.
+fn replay_upto(items: &[&Item], targets: &[Target]) -> Vec<Upto> {
+    let mut upto = last_of(items);
+    for known in &mut upto {
+        if let Some(target) = targets.get(known.map) {
+            known.received = target.progress.received;
+            known.filtered = target.progress.filtered;
+        }
+    }
+    upto
+}
+
+/// When nothing more waits, the maps of the batch are at their marks.
+fn direct_upto(items: &[&Item], seats: &[Seat], drained: bool) -> Vec<Upto> {
+    let mut upto = last_of(items);
+    for known in upto.iter_mut().filter(|_| drained) {
+        if let Some(seat) = seats.get(known.map).filter(|seat| seat.mark.through > known.position) {
+            known.position = seat.mark.through;
+            known.received = seat.mark.received;
+            known.filtered = seat.mark.filtered;
+        }
+    }
+    upto
+}
+
+/// Waits for a write, but not for ever when a map is to leave.
+struct Patience<'a> {
+    inbox: &'a mut mpsc::UnboundedReceiver<Order>,
+    pending: &'a mut VecDeque<Order>,
+    evict: Duration,
+}
+
+impl Patience<'_> {
+    async fn wait(
+        self,
+        write: impl Future<Output = Result<Written, LaneError>>,
+    ) -> Option<Result<Written, LaneError>> {
+        tokio::pin!(write);
+        let mut until: Option<Instant> = None;
+        loop {
+            let patience = async {
+                match until {
+                    Some(until) => tokio::time::sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                result = &mut write => return Some(result),
+                Some(order) = self.inbox.recv() => {
+                    if matches!(order, Order::Evict { .. }) {
+                        until.get_or_insert(Instant::now() + self.evict);
+                    }
+                    self.pending.push_back(order);
+                }
+                () = patience => return None,
+            }
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Changes on their way into the queue: one append at a time, all that has come meanwhile in the next.
+
+use super::Counters;
+use crate::{
+    record::{Change, Position},
+    worker::budget::Share,
+};
+use std::collections::VecDeque;
+
+/// An entry holds at most so many records, and about so many bytes.
+const RECORDS: usize = 4096;
+const BYTES: usize = 1 << 20;
+
+/// One map's changes that are not in the queue yet.
+#[derive(Debug, Default)]
+pub struct Appender {
+    waiting: VecDeque<(Change, Counters, Option<Share>)>,
+    /// The first change of the append that is under way.
+    under_way: Option<Position>,
+}
+
+/// What becomes one entry.
+#[derive(Debug)]
+pub struct Batch {
+    pub changes: Vec<Change>,
+    /// At the last change.
+    pub counters: Counters,
+    pub shares: Vec<Share>,
+}
+
+impl Appender {
+    pub fn push(&mut self, change: Change, counters: Counters, share: Option<Share>) {
+        self.waiting.push_back((change, counters, share));
+    }
+
+    /// The next batch, if there is one and none is under way.
+    pub fn next(&mut self) -> Option<Batch> {
+        if self.under_way.is_some() || self.waiting.is_empty() {
+            return None;
+        }
+        let mut batch = Batch { changes: Vec::new(), counters: Counters::default(), shares: Vec::new() };
+        let mut bytes = 0;
+        while bytes < BYTES && batch.changes.len() < RECORDS {
+            let Some((change, counters, share)) = self.waiting.pop_front() else { break };
+            bytes += change.size();
+            batch.counters = counters;
+            batch.changes.push(change);
+            batch.shares.extend(share);
+        }
+        self.under_way = batch.changes.first().map(|change| change.position);
+        Some(batch)
+    }
+
+    /// Custody is moved without an append: the next append must wait for its end, since it names its predecessor.
+    pub fn hold(&mut self, to: Position) {
+        self.under_way = Some(to);
+    }
+
+    /// The append that was under way has ended.
+    pub fn ended(&mut self) {
+        self.under_way = None;
+    }
+
+    /// Forgets what waits. An append that is under way stays so until it ends.
+    pub fn clear(&mut self) {
+        self.waiting.clear();
+    }
+
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.under_way.is_none()
+    }
+
+    /// The first change that is not known to be in the queue.
+    pub fn oldest(&self) -> Option<Position> {
+        self.under_way.or_else(|| self.waiting.front().map(|(change, ..)| change.position))
+    }
+}

@@ -1,0 +1,256 @@
+//! One table map as its worker knows it.
+
+mod appender;
+mod trouble;
+
+pub use appender::{Appender, Batch};
+pub use trouble::{Blocked, Unusable, UnusableKind};
+
+use super::{
+    budget::Share,
+    custody::{Confirmable, Held},
+    lane::{Mark, Tail},
+    plan::Plan,
+};
+use crate::{
+    destination::postgres::{Item, Progress, Target},
+    gate::{Gate, Recovered, Route},
+    queue::{Meta, Queue},
+    record::{Era, Position},
+};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::watch;
+
+/// Names a map within its worker: the object's UID.
+pub type MapId = Arc<str>;
+
+/// How far a map has come in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Its queue and destination are being read.
+    Booting,
+    /// It has no position yet: its table joins the publication.
+    Joining,
+    Serving,
+    /// Cleaned up: nothing of it is left outside Kubernetes.
+    Gone,
+}
+
+/// What is in the queue, as of the last reply of Redis.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stock {
+    /// Q: custody reaches up to here.
+    pub custody: Position,
+    /// The last record that was appended.
+    pub last: Position,
+    /// T: everything at or below it is not in the queue.
+    pub trimmed: Position,
+    /// The last entry.
+    pub seq: u64,
+    pub records: u64,
+    pub bytes: u64,
+    /// Records of the first entry that the destination has already.
+    pub partial: u64,
+    /// Commit time of the oldest record: microseconds since the Unix epoch.
+    pub oldest: Option<i64>,
+    /// The counters at `custody`.
+    pub received: u64,
+    pub filtered: u64,
+}
+
+impl Stock {
+    /// Records that the destination does not have.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        self.records.saturating_sub(self.partial)
+    }
+}
+
+/// What a catch-up has done so far.
+#[derive(Clone, Copy, Debug)]
+pub struct CatchUp {
+    pub since: i64,
+    pub started: Instant,
+    pub written_before: u64,
+    pub parks_before: u64,
+    pub received_before: u64,
+}
+
+/// One table map as its worker knows it.
+#[derive(Debug)]
+pub struct Map {
+    pub id: MapId,
+    pub plan: Arc<Plan>,
+    pub stage: Stage,
+    /// Its join is under way.
+    pub joining: bool,
+    pub gate: Gate,
+    pub seat: usize,
+    pub queue: Queue,
+    pub epoch: i64,
+    /// Its clean-up is under way.
+    pub cleaning: bool,
+    pub clean_up_failure: Option<String>,
+    /// To which its positions belong.
+    pub era: Option<Era>,
+    /// It took all that the present session of the reader has handed out: false after it was blocked.
+    pub current: bool,
+    /// For the next admission: with the token that was raised last.
+    pub target: Option<Target>,
+    /// D, as last seen flushed. None: the destination was not reached yet.
+    pub progress: Option<Progress>,
+    pub stock: Stock,
+    pub confirmable: Confirmable,
+    /// Every change of the map at or below it was taken.
+    pub received: Position,
+    pub counters: Counters,
+    /// Changes between gate and queue or lane: while leaving, or in a cutover.
+    pub held: Vec<(Item, Option<Share>)>,
+    pub held_bytes: usize,
+    pub appender: Appender,
+    pub tail: watch::Sender<Tail>,
+    pub blocked: Option<Blocked>,
+    pub unusable: Option<Unusable>,
+    /// A failed step is tried again then.
+    pub retry_at: Option<Instant>,
+    pub cutover_since: Option<Instant>,
+    pub catch_up: Option<CatchUp>,
+    /// Commit time of the last durable change, and when it arrived.
+    pub commit_time: Option<i64>,
+}
+
+/// Counted where changes arrive (I5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub received: u64,
+    pub filtered: u64,
+}
+
+impl Map {
+    /// Where its custodians are.
+    #[must_use]
+    pub fn held_by(&self) -> Held {
+        Held {
+            destination: self.progress.as_ref().map(|progress| progress.position),
+            queue: self.stock.custody,
+            trimmed: self.stock.trimmed,
+        }
+    }
+
+    /// The changes that arrived and are neither written nor queued, counted.
+    #[must_use]
+    pub fn in_flight(&self) -> u64 {
+        let durable = self.durable_counters();
+        let arrived = self.counters.received - self.counters.filtered;
+        arrived.saturating_sub(durable.received - durable.filtered)
+    }
+
+    /// The counters that the custodian holds.
+    #[must_use]
+    pub fn durable_counters(&self) -> Counters {
+        let queue = Counters { received: self.stock.received, filtered: self.stock.filtered };
+        match &self.progress {
+            Some(progress) if progress.position > self.stock.custody => {
+                Counters { received: progress.received, filtered: progress.filtered }
+            }
+            _ => queue,
+        }
+    }
+
+    /// The changes taken so far, for the lane.
+    #[must_use]
+    pub fn mark(&self, through: Position) -> Mark {
+        Mark {
+            through: self.received.max(through),
+            received: self.counters.received,
+            filtered: self.counters.filtered,
+        }
+    }
+
+    /// Forgets what was taken but is not durable: the source will send it again.
+    pub fn fall_back(&mut self) {
+        self.appender.clear();
+        self.held.clear();
+        self.held_bytes = 0;
+        self.counters = self.durable_counters();
+        self.received = self.held_by().durable();
+        self.current = false;
+    }
+
+    /// Whether the map has a position, so that the source must keep what lies beyond it.
+    #[must_use]
+    pub fn has_joined(&self) -> bool {
+        self.stage == Stage::Serving
+    }
+
+    /// Whether changes of the map are taken now.
+    #[must_use]
+    pub fn takes(&self) -> bool {
+        self.may_take() && self.current
+    }
+
+    /// Whether changes of the map may be taken, once the reader begins anew.
+    #[must_use]
+    pub fn may_take(&self) -> bool {
+        self.has_joined() && self.gate.route() != Route::Nowhere
+    }
+
+    /// Takes no more changes, but keeps what the lane was given: it is still being written.
+    pub fn freeze(&mut self, through: Position) {
+        if self.current {
+            self.received = self.received.max(through);
+        }
+        self.current = false;
+    }
+
+    /// Takes over what Redis says.
+    pub fn restock(&mut self, meta: &Meta) {
+        self.era = Some(meta.era.clone());
+        self.stock.custody = meta.q;
+        self.stock.last = meta.last;
+        self.stock.trimmed = meta.t;
+        self.stock.seq = meta.seq;
+        self.stock.records = meta.records;
+        self.stock.bytes = meta.bytes;
+        self.stock.received = meta.received;
+        self.stock.filtered = meta.filtered;
+        self.tell_tail(Position::ZERO);
+    }
+
+    /// Tells a running replay how far the queue reaches.
+    pub fn tell_tail(&self, through: Position) {
+        let taken = self.received.max(through);
+        let through = self.appender.oldest().map_or(taken, |oldest| before(oldest).min(taken));
+        self.tail.send_if_modified(|tail| {
+            let next = Tail { seq: self.stock.seq, through: through.max(tail.through) };
+            let changed = next != *tail;
+            *tail = next;
+            changed
+        });
+    }
+
+    /// When its confirmed position may rise after a change was queued.
+    #[must_use]
+    pub fn fresh_confirmable(&self, delay: Duration) -> Confirmable {
+        Confirmable::new(delay, self.held_by())
+    }
+}
+
+/// Just below a change's position: everything that the stream sent before it.
+fn before(position: Position) -> Position {
+    match position {
+        Position { index: 0, change, commit } => {
+            Position { commit, change: crate::record::Lsn(change.0.saturating_sub(1)), index: u32::MAX }
+        }
+        Position { index, .. } => Position { index: index - 1, ..position },
+    }
+}
+
+/// The gate of a map that a worker takes over.
+#[must_use]
+pub fn recovered_gate(wanted: bool, usable: bool, queued: bool, fenced: bool, shown: bool) -> Gate {
+    Gate::recover(Recovered { wanted, usable, queued, fenced, shown })
+}

@@ -1,0 +1,43 @@
+//! What a worker is to do for one map: its object's spec with every reference resolved.
+
+use crate::{
+    api::DeletionPolicy,
+    connection::{postgres, redis},
+    mapping::Mapping,
+};
+use std::sync::Arc;
+
+/// One table, by its exact names.
+pub type TableName = (String, String);
+
+/// A map's spec, resolved. A changed spec is a new plan.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub id: Arc<str>,
+    pub namespace: String,
+    pub name: String,
+    pub generation: i64,
+    /// `spec.state` is Paused.
+    pub wanted: bool,
+    /// Who asked for it, as far as the object says.
+    pub actor: Option<String>,
+    pub source_table: TableName,
+    pub mapping: Arc<Mapping>,
+    /// Names the lane.
+    pub destination: String,
+    pub destination_settings: postgres::Settings,
+    pub destination_table: TableName,
+    pub queue_connection: String,
+    pub queue_settings: redis::Settings,
+    pub hold: bool,
+    pub cap: Option<u32>,
+    pub deletion: Option<DeletionPolicy>,
+    /// The object's status says Paused=True.
+    pub shown: bool,
+    /// The object's status says that the map has a position.
+    pub joined: bool,
+    pub conditions: Vec<k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition>,
+    pub phase_time: Option<String>,
+    pub phase: Option<String>,
+    pub pauses_since: Option<String>,
+}

@@ -1,0 +1,190 @@
+//! Facts as the JSON of one apply: always the whole set, since a smaller second apply deletes the rest.
+
+use super::{Facts, Said};
+use crate::gate::Phase;
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+use std::collections::HashMap;
+
+/// What must survive from one write to the next: times that only move when something flips.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    phase: Option<(Phase, String)>,
+    conditions: HashMap<&'static str, (Option<bool>, String)>,
+    pauses: HashMap<String, String>,
+    blocked: Option<(String, String)>,
+}
+
+/// A time as Kubernetes prints it, to the second.
+fn time(micros: i64) -> String {
+    Timestamp::from_microsecond(micros).map_or_else(|_| String::new(), |at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+}
+
+/// A time to the microsecond.
+fn micro_time(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
+}
+
+impl Memory {
+    /// Takes over the times of a status that another worker wrote.
+    #[must_use]
+    pub fn adopt(phase_time: Option<(Phase, String)>) -> Self {
+        Self { phase: phase_time, ..Self::default() }
+    }
+
+    fn phase_time(&mut self, phase: Phase, now: Timestamp) -> String {
+        match &self.phase {
+            Some((known, since)) if *known == phase => since.clone(),
+            _ => {
+                let since = micro_time(now);
+                self.phase = Some((phase, since.clone()));
+                since
+            }
+        }
+    }
+
+    fn transition(&mut self, said: &Said, now: Timestamp) -> String {
+        match self.conditions.get(said.type_) {
+            Some((status, since)) if *status == said.status => since.clone(),
+            _ => {
+                let since = time(now.as_microsecond());
+                self.conditions.insert(said.type_, (said.status, since.clone()));
+                since
+            }
+        }
+    }
+
+    /// The status of an apply by the worker.
+    pub fn status(&mut self, facts: &Facts, now: Timestamp) -> Value {
+        let mut status = Map::new();
+        status.insert("phase".into(), json!(facts.phase.as_str()));
+        status.insert("phaseTime".into(), json!(self.phase_time(facts.phase, now)));
+        status.insert("pauses".into(), self.pauses(facts, now));
+        if let Some(blocked) = self.blocked(facts, now) {
+            status.insert("blocked".into(), blocked);
+        }
+        status.insert("position".into(), position(facts));
+        status.insert("queue".into(), queue(facts));
+        if let Some(catch_up) = catch_up(facts) {
+            status.insert("catchUp".into(), catch_up);
+        }
+        status.insert("errors".into(), errors(facts));
+        status.insert("ledger".into(), ledger(facts, now));
+        let conditions: Vec<Value> =
+            facts.conditions.iter().map(|said| self.condition(said, facts.generation, now)).collect();
+        status.insert("conditions".into(), json!(conditions));
+        Value::Object(status)
+    }
+
+    fn condition(&mut self, said: &Said, generation: i64, now: Timestamp) -> Value {
+        let status = match said.status {
+            Some(true) => "True",
+            Some(false) => "False",
+            None => "Unknown",
+        };
+        json!({
+            "type": said.type_, "status": status, "reason": said.reason, "message": said.message,
+            "observedGeneration": generation, "lastTransitionTime": self.transition(said, now),
+        })
+    }
+
+    fn pauses(&mut self, facts: &Facts, now: Timestamp) -> Value {
+        let key = |cause: &str, name: &str| format!("{cause}/{name}");
+        self.pauses.retain(|known, _| facts.pauses.iter().any(|pause| key(pause.cause, &pause.name) == *known));
+        let pauses = facts.pauses.iter().map(|pause| {
+            let since = self
+                .pauses
+                .entry(key(pause.cause, &pause.name))
+                .or_insert_with(|| time(now.as_microsecond()))
+                .clone();
+            let mut value = json!({"cause": pause.cause, "name": pause.name, "sinceTime": since});
+            if let Some(actor) = &pause.actor {
+                value["actor"] = json!(actor);
+            }
+            value
+        });
+        pauses.collect()
+    }
+
+    fn blocked(&mut self, facts: &Facts, now: Timestamp) -> Option<Value> {
+        let Some((reason, returns_to)) = &facts.blocked else {
+            self.blocked = None;
+            return None;
+        };
+        let since = match &self.blocked {
+            Some((known, since)) if known == reason => since.clone(),
+            _ => time(now.as_microsecond()),
+        };
+        self.blocked = Some((reason.clone(), since.clone()));
+        Some(json!({"reason": reason, "returnsTo": returns_to.as_str(), "sinceTime": since}))
+    }
+}
+
+fn position(facts: &Facts) -> Value {
+    let mut value = json!({"lagSeconds": facts.lag_seconds, "lagBytes": facts.lag_bytes});
+    if let Some(received) = facts.received {
+        value["received"] = json!(received.to_string());
+    }
+    if let Some(durable) = facts.durable {
+        value["durable"] = json!(durable.to_string());
+    }
+    if let Some(at) = facts.commit_time {
+        value["commitTime"] = json!(time(at));
+    }
+    value
+}
+
+fn queue(facts: &Facts) -> Value {
+    let mut value = json!({
+        "connection": facts.queue_connection, "id": facts.queue_id,
+        "records": facts.queue_records, "bytes": facts.queue_bytes,
+    });
+    if let Some(at) = facts.queue_oldest {
+        value["oldestTime"] = json!(time(at));
+    }
+    value
+}
+
+fn catch_up(facts: &Facts) -> Option<Value> {
+    let catch_up = facts.catch_up?;
+    let mut value = json!({
+        "startTime": time(catch_up.start), "replayed": catch_up.replayed, "failed": catch_up.failed,
+        "remaining": catch_up.remaining, "recordsPerSecond": catch_up.per_second,
+        "arrivingPerSecond": catch_up.arriving_per_second,
+    });
+    if let Some(net) = catch_up.per_second.checked_sub(catch_up.arriving_per_second).filter(|net| *net > 0) {
+        let seconds = i64::try_from(catch_up.remaining / net).unwrap_or(i64::MAX / 2_000_000);
+        value["estimatedEndTime"] = json!(time(Timestamp::now().as_microsecond() + seconds * 1_000_000));
+    }
+    Some(value)
+}
+
+fn ledger(facts: &Facts, now: Timestamp) -> Value {
+    let ledger = facts.ledger;
+    json!({
+        "received": ledger.received, "written": ledger.written, "inFlight": ledger.in_flight,
+        "queued": ledger.queued, "errored": ledger.errored, "superseded": ledger.superseded,
+        "discarded": ledger.discarded, "purged": ledger.purged, "filtered": ledger.filtered,
+        "time": time(now.as_microsecond()),
+    })
+}
+
+fn errors(facts: &Facts) -> Value {
+    let Some(errors) = &facts.errors else { return json!({"count": 0}) };
+    let by_class: Vec<Value> =
+        errors.by_class.iter().map(|(class, count)| json!({"class": class.as_str(), "count": count})).collect();
+    let recent: Vec<Value> = errors.recent.iter().map(recent).collect();
+    json!({"count": errors.count, "byClass": by_class, "recent": recent})
+}
+
+fn recent(error: &crate::queue::RecentError) -> Value {
+    let mut value = json!({
+        "id": error.id, "operation": error.operation, "class": error.class.as_str(), "code": error.code,
+        "remedy": error.remedy, "attempts": error.attempts, "retryStatus": "Pending",
+        "time": time(error.last_time),
+    });
+    if let Some(object) = &error.object {
+        value["object"] = json!(object);
+    }
+    value
+}

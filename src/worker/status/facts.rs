@@ -1,0 +1,88 @@
+//! What a map's status is made of.
+
+use crate::{gate::Phase, record::Lsn};
+
+/// One condition before it becomes Kubernetes' own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    pub type_: &'static str,
+    /// None: Unknown.
+    pub status: Option<bool>,
+    pub reason: String,
+    pub message: String,
+}
+
+/// I5, as users see it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    pub received: u64,
+    pub written: u64,
+    pub in_flight: u64,
+    pub queued: u64,
+    pub errored: u64,
+    pub superseded: u64,
+    pub discarded: u64,
+    pub purged: u64,
+    pub filtered: u64,
+}
+
+/// A catch-up's progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CatchUpFacts {
+    /// Microseconds since the Unix epoch, as all times here.
+    pub start: i64,
+    pub replayed: u64,
+    pub failed: u64,
+    pub remaining: u64,
+    pub per_second: u64,
+    pub arriving_per_second: u64,
+}
+
+/// One pause that somebody wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PauseFacts {
+    pub cause: &'static str,
+    pub name: String,
+    pub actor: Option<String>,
+}
+
+/// A map as its worker sees it: all that the worker's part of the status says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    pub namespace: String,
+    pub name: String,
+    pub generation: i64,
+    pub phase: Phase,
+    pub pauses: Vec<PauseFacts>,
+    pub blocked: Option<(String, Phase)>,
+    pub received: Option<Lsn>,
+    pub durable: Option<Lsn>,
+    pub commit_time: Option<i64>,
+    pub lag_seconds: i64,
+    pub lag_bytes: u64,
+    pub queue_connection: String,
+    pub queue_id: String,
+    pub queue_records: u64,
+    pub queue_bytes: u64,
+    pub queue_oldest: Option<i64>,
+    pub catch_up: Option<CatchUpFacts>,
+    pub errors: Option<crate::queue::ErrorSummary>,
+    pub ledger: Ledger,
+    pub conditions: Vec<Said>,
+}
+
+impl Facts {
+    /// Whether the other differs in what must be written at once: phase, pauses, conditions, generation.
+    #[must_use]
+    pub fn is_transition(&self, other: &Self) -> bool {
+        let told = |facts: &Self| {
+            let said = |said: &Said| (said.type_, said.status, said.reason.clone());
+            facts.conditions.iter().map(said).collect::<Vec<_>>()
+        };
+        self.phase != other.phase
+            || self.generation != other.generation
+            || self.pauses != other.pauses
+            || self.blocked != other.blocked
+            || told(self) != told(other)
+    }
+}

@@ -1,0 +1,162 @@
+//! Between engine and writer: what was said last of each map, and when it is said again.
+
+use super::{
+    Facts, Update,
+    stores::{Known, Stores},
+};
+use crate::{
+    destination::postgres::ErrorStore,
+    queue::{ErrorSummary, Queue},
+    worker::{map::MapId, plan::Plan},
+};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::mpsc;
+
+/// Counters are written this often while a map catches up, and else.
+const BUSY: Duration = Duration::from_secs(10);
+const IDLE: Duration = Duration::from_secs(60);
+
+/// What was said of a map.
+struct Last {
+    facts: Facts,
+    at: Instant,
+    version: u64,
+}
+
+/// See the module.
+pub struct Statuses {
+    updates: mpsc::UnboundedSender<Update>,
+    warnings: mpsc::UnboundedSender<Warning>,
+    last: HashMap<MapId, Last>,
+    stores: Arc<Stores>,
+    looked_at: Instant,
+    force: bool,
+}
+
+/// A Warning event for a map.
+#[derive(Debug)]
+pub struct Warning {
+    pub namespace: String,
+    pub name: String,
+    pub map: MapId,
+    pub reason: &'static str,
+    pub note: &'static str,
+}
+
+impl Statuses {
+    #[must_use]
+    pub fn new(updates: mpsc::UnboundedSender<Update>, warnings: mpsc::UnboundedSender<Warning>) -> Self {
+        Self {
+            updates,
+            warnings,
+            last: HashMap::new(),
+            stores: Arc::default(),
+            looked_at: Instant::now(),
+            force: true,
+        }
+    }
+
+    /// How a map stands now. Written at once if it is a transition; counters when they are due.
+    pub fn tell(&mut self, id: &MapId, facts: Facts) {
+        let due = self.last.get(id).is_none_or(|last| {
+            facts.is_transition(&last.facts)
+                || (facts != last.facts && last.at.elapsed() >= interval(&facts))
+        });
+        if due {
+            self.send(id, facts);
+        }
+    }
+
+    fn send(&mut self, id: &MapId, facts: Facts) {
+        let first = !self.last.contains_key(id);
+        let version = self.last.get(id).map_or(1, |last| last.version + 1);
+        let update = Update { map: id.clone(), facts: Box::new(facts.clone()), version, force: first || self.force };
+        let _ = self.updates.send(update);
+        self.last.insert(id.clone(), Last { facts, at: Instant::now(), version });
+    }
+
+    /// Writes what was last said once more, so that its being written can be awaited (rule 6).
+    pub fn await_written(&mut self, id: &MapId) -> u64 {
+        if let Some(facts) = self.last.get(id).map(|last| last.facts.clone()) {
+            self.send(id, facts);
+        }
+        self.last.get(id).map_or(0, |last| last.version)
+    }
+
+    /// After the Lease had expired, the operator may own our fields.
+    pub fn force_once(&mut self) {
+        let all: Vec<(MapId, Facts)> = self.last.iter().map(|(id, last)| (id.clone(), last.facts.clone())).collect();
+        self.force = true;
+        for (id, facts) in all {
+            self.send(&id, facts);
+        }
+        self.force = false;
+    }
+
+    /// Once a second the engine tells the counters of every map; `tell` decides.
+    pub fn counters_are_due(&mut self, now: Instant) -> bool {
+        let due = now.duration_since(self.looked_at) >= Duration::from_secs(1);
+        if due {
+            self.looked_at = now;
+        }
+        due
+    }
+
+    pub fn forget(&mut self, id: &MapId) {
+        self.last.remove(id);
+        self.stores.forget(id);
+    }
+
+    /// A Warning event.
+    pub fn warn(&self, plan: &Plan, reason: &'static str, note: &'static str) {
+        let (namespace, name, map) = (plan.namespace.clone(), plan.name.clone(), plan.id.clone());
+        let _ = self.warnings.send(Warning { namespace, name, map, reason, note });
+    }
+
+    /// The error stores of all maps, as the lanes see them.
+    #[must_use]
+    pub fn stores(&self) -> Arc<dyn ErrorStore> {
+        self.stores.clone()
+    }
+
+    pub fn add_store(&self, id: &MapId, queue: &Queue) {
+        self.stores.add(id, queue.clone());
+    }
+
+    /// What was found in Redis when the map was taken over.
+    pub fn adopt(&self, id: &MapId, errors: Option<ErrorSummary>) {
+        self.stores.know(id, errors);
+    }
+
+    /// Reads the map's errors again, in the background.
+    pub fn read_errors(&self, id: &MapId, queue: &Queue) {
+        let (stores, id, queue) = (self.stores.clone(), id.clone(), queue.clone());
+        tokio::spawn(async move {
+            if let Ok(summary) = queue.error_summary().await {
+                stores.know(&id, Some(summary));
+            }
+        });
+    }
+
+    #[must_use]
+    pub fn errors(&self, id: &MapId) -> Option<ErrorSummary> {
+        self.stores.known(id).and_then(|known| known.errors)
+    }
+
+    /// The condition `QueueDurable` of a map.
+    #[must_use]
+    pub fn durability(&self, id: &MapId) -> (Option<bool>, &'static str, String) {
+        match self.stores.known(id).and_then(|Known { durability, .. }| durability) {
+            Some(durability) => durability.condition(),
+            None => (None, "NotChecked", "Redis was not asked yet.".to_owned()),
+        }
+    }
+}
+
+fn interval(facts: &Facts) -> Duration {
+    if facts.catch_up.is_some() { BUSY } else { IDLE }
+}

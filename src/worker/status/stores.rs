@@ -1,0 +1,76 @@
+//! The error stores of a worker's maps.
+
+use crate::{
+    connection::redis::Durability,
+    destination::postgres::{ErrorStore, StoreError},
+    queue::{ErrorSummary, Queue},
+    record::{ParkedRecord, Position},
+    worker::map::MapId,
+};
+use futures::future::BoxFuture;
+use std::{collections::HashMap, sync::Mutex};
+
+/// What is known of a map's Redis.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    pub queue: Option<Queue>,
+    pub errors: Option<ErrorSummary>,
+    pub durability: Option<Durability>,
+}
+
+/// Finds a map's error store by its id.
+#[derive(Debug, Default)]
+pub struct Stores {
+    maps: Mutex<HashMap<MapId, Known>>,
+}
+
+impl Stores {
+    fn with<T>(&self, act: impl FnOnce(&mut HashMap<MapId, Known>) -> T) -> T {
+        // A panic while holding the lock leaves a plain map behind: it stays usable.
+        act(&mut self.maps.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    pub fn add(&self, id: &MapId, queue: Queue) {
+        self.with(|maps| maps.entry(id.clone()).or_default().queue = Some(queue));
+    }
+
+    pub fn know(&self, id: &MapId, errors: Option<ErrorSummary>) {
+        self.with(|maps| maps.entry(id.clone()).or_default().errors = errors);
+    }
+
+    pub fn known(&self, id: &MapId) -> Option<Known> {
+        self.with(|maps| maps.get(id).cloned())
+    }
+
+    pub fn forget(&self, id: &MapId) {
+        self.with(|maps| maps.remove(id));
+    }
+
+    fn queue(&self, map_id: &str) -> Result<Queue, StoreError> {
+        let found = self.with(|maps| maps.get(map_id).and_then(|known| known.queue.clone()));
+        found.ok_or_else(|| StoreError("the map has no error store".into()))
+    }
+}
+
+impl ErrorStore for Stores {
+    fn park<'a>(
+        &'a self,
+        map_id: &'a str,
+        records: &'a [ParkedRecord],
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let parked = self.queue(map_id)?.park(records).await;
+            parked.map(|_| ()).map_err(|error| StoreError(error.to_string()))
+        })
+    }
+
+    fn supersede<'a>(
+        &'a self,
+        map_id: &'a str,
+        marks: &'a [(Position, Position)],
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            self.queue(map_id)?.supersede(marks).await.map_err(|error| StoreError(error.to_string()))
+        })
+    }
+}

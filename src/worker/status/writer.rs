@@ -1,0 +1,131 @@
+//! Writes statuses: transitions at once, counters seldom (a status write costs the API server about 10 ms).
+
+use super::{Facts, document::Memory};
+use crate::{
+    api::TableMap,
+    worker::{engine::Event, map::MapId},
+};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+use tokio::sync::mpsc;
+
+const MANAGER: &str = "tablemap-worker";
+const DEADLINE: Duration = Duration::from_secs(10);
+const RETRY: Duration = Duration::from_millis(500);
+
+/// One status to be written; a newer one replaces it.
+#[derive(Debug)]
+pub struct Update {
+    pub map: MapId,
+    pub facts: Box<Facts>,
+    pub version: u64,
+    /// Take the fields over from the operator, which forced them while the Lease was expired.
+    pub force: bool,
+}
+
+/// The task that writes.
+pub struct StatusWriter {
+    client: Client,
+    updates: mpsc::UnboundedReceiver<Update>,
+    events: mpsc::UnboundedSender<Event>,
+    waiting: BTreeMap<MapId, Update>,
+    memories: HashMap<MapId, Memory>,
+}
+
+impl StatusWriter {
+    #[must_use]
+    pub fn new(
+        client: Client,
+        updates: mpsc::UnboundedReceiver<Update>,
+        events: mpsc::UnboundedSender<Event>,
+    ) -> Self {
+        Self { client, updates, events, waiting: BTreeMap::new(), memories: HashMap::new() }
+    }
+
+    /// Writes until the engine is gone and nothing waits.
+    pub async fn run(mut self) {
+        while let Some(update) = self.updates.recv().await {
+            self.put(update);
+            while !self.waiting.is_empty() {
+                while let Ok(update) = self.updates.try_recv() {
+                    self.put(update);
+                }
+                self.write_all().await;
+            }
+        }
+    }
+
+    fn put(&mut self, mut update: Update) {
+        if let Some(known) = self.waiting.get(&update.map) {
+            update.force |= known.force;
+        }
+        self.waiting.insert(update.map.clone(), update);
+    }
+
+    /// Several at a time: a burst of transitions must not wait in line.
+    async fn write_all(&mut self) {
+        let batch: Vec<Update> = std::mem::take(&mut self.waiting).into_values().collect();
+        let now = jiff::Timestamp::now();
+        let writes = batch.into_iter().map(|update| {
+            let status = self.memories.entry(update.map.clone()).or_default().status(&update.facts, now);
+            let client = self.client.clone();
+            async move {
+                let result = write(client, &update, status).await;
+                (update, result)
+            }
+        });
+        let writes: Vec<_> = writes.collect();
+        let mut results = futures::stream::iter(writes);
+        let mut failed = false;
+        use futures::StreamExt;
+        let mut running = results.by_ref().buffer_unordered(16);
+        let mut again = Vec::new();
+        while let Some((update, result)) = running.next().await {
+            match result {
+                Ok(()) => {
+                    let _ = self.events.send(Event::StatusWritten { map: update.map, version: update.version });
+                }
+                Err(error) if is_gone(&error) => {}
+                Err(error) => {
+                    tracing::warn!(map = %update.facts.name, %error, "the status was not written; trying again");
+                    failed = true;
+                    again.push(update);
+                }
+            }
+        }
+        for mut update in again {
+            update.force = true;
+            self.waiting.entry(update.map.clone()).or_insert(update);
+        }
+        if failed {
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+}
+
+fn is_gone(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
+async fn write(client: Client, update: &Update, status: serde_json::Value) -> Result<(), kube::Error> {
+    let api: Api<TableMap> = Api::namespaced(client, &update.facts.namespace);
+    let patch = json!({
+        "apiVersion": "tablemap.dev/v1alpha1", "kind": "TableMap",
+        "metadata": {"name": update.facts.name, "uid": &*update.map},
+        "status": status,
+    });
+    let mut params = PatchParams::apply(MANAGER);
+    params.force = update.force;
+    let write = api.patch_status(&update.facts.name, &params, &Patch::Apply(&patch));
+    match tokio::time::timeout(DEADLINE, write).await {
+        Ok(result) => result.map(|_| ()),
+        Err(_) => Err(kube::Error::Service("the API server did not answer in time".into())),
+    }
+}
