@@ -3,4 +3,5 @@
 
 pub mod connection;
 pub mod failure;
+pub mod mapping;
 pub mod record;
