@@ -279,3 +279,113 @@ fn key_not_sent(field: &str) -> Refusal {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mapping::{
+        OnExit, Transform,
+        fixture::{field, mapping, relation, row},
+    };
+    use proptest::prelude::*;
+
+    fn values<'a>(binding: &'a Binding, row: &'a Row) -> Vec<Value<'a>> {
+        let mut values = vec![Value::Null];
+        binding.values(row, &mut values).unwrap();
+        values
+    }
+
+    #[test]
+    fn values_come_in_the_order_of_the_fields() {
+        let binding = mapping(None).bind(&relation(ReplicaIdentity::Default)).unwrap();
+        let row = row(["7", "Ada", "GB", "n"]);
+        assert_eq!(
+            values(&binding, &row),
+            [Value::text("Ada"), Value::text("7"), Value::text("crm")]
+        );
+    }
+
+    #[test]
+    fn values_are_borrowed_from_the_row() {
+        let binding = mapping(None).bind(&relation(ReplicaIdentity::Default)).unwrap();
+        let row = row(["7", "Ada", "GB", "n"]);
+        let borrowed = |value: &Value<'_>| matches!(value, Value::Text(Cow::Borrowed(_)));
+        assert!(values(&binding, &row).iter().all(borrowed));
+    }
+
+    #[test]
+    fn a_missing_column_is_named() {
+        let key = ["no".to_owned()];
+        let fields = vec![field("no", "id", vec![]), field("x", "gone", vec![])];
+        let mapping = Mapping::compile(fields, &key, None).unwrap();
+        let relation = relation(ReplicaIdentity::Default);
+        assert_eq!(
+            mapping.bind(&relation).unwrap_err(),
+            BindError::MissingColumn { name: "gone".into() }
+        );
+        let stored = mapping.bind_stored(&relation).unwrap();
+        let row = row(["7", "Ada", "GB", "n"]);
+        assert_eq!(values(&stored, &row), [Value::text("7"), Value::NotSent]);
+    }
+
+    #[test]
+    fn a_missing_filter_column_is_named() {
+        let filtered = mapping(Some(("row.gone == 'x'", OnExit::Delete)));
+        let error = filtered.bind(&relation(ReplicaIdentity::Default)).unwrap_err();
+        assert_eq!(error, BindError::MissingFilterColumn { name: "gone".into() });
+    }
+
+    #[test]
+    fn the_key_lies_within_the_replica_identity() {
+        let by_name = || {
+            let fields = vec![field("name", "name", vec![])];
+            Mapping::compile(fields, &["name".into()], None).unwrap()
+        };
+        let outside = BindError::KeyNotInIdentity { name: "name".into() };
+        assert_eq!(
+            by_name().bind(&relation(ReplicaIdentity::Default)).unwrap_err(),
+            outside
+        );
+        assert_eq!(
+            by_name().bind(&relation(ReplicaIdentity::Nothing)).unwrap_err(),
+            BindError::NoIdentity
+        );
+        assert!(by_name().bind(&relation(ReplicaIdentity::Full)).is_ok());
+    }
+
+    fn cells() -> impl Strategy<Value = Row> {
+        let cell = prop_oneof![
+            Just(None),
+            Just(Some(None)),
+            proptest::collection::vec(any::<u8>(), 0..6).prop_map(|text| Some(Some(text))),
+        ];
+        proptest::collection::vec(cell, 0..7).prop_map(|cells| {
+            cells
+                .iter()
+                .map(|cell| match cell {
+                    None => Cell::NotSent,
+                    Some(None) => Cell::Null,
+                    Some(Some(text)) => Cell::Text(text),
+                })
+                .collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_row_gives_one_value_for_each_field(row in cells()) {
+            let fields = vec![
+                field("id", "id", vec![]),
+                field("name", "name", vec![Transform::Truncate { max_characters: 2 }]),
+                field("twice", "name", vec![Transform::Default("x".into())]),
+            ];
+            let mapping = Mapping::compile(fields, &["id".into()], None).unwrap();
+            let binding = mapping.bind(&relation(ReplicaIdentity::Default)).unwrap();
+            let values = values(&binding, &row);
+            prop_assert_eq!(values.len(), 3);
+            let unsent = cell(&row, 1) == Cell::NotSent;
+            prop_assert_eq!(unsent, values[2] == Value::NotSent);
+            let _ = binding.key(&row, None);
+        }
+    }
+}

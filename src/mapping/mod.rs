@@ -6,6 +6,8 @@
 mod binding;
 mod field;
 mod filter;
+#[cfg(test)]
+mod fixture;
 mod key;
 mod transform;
 mod write;

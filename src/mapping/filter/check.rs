@@ -210,3 +210,88 @@ impl<'e> Check<'e> {
 fn is_row(expression: &IdedExpr) -> bool {
     matches!(&expression.expr, Expr::Ident(name) if name == "row")
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::mapping::{Filter, FilterError, FilterSpec, OnExit};
+    use proptest::prelude::*;
+    use std::time::{Duration, Instant};
+
+    fn compile(expression: &str) -> Result<Filter, FilterError> {
+        Filter::compile(FilterSpec {
+            expression: expression.into(),
+            on_exit: OnExit::Delete,
+        })
+    }
+
+    #[test]
+    fn only_the_columns_that_are_read_are_collected() {
+        let filter =
+            compile("row.country in ['DE', 'AT'] && (row['Straße Nr'] != null || row.country == 'CH')");
+        let filter = filter.unwrap();
+        assert_eq!(filter.columns().collect::<Vec<_>>(), ["Straße Nr", "country"]);
+    }
+
+    #[test]
+    fn what_a_filter_may_not_hold_is_refused_by_name() {
+        let refused = |expression| compile(expression).unwrap_err();
+        assert_eq!(refused("size(row) > 1"), FilterError::WholeRow);
+        assert_eq!(refused("row[row.a] == 1"), FilterError::WholeRow);
+        assert_eq!(refused("true"), FilterError::NoColumn);
+        assert_eq!(refused("now == row.a"), FilterError::UnknownName("now".into()));
+        assert_eq!(
+            refused("row.a.matches('x')"),
+            FilterError::UnknownFunction("matches".into())
+        );
+        assert!(matches!(refused("row.a =="), FilterError::Syntax(_)));
+        assert!(matches!(
+            refused("[1].map(x, row.a) == []"),
+            FilterError::Unsupported(_)
+        ));
+        assert!(matches!(
+            refused("row.a.exists(x, x == 1)"),
+            FilterError::Unsupported(_)
+        ));
+        assert!(matches!(
+            refused("[1].exists(row, row.a)"),
+            FilterError::Unsupported(_)
+        ));
+    }
+
+    #[test]
+    fn a_hostile_expression_is_refused_at_once() {
+        let list = vec!["1"; 100].join(",");
+        let nested = format!("[{list}].all(a, [{list}].all(b, [{list}].all(c, row.x == a + b + c)))");
+        let hostile = [
+            "1".repeat(5000),
+            "(".repeat(4000),
+            "!".repeat(4000),
+            "-".repeat(4000),
+            "[".repeat(60),
+            format!("{}1", "a?".repeat(2000)),
+            format!("row.a == {}1", "true?1:".repeat(500)),
+            format!("row.a{}", ".b".repeat(2000)),
+            format!("row.a == 'x'{}", " && row.a == 'x'".repeat(250)),
+            format!("row.a == row.a{}", " + row.a".repeat(400)),
+            "a.b(".repeat(60),
+            nested,
+        ];
+        for expression in hostile {
+            let start = Instant::now();
+            let _ = compile(&expression);
+            let head: String = expression.chars().take(30).collect();
+            assert!(
+                start.elapsed() < Duration::from_secs(2),
+                "{head} took {:?}",
+                start.elapsed()
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(expression in "(row|[a-z]|[0-9]|[.,:?!&|+*()'\"\\[\\]{}= -]|in|ä){0,30}") {
+            let _ = compile(&expression);
+        }
+    }
+}

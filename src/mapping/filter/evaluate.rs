@@ -185,3 +185,83 @@ fn failed(server_text: &str) -> Refusal {
                 .into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mapping::FilterSpec;
+
+    fn verdict(expression: &str, cells: &[(&str, u32, Cell<'_>)]) -> Result<FilterVerdict, Refusal> {
+        let column = |(name, type_oid, _): &(&str, u32, Cell<'_>)| Column {
+            name: (*name).to_owned(),
+            type_oid: *type_oid,
+            type_modifier: -1,
+            key: false,
+        };
+        let relation = Relation {
+            id: 1,
+            schema: "public".into(),
+            name: "t".into(),
+            identity: crate::record::ReplicaIdentity::Default,
+            columns: cells.iter().map(column).collect(),
+        };
+        let spec = FilterSpec {
+            expression: expression.into(),
+            on_exit: OnExit::Delete,
+        };
+        let bound = Filter::compile(spec).unwrap().bind(&relation).unwrap();
+        bound.evaluate(&cells.iter().map(|cell| cell.2).collect())
+    }
+
+    #[test]
+    fn columns_have_the_types_that_the_design_gives_them() {
+        let cells = [
+            ("i", 20, Cell::Text(b"9007199254740993")),
+            ("d", 701, Cell::Text(b"-Infinity")),
+            ("b", 16, Cell::Text(b"t")),
+            ("n", 1700, Cell::Text(b"1.50")),
+            ("z", 23, Cell::Null),
+            ("s", 25, Cell::Text("größe".as_bytes())),
+        ];
+        for expression in [
+            "row.i == 9007199254740993",
+            "type(row.i) == int && row.i > 1.5",
+            "row.d < 0.0",
+            "row.b",
+            "row.n == '1.50'",
+            "double(row.n) > 1.4",
+            "row.z == null",
+            "row.s.size() == 5",
+            "row['s'].startsWith('gr')",
+            "['x', 'gr'].exists(p, row.s.startsWith(p))",
+            "has(row.s)",
+        ] {
+            assert_eq!(verdict(expression, &cells), Ok(FilterVerdict::In), "{expression}");
+        }
+        assert_eq!(verdict("row.i == 1", &cells), Ok(FilterVerdict::Out));
+    }
+
+    #[test]
+    fn a_column_that_was_not_sent_makes_the_verdict_unknown() {
+        let cells = [("a", 25, Cell::NotSent), ("b", 25, Cell::Text(b"x"))];
+        assert_eq!(
+            verdict("row.a == 'x' || row.b == 'x'", &cells),
+            Ok(FilterVerdict::Unknown)
+        );
+        assert_eq!(verdict("row.b == 'x'", &cells), Ok(FilterVerdict::In));
+    }
+
+    #[test]
+    fn a_failure_keeps_row_data_out_of_the_remedy() {
+        let cells = [("a", 25, Cell::Text(b"secret"))];
+        for expression in ["int(row.a) > 1", "row.a", "row.a > 1", "1 / 0 == row.a.size()"] {
+            let refusal = verdict(expression, &cells).unwrap_err();
+            assert_eq!(
+                (refusal.class, refusal.code.as_str()),
+                (Class::BadRequest, "FilterFailed")
+            );
+            assert!(!refusal.remedy.contains("secret"));
+        }
+        assert!(verdict("row.a == 'x'", &[("a", 25, Cell::Text(&[0xff]))]).is_err());
+    }
+}
