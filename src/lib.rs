@@ -4,5 +4,6 @@
 pub mod connection;
 pub mod failure;
 pub mod gate;
+pub mod mapping;
 pub mod queue;
 pub mod record;
