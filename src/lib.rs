@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 pub mod connection;
+pub mod destination;
+pub mod failpoint;
 pub mod failure;
 pub mod gate;
 pub mod mapping;

@@ -1,6 +1,16 @@
 //! Connecting to Postgres.
 
-use std::{fmt, time::Duration};
+mod error;
+mod tls;
+mod transport;
+
+pub use error::ConnectError;
+pub use transport::Transport;
+
+use std::{fmt, future::poll_fn, time::Duration};
+use tokio::{sync::mpsc, time::timeout};
+use tokio_postgres::{AsyncMessage, Client, Config, NoTls, config::SslMode, error::DbError};
+use tokio_util::task::AbortOnDropHandle;
 
 /// How much of the server's certificate is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,5 +51,78 @@ impl fmt::Debug for Settings {
             .field("username", &self.username)
             .field("tls", &self.tls.mode)
             .finish_non_exhaustive()
+    }
+}
+
+/// An open session. Dropping it ends the connection.
+#[derive(Debug)]
+pub struct Connected {
+    pub client: Client,
+    /// The host that answered.
+    pub host: String,
+    /// Warnings and notices of the server, as they come: a warning at a COMMIT means *not durable* (rule 2).
+    /// Their texts may quote rows.
+    pub notices: mpsc::UnboundedReceiver<DbError>,
+    pub driver: AbortOnDropHandle<()>,
+}
+
+/// Opens a session on the first host that takes one, trying them in order, each for at most
+/// `settings.connect_timeout`. `application` is its `application_name`.
+///
+/// # Errors
+/// Why the last host was of no use.
+pub async fn connect(settings: &Settings, application: &str) -> Result<Connected, ConnectError> {
+    let mut config = Config::new();
+    config
+        .user(&settings.username)
+        .password(&settings.password)
+        .dbname(&settings.database)
+        .application_name(application)
+        // The transport below has its own TLS.
+        .ssl_mode(SslMode::Disable);
+    on_first_host(settings, async |transport, host| {
+        let (client, connection) =
+            config.connect_raw(transport, NoTls).await.map_err(|error| ConnectError::from_start(&error, settings, host))?;
+        let (sender, notices) = mpsc::unbounded_channel();
+        let driver = AbortOnDropHandle::new(tokio::spawn(drive(connection, sender)));
+        Ok(Connected { client, host: host.to_owned(), notices, driver })
+    })
+    .await
+}
+
+/// Opens a transport to each host in order, until `start` makes a session on one.
+///
+/// # Errors
+/// Why the last host was of no use.
+pub(crate) async fn on_first_host<T>(
+    settings: &Settings,
+    start: impl AsyncFn(Transport, &str) -> Result<T, ConnectError>,
+) -> Result<T, ConnectError> {
+    let mut outcome = Err(ConnectError::NoHosts);
+    for (host, port) in &settings.hosts {
+        let attempt = async {
+            let transport = transport::open(settings, host, *port).await?;
+            start(transport, host).await
+        };
+        outcome = timeout(settings.connect_timeout, attempt).await.unwrap_or_else(|_| {
+            Err(ConnectError::Timeout { host: host.clone(), port: *port, limit: settings.connect_timeout })
+        });
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
+}
+
+/// Moves the session's bytes, and hands its notices on.
+async fn drive(
+    mut connection: tokio_postgres::Connection<Transport, tokio_postgres::tls::NoTlsStream>,
+    notices: mpsc::UnboundedSender<DbError>,
+) {
+    while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+        if let AsyncMessage::Notice(notice) = message {
+            // Nobody may be listening: then nobody needs it.
+            let _ = notices.send(notice);
+        }
     }
 }

@@ -1,0 +1,3 @@
+//! Where changes go.
+
+pub mod postgres;

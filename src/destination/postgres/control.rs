@@ -1,0 +1,137 @@
+//! What is done to a destination beside its lane: taking over, fencing, cleaning up. A connection for each occasion.
+
+use super::{
+    error::{LaneError, SchemaProblem},
+    progress::{COLUMNS, Progress},
+    session::{Session, lane, within},
+    target::Shape,
+};
+use crate::{
+    connection::postgres::{Settings, connect},
+    mapping::Mapping,
+    record::{Era, Position},
+};
+use std::time::Duration;
+
+const LOCK: Duration = Duration::from_secs(2);
+const STATEMENT: Duration = Duration::from_secs(10);
+/// Whoever holds the progress row longer than this is ended (rule 5).
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A connection beside the lane's.
+#[derive(Debug)]
+pub struct Control {
+    session: Session,
+}
+
+impl Control {
+    /// Connects.
+    ///
+    /// # Errors
+    /// The destination cannot be reached, or refuses.
+    pub async fn connect(settings: &Settings) -> Result<Self, LaneError> {
+        Ok(Self { session: Session::connect(settings, "tablemap-control", LOCK, STATEMENT).await? })
+    }
+
+    /// A map's progress, as it is.
+    ///
+    /// # Errors
+    /// The connection fails.
+    pub async fn peek(&self, map: &str) -> Result<Option<Progress>, LaneError> {
+        let sql = format!("SELECT {COLUMNS} FROM tablemap.progress WHERE map_id = $1");
+        let row = within(STATEMENT, self.session.client().query_opt(&sql, &[&map])).await;
+        row.map_err(|error| lane(&error))?.as_ref().map(Progress::read).transpose()
+    }
+
+    /// Takes a map over, with a higher epoch and token.
+    ///
+    /// # Errors
+    /// The row is missing or has a higher epoch.
+    pub async fn take(&self, map: &str, epoch: i64) -> Result<Progress, LaneError> {
+        let taken = self.session.take(&[(map, epoch)]).await?.pop();
+        taken.ok_or_else(|| LaneError::Fenced { maps: vec![map.to_owned()] })
+    }
+
+    /// Makes the row of a map that joins; what an unfinished join left is replaced.
+    ///
+    /// # Errors
+    /// The connection fails.
+    pub async fn join(&self, map: &str, epoch: i64, era: &Era, first: Position) -> Result<(), LaneError> {
+        let sql = "INSERT INTO tablemap.progress (map_id, epoch, token, era, position) VALUES ($1, $2, 1, $3, $4)
+                   ON CONFLICT (map_id) DO UPDATE SET epoch = EXCLUDED.epoch, token = progress.token + 1,
+                     era = EXCLUDED.era, position = EXCLUDED.position, received = 0, filtered = 0, written = 0,
+                     missed = 0, parks = 0, superseded = 0";
+        let begin = self.session.begin_sql(true);
+        let client = self.session.client();
+        let work = async {
+            client.batch_execute(&begin).await?;
+            client.execute(sql, &[&map, &epoch, &era.to_string(), &first.to_string()]).await?;
+            client.batch_execute("COMMIT").await
+        };
+        within(STATEMENT, work).await.map_err(|error| lane(&error))
+    }
+
+    /// Removes a map's row.
+    ///
+    /// # Errors
+    /// The connection fails.
+    pub async fn drop_progress(&self, map: &str) -> Result<(), LaneError> {
+        let client = self.session.client();
+        let work = async { client.execute("DELETE FROM tablemap.progress WHERE map_id = $1", &[&map]).await };
+        within(STATEMENT, work).await.map(|_| ()).map_err(|error| lane(&error))
+    }
+
+    /// Looks whether the table fits the mapping.
+    ///
+    /// # Errors
+    /// What does not fit, with the SQL that mends it; or the connection failed.
+    pub async fn inspect(&self, table: &(String, String), mapping: &Mapping) -> Result<Shape, InspectError> {
+        super::inspect::inspect(self.session.client(), table, mapping, STATEMENT).await
+    }
+
+    /// Raises a map's token: from then on nothing that was sent before can land. Whoever stands in the way for over a
+    /// second is ended (rule 5).
+    ///
+    /// # Errors
+    /// The destination cannot be reached, or another worker has the map.
+    pub async fn raise(settings: &Settings, map: &str, epoch: i64) -> Result<Progress, LaneError> {
+        let mut control =
+            Self { session: Session::connect(settings, "tablemap-fence", Duration::ZERO, STATEMENT).await? };
+        let pid = control.session.client().query_one("SELECT pg_backend_pid()", &[]);
+        let pid: i32 = within(STATEMENT, pid).await.map_err(|error| lane(&error))?.get(0);
+        let ender = async {
+            tokio::time::sleep(PATIENCE).await;
+            loop {
+                if let Err(error) = end_blockers(settings, pid).await {
+                    tracing::warn!(%error, "whoever blocks the fence could not be ended; trying again");
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        };
+        tokio::select! {
+            taken = control.take_now(map, epoch) => taken,
+            () = ender => Err(LaneError::lost("ended")),
+        }
+    }
+
+    async fn take_now(&mut self, map: &str, epoch: i64) -> Result<Progress, LaneError> {
+        self.take(map, epoch).await
+    }
+}
+
+/// Ends the backends that hold what `pid` waits for.
+async fn end_blockers(settings: &Settings, pid: i32) -> Result<(), String> {
+    let connected = connect(settings, "tablemap-fence").await.map_err(|error| error.to_string())?;
+    let sql = "SELECT count(pg_terminate_backend(b)) FROM unnest(pg_blocking_pids($1)) AS b";
+    let ended = within(STATEMENT, connected.client.query_one(sql, &[&pid])).await;
+    ended.map(|_| ()).map_err(|error| error.map_or_else(|| "no answer in time".into(), |error| error.to_string()))
+}
+
+/// Why a table could not be inspected, or what was found.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum InspectError {
+    #[error("{0}")]
+    Problem(#[from] SchemaProblem),
+    #[error("{0}")]
+    Lane(#[from] LaneError),
+}

@@ -1,0 +1,255 @@
+//! The fast way: a batch coalesced by key and reordered by foreign keys, in one transaction. Only for batches that
+//! succeed (rule 9): anything unusual is left to the ordered way.
+
+use super::{
+    batch::{Act, Planned, key_columns},
+    bulk,
+    error::{Meaning, meaning},
+    progress::Progress,
+    session::Session,
+    statement::{Text, text},
+    target::Target,
+};
+use crate::{
+    failpoint,
+    mapping::{IfMissing, Key, Value},
+};
+use std::collections::HashMap;
+use tokio_postgres::Statement;
+
+/// The last state of each key, split by kind.
+#[derive(Debug, Default)]
+pub struct Coalesced<'p, 'a> {
+    pub maps: Vec<MapBatch<'p, 'a>>,
+}
+
+/// One map's share.
+#[derive(Debug)]
+pub struct MapBatch<'p, 'a> {
+    pub map: usize,
+    pub upserts: Vec<&'p [Value<'a>]>,
+    pub updates: Vec<(&'p Key, &'p [Value<'a>])>,
+    pub deletes: Vec<&'p Key>,
+}
+
+/// Coalesces a batch. None: it holds something that must go in order.
+pub fn coalesce<'p, 'a>(planned: &'p [Planned<'a>], targets: &[Target]) -> Option<Coalesced<'p, 'a>> {
+    let mut last: HashMap<(usize, &Key), &'p Planned<'a>> = HashMap::with_capacity(planned.len());
+    for write in planned {
+        let target = targets.get(write.map)?;
+        let key = match &write.act {
+            Act::Upsert { key, .. } | Act::Delete { key } => key,
+            Act::Update { key, if_missing: IfMissing::Refuse, .. } => key,
+            _ => return None,
+        };
+        if !target.parked.is_empty() && target.parked.contains_key(key.as_bytes()) {
+            return None;
+        }
+        let before = last.insert((write.map, key), write);
+        // A partial update completes what came before it: their order matters.
+        if before.is_some() && matches!(write.act, Act::Update { .. }) {
+            return None;
+        }
+    }
+    let mut maps: Vec<MapBatch<'p, 'a>> = Vec::new();
+    for write in planned {
+        let [key] = write.act.keys()[..] else { return None };
+        if last.get(&(write.map, key)).is_none_or(|last| last.index != write.index) {
+            continue;
+        }
+        let batch = match maps.iter_mut().position(|batch| batch.map == write.map) {
+            Some(at) => &mut maps[at],
+            None => {
+                maps.push(MapBatch { map: write.map, upserts: vec![], updates: vec![], deletes: vec![] });
+                maps.last_mut()?
+            }
+        };
+        match &write.act {
+            Act::Upsert { values, .. } => batch.upserts.push(values),
+            Act::Update { key, values, .. } => batch.updates.push((key, values)),
+            Act::Delete { key } => batch.deletes.push(key),
+            _ => return None,
+        }
+    }
+    maps.sort_by_key(|batch| depth(batch.map, targets, 0));
+    Some(Coalesced { maps })
+}
+
+/// How many foreign keys lie between this target and one that refers to none of the others.
+fn depth(map: usize, targets: &[Target], level: usize) -> usize {
+    let Some(target) = targets.get(map).filter(|_| level < targets.len().min(16)) else { return level };
+    let parents = target.shape.foreign_keys.iter().filter(|key| key.refers && key.other != target.table);
+    let depths = parents.filter_map(|key| {
+        let parent = targets.iter().position(|other| other.table == key.other)?;
+        Some(1 + depth(parent, targets, level + 1))
+    });
+    depths.max().unwrap_or(0)
+}
+
+/// Which map's statement failed, and what that means.
+type Failed = (Option<usize>, Meaning);
+
+impl Session {
+    /// One transaction for the whole batch.
+    pub(super) async fn fast_transaction(
+        &mut self,
+        targets: &[Target],
+        batch: &Coalesced<'_, '_>,
+        next: &[(usize, Progress)],
+        durable: bool,
+    ) -> Result<(), Failed> {
+        let maps: Vec<usize> = batch.maps.iter().map(|map| map.map).collect();
+        let statements = self.prepare_batch(targets, batch).await?;
+        let begin = self.begin_sql(durable);
+        let client = self.client();
+        let opened = futures::join!(client.batch_execute(&begin), self.fence(targets, &maps));
+        opened.0.map_err(|error| (None, meaning(&error)))?;
+        opened.1.map_err(|meaning| (None, meaning))?;
+        for (map, statements) in batch.maps.iter().zip(&statements) {
+            self.upsert(targets, map, statements).await.map_err(|meaning| (Some(map.map), meaning))?;
+        }
+        for (map, statements) in batch.maps.iter().zip(&statements).rev() {
+            self.delete(targets, map, statements).await.map_err(|meaning| (Some(map.map), meaning))?;
+        }
+        failpoint::hit("between-check-and-commit");
+        self.store(targets, next).await.map_err(|meaning| (None, meaning))?;
+        // A deferred constraint may fail here: then it goes in order.
+        self.commit().await.map_err(|meaning| (None, meaning))
+    }
+
+    /// Prepares what the batch needs before its transaction begins.
+    async fn prepare_batch(
+        &mut self,
+        targets: &[Target],
+        batch: &Coalesced<'_, '_>,
+    ) -> Result<Vec<Statements>, Failed> {
+        let mut all = Vec::new();
+        for map in &batch.maps {
+            let prepared = self.prepare_map(targets, map).await;
+            all.push(prepared.map_err(|error| (Some(map.map), meaning(&error)))?);
+        }
+        Ok(all)
+    }
+
+    async fn prepare_map(
+        &mut self,
+        targets: &[Target],
+        batch: &MapBatch<'_, '_>,
+    ) -> Result<Statements, tokio_postgres::Error> {
+        let Some(target) = targets.get(batch.map) else { return Ok(Statements::default()) };
+        let mut statements = Statements::default();
+        if batch.upserts.len() >= bulk::FROM || batch.deletes.len() >= bulk::FROM {
+            statements.stage = Some(self.stage(target, batch.map).await?);
+        }
+        if !batch.upserts.is_empty() && batch.upserts.len() < bulk::FROM {
+            statements.upsert = Some(self.statement(&target.upsert_sql()).await?);
+        }
+        if !batch.deletes.is_empty() && batch.deletes.len() < bulk::FROM {
+            statements.delete = Some(self.statement(&target.delete_sql()).await?);
+        }
+        for (_, values) in &batch.updates {
+            statements.updates.push(self.statement(&target.update_sql(&sent(target, values))).await?);
+        }
+        Ok(statements)
+    }
+
+    /// The session's table for one target, made once.
+    async fn stage(&mut self, target: &Target, map: usize) -> Result<String, tokio_postgres::Error> {
+        let name = format!("pg_temp.tm_stage_{map}_{}", self.stages);
+        let sql = target.stage_sql(&name);
+        match self.staged.iter().find(|(known, _)| *known == target.stage_sql("")) {
+            Some((_, name)) => Ok(name.clone()),
+            None => {
+                self.client().batch_execute(&sql).await?;
+                self.stages += 1;
+                self.staged.push((target.stage_sql(""), name.clone()));
+                Ok(name)
+            }
+        }
+    }
+
+    async fn upsert(
+        &self,
+        targets: &[Target],
+        batch: &MapBatch<'_, '_>,
+        statements: &Statements,
+    ) -> Result<(), Meaning> {
+        let (Some(target), client) = (targets.get(batch.map), self.client()) else { return Ok(()) };
+        match (&statements.upsert, &statements.stage) {
+            (Some(statement), _) => {
+                let rows = batch.upserts.iter().map(|values| {
+                    let parameters: Vec<Text<'_>> = values.iter().map(text).collect();
+                    client.execute_raw(statement, parameters)
+                });
+                all(rows).await?;
+            }
+            (None, Some(stage)) if !batch.upserts.is_empty() => {
+                bulk::upsert(client, target, stage, &batch.upserts).await?;
+            }
+            _ => {}
+        }
+        let updates = batch.updates.iter().zip(&statements.updates).map(|((key, values), statement)| {
+            let columns = key_columns(key);
+            async move {
+                let parameters = sent(target, values).into_iter().filter_map(|index| values.get(index).map(text));
+                let parameters: Vec<Text<'_>> =
+                    parameters.chain(columns.iter().map(|column| Text(Some(column)))).collect();
+                client.execute_raw(statement, parameters).await
+            }
+        });
+        let hits = all(updates).await?;
+        // A row that is missing is told in order, where it is one record's own.
+        if hits.contains(&0) { Err(Meaning::Surprise) } else { Ok(()) }
+    }
+
+    async fn delete(
+        &self,
+        targets: &[Target],
+        batch: &MapBatch<'_, '_>,
+        statements: &Statements,
+    ) -> Result<(), Meaning> {
+        let (Some(target), client) = (targets.get(batch.map), self.client()) else { return Ok(()) };
+        match (&statements.delete, &statements.stage) {
+            (Some(statement), _) => {
+                let deletes = batch.deletes.iter().map(|key| {
+                    let columns = key_columns(key);
+                    async move {
+                        let parameters: Vec<Text<'_>> = columns.iter().map(|column| Text(Some(column))).collect();
+                        client.execute_raw(statement, parameters).await
+                    }
+                });
+                all(deletes).await?;
+                Ok(())
+            }
+            (None, Some(stage)) if !batch.deletes.is_empty() => {
+                bulk::delete(client, target, stage, &batch.deletes).await
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// One map's statements for one batch.
+#[derive(Default)]
+struct Statements {
+    upsert: Option<Statement>,
+    delete: Option<Statement>,
+    updates: Vec<Statement>,
+    stage: Option<String>,
+}
+
+/// Sends all, then waits for all: one flight. The first failure tells.
+async fn all(
+    rows: impl Iterator<Item = impl Future<Output = Result<u64, tokio_postgres::Error>>>,
+) -> Result<Vec<u64>, Meaning> {
+    let results = futures::future::join_all(rows).await;
+    results.into_iter().collect::<Result<Vec<u64>, _>>().map_err(|error| meaning(&error))
+}
+
+/// Which columns an update sets: those that were sent, but for the key.
+pub(super) fn sent(target: &Target, values: &[Value<'_>]) -> Vec<usize> {
+    let sent = |(index, value): (usize, &Value<'_>)| {
+        (*value != Value::NotSent && !target.mapping.key().contains(&index)).then_some(index)
+    };
+    values.iter().enumerate().filter_map(sent).collect()
+}

@@ -1,0 +1,160 @@
+//! What only the database can tell: found before the first write, and again before the first one after a pause.
+
+use super::{
+    control::InspectError,
+    error::SchemaProblem,
+    session::{lane, within},
+    sql::quote,
+    target::{ForeignKey, Shape},
+};
+use crate::mapping::{ColumnType, Mapping};
+use std::time::Duration;
+use tokio_postgres::{Client, Row};
+
+const TABLE: &str = "SELECT c.oid, c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE n.nspname = $1 AND c.relname = $2";
+
+const COLUMNS: &str = "SELECT a.attname, a.atttypid, a.atttypmod, format_type(a.atttypid, -1), a.attnotnull, a.atthasdef,
+    a.attidentity::text, a.attgenerated::text, coalesce(co.collisdeterministic, true), t.typbasetype, t.typtypmod
+  FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_collation co ON co.oid = a.attcollation
+  WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped";
+
+/// Unique indexes that can carry ON CONFLICT: whole, at once, valid, of plain columns.
+const INDEXES: &str = "SELECT array_agg(a.attname::text ORDER BY a.attname::text)
+  FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey[0:i.indnkeyatts - 1])
+  WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL
+    AND i.indexprs IS NULL
+  GROUP BY i.indexrelid";
+
+const FOREIGN_KEYS: &str = "SELECT k.conname, n.nspname, c.relname, k.conrelid = $1
+  FROM pg_constraint k
+  JOIN pg_class c ON c.oid = CASE WHEN k.conrelid = $1 THEN k.confrelid ELSE k.conrelid END
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE k.contype = 'f' AND $1 IN (k.conrelid, k.confrelid)";
+
+struct Column {
+    name: String,
+    oid: u32,
+    modifier: i32,
+    type_name: String,
+    required: bool,
+    identity_always: bool,
+    generated: bool,
+    deterministic: bool,
+}
+
+/// Looks at a destination table.
+pub(super) async fn inspect(
+    client: &Client,
+    table: &(String, String),
+    mapping: &Mapping,
+    deadline: Duration,
+) -> Result<Shape, InspectError> {
+    let work = async {
+        let found = client.query_opt(TABLE, &[&table.0, &table.1]).await?;
+        let Some(oid) = found.as_ref().map(|row| row.get::<_, u32>(0)) else { return Ok(None) };
+        let kind: String = found.map_or_else(String::new, |row| row.get(1));
+        let columns = client.query(COLUMNS, &[&oid]).await?;
+        let indexes = client.query(INDEXES, &[&oid]).await?;
+        let keys = client.query(FOREIGN_KEYS, &[&oid]).await?;
+        Ok(Some((kind, columns, indexes, keys)))
+    };
+    let found = within(deadline, work).await.map_err(|error| lane(&error))?;
+    let name = format!("{}.{}", quote(&table.0), quote(&table.1));
+    let Some((kind, columns, indexes, keys)) = found else {
+        return Err(problem(format!("The destination has no table {name}: create it, or correct `destination.table`.")));
+    };
+    if !matches!(kind.as_str(), "r" | "p") {
+        return Err(problem(format!("The destination's {name} is not a table: name a table in `destination.table`.")));
+    }
+    let columns: Vec<Column> = columns.iter().map(column).collect();
+    let mapped = mapped(&name, &columns, mapping)?;
+    check_required(&name, &columns, mapping)?;
+    let key: Vec<&Column> = mapping.key().iter().filter_map(|index| mapped.get(*index).copied()).collect();
+    check_index(&name, &indexes, &key)?;
+    Ok(Shape {
+        types: mapped.iter().map(|column| column.type_name.clone()).collect(),
+        key: key
+            .iter()
+            .map(|column| ColumnType {
+                oid: column.oid,
+                modifier: column.modifier,
+                deterministic: column.deterministic,
+            })
+            .collect(),
+        foreign_keys: keys
+            .iter()
+            .map(|row| ForeignKey { name: row.get(0), other: (row.get(1), row.get(2)), refers: row.get(3) })
+            .collect(),
+        overrides_identity: mapped.iter().any(|column| column.identity_always),
+    })
+}
+
+fn problem(message: String) -> InspectError {
+    InspectError::Problem(SchemaProblem(message))
+}
+
+/// A domain counts as the type that it is made of.
+fn column(row: &Row) -> Column {
+    let base: u32 = row.get(9);
+    Column {
+        name: row.get(0),
+        oid: if base == 0 { row.get(1) } else { base },
+        modifier: if base == 0 { row.get(2) } else { row.get(10) },
+        type_name: row.get(3),
+        required: row.get::<_, bool>(4) && !row.get::<_, bool>(5) && row.get::<_, String>(6).is_empty(),
+        identity_always: row.get::<_, String>(6) == "a",
+        generated: !row.get::<_, String>(7).is_empty(),
+        deterministic: row.get(8),
+    }
+}
+
+fn mapped<'c>(table: &str, columns: &'c [Column], mapping: &Mapping) -> Result<Vec<&'c Column>, InspectError> {
+    let find = |name: &str| {
+        let found = columns.iter().find(|column| column.name == name);
+        match found {
+            None => Err(problem(format!(
+                "The destination table {table} has no column {}: ALTER TABLE {table} ADD COLUMN {} <type>, or remove \
+                 the field.",
+                quote(name),
+                quote(name)
+            ))),
+            Some(column) if column.generated => Err(problem(format!(
+                "The destination column {} of {table} is generated, and cannot be written: remove the field.",
+                quote(name)
+            ))),
+            Some(column) => Ok(column),
+        }
+    };
+    mapping.destinations().map(find).collect()
+}
+
+fn check_required(table: &str, columns: &[Column], mapping: &Mapping) -> Result<(), InspectError> {
+    let missing = columns.iter().find(|column| {
+        column.required && !column.generated && !mapping.destinations().any(|name| name == column.name)
+    });
+    match missing {
+        None => Ok(()),
+        Some(column) => Err(problem(format!(
+            "The destination column {} of {table} is NOT NULL without a default, and no field fills it: add a field, \
+             or ALTER TABLE {table} ALTER COLUMN {} SET DEFAULT <value>.",
+            quote(&column.name),
+            quote(&column.name)
+        ))),
+    }
+}
+
+fn check_index(table: &str, indexes: &[Row], key: &[&Column]) -> Result<(), InspectError> {
+    let mut wanted: Vec<&str> = key.iter().map(|column| column.name.as_str()).collect();
+    wanted.sort_unstable();
+    let fits = |row: &Row| row.get::<_, Vec<String>>(0) == wanted;
+    if indexes.iter().any(fits) {
+        return Ok(());
+    }
+    let columns: Vec<String> = key.iter().map(|column| quote(&column.name)).collect();
+    Err(problem(format!(
+        "The destination table {table} has no unique index on exactly the integration key (neither partial nor \
+         deferrable): CREATE UNIQUE INDEX ON {table} ({}).",
+        columns.join(", ")
+    )))
+}

@@ -1,0 +1,46 @@
+//! A Postgres destination: everything that happens on one lane's connection, and beside it to fence it.
+//!
+//! `session` writes a batch by one of three ways, each slower and surer than the one before (rule 9): `fast`
+//! (coalesced, reordered by foreign keys), `ordered` (a source transaction at a time, constraints deferred), `single`
+//! (record by record, constraints immediate: only what fails there is parked).
+
+mod batch;
+mod bulk;
+mod control;
+mod error;
+mod fast;
+mod inspect;
+mod ordered;
+mod progress;
+mod session;
+mod single;
+mod sql;
+mod statement;
+mod target;
+
+pub use control::Control;
+pub use error::{Aside, LaneError, SchemaProblem, StoreError};
+pub use progress::{Progress, Upto};
+pub use session::{Session, Written};
+pub use target::{ForeignKey, Item, Shape, Target};
+
+use crate::record::{ParkedRecord, Position};
+use futures::future::BoxFuture;
+
+/// Where refused records are parked, durably, before the progress that passes them (rule 3).
+pub trait ErrorStore: Send + Sync {
+    fn park<'a>(&'a self, map_id: &'a str, records: &'a [ParkedRecord]) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// Marks parked records as replaced by the record at the second position.
+    fn supersede<'a>(
+        &'a self,
+        map_id: &'a str,
+        marks: &'a [(Position, Position)],
+    ) -> BoxFuture<'a, Result<(), StoreError>>;
+}
+
+/// Who else of this worker writes to this destination.
+pub trait Parents: Sync {
+    /// The map of `table` if its destination position lies below `record` (rule 10).
+    fn behind(&self, child: &str, table: (&str, &str), record: Position) -> Option<String>;
+}

@@ -1,0 +1,134 @@
+//! One map as its lane writes it.
+
+use super::progress::Progress;
+use crate::{
+    mapping::{Binding, ColumnType, KeyType, Mapping},
+    queue::ParkedKey,
+    record::{Change, Position, Relation},
+};
+use std::{collections::HashMap, sync::Arc};
+
+/// One change on its way, with the map's counters after it.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// The map's seat in the lane.
+    pub map: usize,
+    pub change: Change,
+    pub received: u64,
+    pub filtered: u64,
+    /// It comes from the queue: the filter judged it when it was taken, but may have been unable to.
+    pub replayed: bool,
+}
+
+impl Item {
+    /// A change that was queued: the queue's custody holds the counters.
+    #[must_use]
+    pub fn replayed(map: usize, change: Change) -> Self {
+        Self { map, change, received: 0, filtered: 0, replayed: true }
+    }
+}
+
+/// A foreign key from or to the destination table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignKey {
+    pub name: String,
+    /// The other table.
+    pub other: (String, String),
+    /// This table refers to the other, and not the other way round.
+    pub refers: bool,
+}
+
+/// What the destination table looks like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// In the order of the mapping's destinations: each column's type without modifier, as SQL writes it.
+    pub types: Vec<String>,
+    /// The key's columns, for canonical keys.
+    pub key: Vec<ColumnType>,
+    pub foreign_keys: Vec<ForeignKey>,
+    /// A mapped column is GENERATED ALWAYS AS IDENTITY.
+    pub overrides_identity: bool,
+}
+
+/// One map in its lane.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub map_id: String,
+    pub name: String,
+    pub table: (String, String),
+    pub mapping: Arc<Mapping>,
+    pub shape: Shape,
+    pub epoch: i64,
+    pub progress: Progress,
+    /// Canonical keys of parked records that wait, with their positions.
+    pub parked: HashMap<Vec<u8>, Vec<Position>>,
+    bindings: Vec<(Arc<Relation>, Result<Arc<Binding>, String>)>,
+}
+
+impl Target {
+    #[must_use]
+    pub fn new(
+        map_id: String,
+        name: String,
+        table: (String, String),
+        mapping: Arc<Mapping>,
+        shape: Shape,
+        epoch: i64,
+        progress: Progress,
+        parked: Vec<ParkedKey>,
+    ) -> Self {
+        let mut target = Self {
+            map_id,
+            name,
+            table,
+            mapping,
+            shape,
+            epoch,
+            progress,
+            parked: HashMap::new(),
+            bindings: Vec::new(),
+        };
+        for ParkedKey { keys, position } in parked {
+            target.park(&keys, position);
+        }
+        target
+    }
+
+    /// Remembers that a record of these keys is parked.
+    pub fn park(&mut self, keys: &[Vec<u8>], position: Position) {
+        for key in keys {
+            self.parked.entry(key.clone()).or_default().push(position);
+        }
+    }
+
+    /// Forgets what a newer record has replaced.
+    pub fn unpark(&mut self, positions: &[Position]) {
+        self.parked.retain(|_, parked| {
+            parked.retain(|position| !positions.contains(position));
+            !parked.is_empty()
+        });
+    }
+
+    /// The mapping bound to a relation, made once for each.
+    pub(super) fn binding(&mut self, relation: &Arc<Relation>) -> Result<Arc<Binding>, String> {
+        if let Some((_, binding)) = self.bindings.iter().find(|(known, _)| Arc::ptr_eq(known, relation)) {
+            return binding.clone();
+        }
+        let binding = self.bind(relation).map(Arc::new);
+        if self.bindings.len() > 16 {
+            self.bindings.remove(0);
+        }
+        self.bindings.push((relation.clone(), binding.clone()));
+        binding
+    }
+
+    fn bind(&self, relation: &Arc<Relation>) -> Result<Binding, String> {
+        let binding = self.mapping.bind_stored(relation).map_err(|error| error.to_string())?;
+        let types: Result<Vec<KeyType>, _> = binding
+            .key_columns()
+            .zip(&self.shape.key)
+            .map(|(source, destination)| KeyType::of(destination.clone(), source))
+            .collect();
+        Ok(binding.with_key_types(types.map_err(|error| error.to_string())?))
+    }
+}
