@@ -1,7 +1,10 @@
 //! What a failure is, whose fault it is, and what a person can do about it: one table for all.
 
+mod io;
 mod sqlstate;
+mod table;
 
+pub use io::{CONNECTION_LOST, NO_ANSWER, from_io};
 pub use sqlstate::{Fault, Verdict, judge};
 
 use std::fmt;
