@@ -1,11 +1,15 @@
 //! TableMap keeps tables in step, and lets you pause without losing a change.
 #![forbid(unsafe_code)]
 
+pub mod api;
 pub mod connection;
 pub mod destination;
 pub mod failpoint;
 pub mod failure;
 pub mod gate;
+pub mod lease;
 pub mod mapping;
 pub mod queue;
 pub mod record;
+// pub mod source;
+// pub mod worker;

@@ -36,8 +36,4 @@ pub struct Plan {
     pub shown: bool,
     /// The object's status says that the map has a position.
     pub joined: bool,
-    pub conditions: Vec<k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition>,
-    pub phase_time: Option<String>,
-    pub phase: Option<String>,
-    pub pauses_since: Option<String>,
 }

@@ -2,10 +2,12 @@
 
 mod document;
 mod facts;
+mod publish;
 mod statuses;
 mod stores;
 mod writer;
 
 pub use facts::{CatchUpFacts, Facts, Ledger, PauseFacts, Said};
+pub use publish::publish;
 pub use statuses::Statuses;
 pub use writer::{StatusWriter, Update};

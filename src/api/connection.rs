@@ -1,0 +1,265 @@
+//! The kind Connection: one way into a system.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// One way into a database or a Redis. Exactly one of `postgres` and `redis` is given.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "tablemap.dev",
+    version = "v1alpha1",
+    kind = "Connection",
+    plural = "connections",
+    singular = "connection",
+    shortname = "tmc",
+    category = "tablemap",
+    namespaced,
+    doc = "One way into a database or a Redis.",
+    status = "ConnectionStatus",
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("self.metadata.name.size() <= 40").message("name must be at most 40 characters"),
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.postgres) != has(self.redis)").message("must have exactly one of `postgres` and `redis`"))]
+pub struct ConnectionSpec {
+    /// A PostgreSQL database, as a source or a destination.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub postgres: Option<PostgresSpec>,
+    /// A Redis or Valkey that holds queues.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis: Option<RedisSpec>,
+}
+
+/// A PostgreSQL database.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PostgresSpec {
+    /// Servers, tried in this order.
+    #[schemars(length(min = 1, max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub hosts: Vec<Host>,
+    /// The database's name.
+    #[schemars(length(min = 1, max = 63))]
+    pub database: String,
+    /// User and password.
+    pub credentials: Credentials,
+    /// How the connection is secured. Default: mode VerifyFull with the system's roots.
+    #[serde(default)]
+    pub tls: TlsSpec,
+    /// How long a server may take to answer, in seconds. Default: 10.
+    #[serde(default = "ten")]
+    #[schemars(range(min = 1, max = 300))]
+    pub connect_timeout_seconds: i64,
+    /// Slot and publication; read only when a TableMap uses this Connection as its source.
+    #[serde(default)]
+    pub replication: Replication,
+}
+
+/// A server.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Host {
+    /// Name or address.
+    #[schemars(length(min = 1, max = 253))]
+    pub host: String,
+    /// TCP port. Default: 5432 for postgres, 6379 for redis.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<i32>,
+}
+
+/// User and password, read from a Secret.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Credentials {
+    /// A Secret in the same namespace.
+    pub secret_ref: SecretName,
+    /// The key that holds the user. Default: username.
+    #[serde(default = "username")]
+    #[schemars(length(min = 1, max = 253))]
+    pub username_key: String,
+    /// The key that holds the password. Default: password.
+    #[serde(default = "password")]
+    #[schemars(length(min = 1, max = 253))]
+    pub password_key: String,
+}
+
+/// A Secret in the same namespace.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretName {
+    /// The Secret's name.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub name: String,
+}
+
+/// How a connection is secured.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TlsSpec {
+    /// Disable: no TLS. Require: encrypted, but the server is not verified. VerifyCA: its certificate is verified,
+    /// but not its name. VerifyFull (the default): both.
+    #[serde(default)]
+    pub mode: TlsVerification,
+    /// Who signs the server's certificate. Default: the system's roots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<CertificateAuthority>,
+    /// A certificate of our own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<ClientCertificate>,
+}
+
+/// How much of the server's certificate is verified.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TlsVerification {
+    Disable,
+    Require,
+    VerifyCA,
+    #[default]
+    VerifyFull,
+}
+
+/// Certificates in PEM, from exactly one place.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.secretKeyRef) != has(self.configMapKeyRef)").message("must have exactly one of `secretKeyRef` and `configMapKeyRef`"))]
+pub struct CertificateAuthority {
+    /// A key of a Secret in the same namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_key_ref: Option<KeySelector>,
+    /// A key of a ConfigMap in the same namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map_key_ref: Option<KeySelector>,
+}
+
+/// A key of a Secret or ConfigMap.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeySelector {
+    /// The object's name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The key within it.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+/// A Secret of type kubernetes.io/tls.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientCertificate {
+    /// The Secret.
+    pub secret_ref: SecretName,
+}
+
+/// Slot and publication of a source.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Replication {
+    /// Managed (the default): the worker makes its slot and publication, and removes them with its last map.
+    /// External: an administrator made them; `slots` names them.
+    #[serde(default)]
+    pub management: Management,
+    /// The given slots, one for each worker group, with `management: External`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["workerGroup".into()]))]
+    pub slots: Vec<Slot>,
+}
+
+/// Who makes slot and publication.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Management {
+    #[default]
+    Managed,
+    External,
+}
+
+/// A given slot.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Slot {
+    /// The worker group that uses it.
+    #[schemars(length(min = 1, max = 15))]
+    pub worker_group: String,
+    /// The slot's name.
+    #[schemars(length(min = 1, max = 63))]
+    pub slot_name: String,
+    /// The publication's name.
+    #[schemars(length(min = 1, max = 63))]
+    pub publication_name: String,
+}
+
+/// A Redis or Valkey.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RedisSpec {
+    /// How the servers stand to each other.
+    pub topology: Topology,
+    /// User and password. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<Credentials>,
+    /// How the connection is secured. Default: mode VerifyFull with the system's roots.
+    #[serde(default)]
+    pub tls: TlsSpec,
+    /// How long the server may take to answer, in seconds. Default: 10.
+    #[serde(default = "ten")]
+    #[schemars(range(min = 1, max = 300))]
+    pub connect_timeout_seconds: i64,
+}
+
+/// One server. Sentinel and Cluster are to come beside it.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.standalone)").message("`standalone` must be given: it is the only topology that is served yet"))]
+pub struct Topology {
+    /// One server alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standalone: Option<Standalone>,
+}
+
+/// One server alone.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Standalone {
+    /// Name or address.
+    #[schemars(length(min = 1, max = 253))]
+    pub host: String,
+    /// TCP port. Default: 6379.
+    #[serde(default = "redis_port")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: i32,
+}
+
+/// What is known of a Connection.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConnectionStatus {
+    /// The generation that the conditions speak of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Ready: the Connection and what it refers to can be used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+}
+
+fn ten() -> i64 {
+    10
+}
+
+fn username() -> String {
+    "username".into()
+}
+
+fn password() -> String {
+    "password".into()
+}
+
+fn redis_port() -> i32 {
+    6379
+}

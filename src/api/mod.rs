@@ -1,0 +1,20 @@
+//! The custom resources of group `tablemap.dev`: types and validation rules, no I/O.
+
+mod connection;
+mod crds;
+mod fields;
+pub mod reasons;
+mod reference;
+mod status;
+mod tablemap;
+
+pub use connection::{
+    CertificateAuthority, ClientCertificate, Connection, ConnectionSpec, ConnectionStatus, Credentials, Host,
+    KeySelector, Management, PostgresSpec, RedisSpec, Replication, SecretName, Slot, Standalone, TlsSpec,
+    TlsVerification, Topology,
+};
+pub use crds::{crds, yaml};
+pub use fields::{DefaultTransform, Field, OnNull, OnUnmatched, Transform, Truncate, UnmatchedPolicy, ValueMap, ValueMapEntry};
+pub use reference::{LocalRef, TableRef};
+pub use status::TableMapStatus;
+pub use tablemap::{CatchUp, DeletionPolicy, DestinationSpec, OnExit, OutagePolicy, QueueSpec, SourceFilter, SourceSpec, State, TableMap, TableMapSpec};

@@ -1,0 +1,181 @@
+//! The kind TableMap: what keeps one destination table in step with one source table.
+
+use super::{Field, LocalRef, TableMapStatus, TableRef};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Keeps a destination table in step with a source table, and queues its changes while it is paused.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "tablemap.dev",
+    version = "v1alpha1",
+    kind = "TableMap",
+    plural = "tablemaps",
+    singular = "tablemap",
+    shortname = "tm",
+    category = "tablemap",
+    namespaced,
+    doc = "Keeps a destination table in step with a source table, and queues its changes while it is paused.",
+    status = "TableMapStatus",
+    selectable = ".spec.source.connectionRef.name",
+    selectable = ".spec.workerGroup",
+    selectable = ".spec.destination.connectionRef.name",
+    selectable = ".spec.state",
+    selectable = ".status.phase",
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(name = "State", type_ = "string", json_path = ".spec.state"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Since", type_ = "date", json_path = ".status.phaseTime"),
+    printcolumn(name = "Queued", type_ = "integer", json_path = ".status.queue.records"),
+    printcolumn(name = "Errors", type_ = "integer", json_path = ".status.errors.count"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Source", type_ = "string", json_path = ".spec.source.table.name", priority = 1),
+    printcolumn(name = "Destination", type_ = "string", json_path = ".spec.destination.table.name", priority = 1),
+    printcolumn(name = "Oldest", type_ = "date", json_path = ".status.queue.oldestTime", priority = 1),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason", priority = 1),
+    validation = Rule::new("self.metadata.name.size() <= 63 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')").message("name must be a DNS label of at most 63 characters"),
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.integrationKey.all(k, self.fields.exists(f, f.destination == k))").message("every column of `integrationKey` must be a destination in `fields`").field_path(".integrationKey"),
+    validation = Rule::new("self.fields.all(f, !(f.destination in self.integrationKey) || (has(f.source) && !has(f.transforms)))").message("key columns must come from a source column without transforms").field_path(".fields"),
+    validation = Rule::new("self.fields.all(f, !(f.destination in self.integrationKey) || oldSelf.fields.exists(g, g.destination == f.destination && has(g.source) && g.source == f.source))").message("the source column of a key column must not change; delete the TableMap and make a new one").field_path(".fields"),
+    validation = Rule::new("!has(oldSelf.queue) || !has(oldSelf.queue.connectionRef) || (has(self.queue) && has(self.queue.connectionRef) && self.queue.connectionRef == oldSelf.queue.connectionRef)").message("`queue.connectionRef` must not change once it is set").field_path(".queue"),
+)]
+pub struct TableMapSpec {
+    /// What the map should do. Running (the default): changes are written to the destination as they come. Paused:
+    /// they are queued, in order, until it is Running again. May be changed at any time. More values may come.
+    #[serde(default)]
+    pub state: State,
+    /// Maps of one source Connection and one group share a worker and a replication slot; a busy map gets a group of
+    /// its own. Default: default. Must not change.
+    #[serde(default = "default_group")]
+    #[schemars(length(min = 1, max = 15), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("must not change; delete the TableMap and make a new one"))]
+    pub worker_group: String,
+    /// Where changes come from.
+    pub source: SourceSpec,
+    /// Where they are written.
+    pub destination: DestinationSpec,
+    /// Destination columns that identify a row, in the order in which keys are shown. A unique index on exactly these
+    /// columns must exist. Must not change.
+    #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 63)))]
+    #[x_kube(merge_strategy = ListMerge::Atomic, validation = Rule::new("self == oldSelf").message("must not change; delete the TableMap and make a new one"))]
+    pub integration_key: Vec<String>,
+    /// Which destination columns are written, and from what. A change applies to later changes and to what is queued.
+    #[schemars(length(min = 1, max = 512))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["destination".into()]))]
+    pub fields: Vec<Field>,
+    /// Where changes are queued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<QueueSpec>,
+    /// How the queue is replayed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub catch_up: Option<CatchUp>,
+    /// What becomes of queued records when the map is deleted. Drain (the default): they are written first, once
+    /// nothing wants a pause. Discard: they are dropped. May be changed while the map is being deleted.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+}
+
+/// What the map should do.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum State {
+    #[default]
+    Running,
+    Paused,
+}
+
+/// What becomes of queued records when the map is deleted.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeletionPolicy {
+    #[default]
+    Drain,
+    Discard,
+}
+
+/// Where changes come from.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceSpec {
+    /// The source's Connection. Must not change.
+    #[x_kube(validation = Rule::new("self == oldSelf").message("must not change; delete the TableMap and make a new one"))]
+    pub connection_ref: LocalRef,
+    /// The source table. Must not change.
+    #[x_kube(validation = Rule::new("self == oldSelf").message("must not change; delete the TableMap and make a new one"))]
+    pub table: TableRef,
+    /// Which rows are replicated. Default: all. A change applies to later changes only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<SourceFilter>,
+}
+
+/// Which rows are replicated.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceFilter {
+    /// A CEL expression over `row`: integers as int, floats as double, booleans as bool, all else as text, NULL as
+    /// null. A row for which it cannot be evaluated is parked.
+    #[schemars(length(min = 1, max = 4096))]
+    pub expression: String,
+    /// What an update does that makes a row leave the filter. Delete (the default): the row is deleted at the
+    /// destination. Keep: it stays there as it is.
+    #[serde(default)]
+    pub on_exit: OnExit,
+}
+
+/// What an update does that makes a row leave the filter.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnExit {
+    #[default]
+    Delete,
+    Keep,
+}
+
+/// Where changes are written.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DestinationSpec {
+    /// The destination's Connection. Must not change.
+    #[x_kube(validation = Rule::new("self == oldSelf").message("must not change; delete the TableMap and make a new one"))]
+    pub connection_ref: LocalRef,
+    /// The destination table. Must not change.
+    #[x_kube(validation = Rule::new("self == oldSelf").message("must not change; delete the TableMap and make a new one"))]
+    pub table: TableRef,
+    /// What happens while the destination cannot be written. Buffer (the default): changes are queued. Hold: they
+    /// stay at the source.
+    #[serde(default)]
+    pub outage_policy: OutagePolicy,
+}
+
+/// What happens while the destination cannot be written.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OutagePolicy {
+    #[default]
+    Buffer,
+    Hold,
+}
+
+/// Where changes are queued.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueSpec {
+    /// A Connection to Redis or Valkey. Default: the Connection named by the operator's --default-queue, in this
+    /// namespace. Must not change once it is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection_ref: Option<LocalRef>,
+}
+
+/// How the queue is replayed.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CatchUp {
+    /// Records a second at most. Default: no limit. Of maps that are replayed together, the lowest governs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub max_records_per_second: Option<i64>,
+}
+
+fn default_group() -> String {
+    "default".into()
+}

@@ -1,0 +1,199 @@
+//! Taking, renewing and releasing a worker's Lease.
+
+use super::{EPOCH, Observed};
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+    jiff::Timestamp,
+};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{ObjectMeta, PostParams},
+};
+use std::time::{Duration, Instant};
+use tokio::{sync::watch, task::JoinHandle};
+
+const DEADLINE: Duration = Duration::from_secs(3);
+const LOOK: Duration = Duration::from_millis(250);
+
+/// The Lease could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaseError {
+    #[error("the Lease {0} cannot be read or written: {1}")]
+    Api(String, String),
+}
+
+/// A Lease that is held, and renewed in the background until it is released or dropped.
+#[derive(Debug)]
+pub struct WorkerLease {
+    api: Api<Lease>,
+    name: String,
+    identity: String,
+    epoch: i64,
+    regained: watch::Receiver<u64>,
+    renewing: JoinHandle<()>,
+}
+
+impl Drop for WorkerLease {
+    fn drop(&mut self) {
+        self.renewing.abort();
+    }
+}
+
+impl WorkerLease {
+    /// Waits for the old holder's Lease to expire or to be released, and takes it. Its epoch rises by one.
+    ///
+    /// # Errors
+    /// The API server refuses; while it is away, this waits.
+    pub async fn acquire(
+        client: Client,
+        namespace: &str,
+        name: &str,
+        identity: &str,
+        duration: Duration,
+    ) -> Result<Self, LeaseError> {
+        let api: Api<Lease> = Api::namespaced(client, namespace);
+        let mut seen = Observed::new(Instant::now());
+        loop {
+            match try_take(&api, name, identity, duration, &mut seen).await {
+                Ok(Some(epoch)) => {
+                    let (regained, receiver) = watch::channel(0);
+                    let renewing =
+                        tokio::spawn(renew(api.clone(), name.into(), identity.into(), duration, regained));
+                    let (name, identity) = (name.to_owned(), identity.to_owned());
+                    return Ok(Self { api, name, identity, epoch, regained: receiver, renewing });
+                }
+                Ok(None) => {}
+                Err(kube::Error::Api(status)) if status.code == 403 => {
+                    return Err(LeaseError::Api(name.into(), status.message.clone()));
+                }
+                Err(error) => tracing::warn!(lease = name, %error, "the Lease was not taken; trying again"),
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// The epoch that was reached when this Lease was taken.
+    #[must_use]
+    pub fn epoch(&self) -> i64 {
+        self.epoch
+    }
+
+    /// Changes each time the Lease is held again after it had expired.
+    #[must_use]
+    pub fn regained(&self) -> watch::Receiver<u64> {
+        self.regained.clone()
+    }
+
+    /// Gives the Lease up, so that the next worker need not wait.
+    pub async fn release(self) {
+        self.renewing.abort();
+        let release = async {
+            let Some(mut lease) = self.api.get_opt(&self.name).await? else { return Ok(()) };
+            let spec = lease.spec.get_or_insert_with(LeaseSpec::default);
+            if spec.holder_identity.as_deref() == Some(&self.identity) {
+                spec.holder_identity = None;
+                self.api.replace(&self.name, &PostParams::default(), &lease).await?;
+            }
+            Ok::<(), kube::Error>(())
+        };
+        if !matches!(tokio::time::timeout(DEADLINE, release).await, Ok(Ok(()))) {
+            tracing::warn!(lease = %self.name, "the Lease was not released; it will expire");
+        }
+    }
+}
+
+fn now() -> MicroTime {
+    MicroTime(Timestamp::now())
+}
+
+fn epoch_of(lease: &Lease) -> i64 {
+    lease.annotations().get(EPOCH).and_then(|epoch| epoch.parse().ok()).unwrap_or(0)
+}
+
+async fn within<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
+    match tokio::time::timeout(DEADLINE, call).await {
+        Ok(result) => result,
+        Err(_) => Err(kube::Error::Service("the API server did not answer in time".into())),
+    }
+}
+
+/// One attempt. None: somebody else holds it.
+async fn try_take(
+    api: &Api<Lease>,
+    name: &str,
+    identity: &str,
+    duration: Duration,
+    seen: &mut Observed,
+) -> Result<Option<i64>, kube::Error> {
+    let Some(mut lease) = within(api.get_opt(name)).await? else {
+        let mut lease = Lease {
+            metadata: ObjectMeta { name: Some(name.into()), ..ObjectMeta::default() },
+            spec: None,
+        };
+        hold(&mut lease, identity, duration, 1);
+        return match within(api.create(&PostParams::default(), &lease)).await {
+            Ok(_) => Ok(Some(1)),
+            Err(error) if is_conflict(&error) => Ok(None),
+            Err(error) => Err(error),
+        };
+    };
+    let spec = lease.spec.clone().unwrap_or_default();
+    let theirs = Duration::from_secs(u64::from(spec.lease_duration_seconds.unwrap_or(4).unsigned_abs()));
+    let expired = seen.is_expired(lease.metadata.resource_version.as_deref(), theirs, Instant::now());
+    if spec.holder_identity.as_deref().is_some_and(|holder| holder != identity) && !expired {
+        return Ok(None);
+    }
+    let epoch = epoch_of(&lease) + 1;
+    hold(&mut lease, identity, duration, epoch);
+    // The resourceVersion that was read makes this a compare-and-set.
+    match within(api.replace(name, &PostParams::default(), &lease)).await {
+        Ok(_) => Ok(Some(epoch)),
+        Err(error) if is_conflict(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn hold(lease: &mut Lease, identity: &str, duration: Duration, epoch: i64) {
+    lease.annotations_mut().insert(EPOCH.into(), epoch.to_string());
+    let transitions = lease.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or(0);
+    lease.spec = Some(LeaseSpec {
+        holder_identity: Some(identity.into()),
+        acquire_time: Some(now()),
+        renew_time: Some(now()),
+        lease_duration_seconds: Some(i32::try_from(duration.as_secs().max(1)).unwrap_or(i32::MAX)),
+        lease_transitions: Some(transitions + 1),
+        ..LeaseSpec::default()
+    });
+}
+
+fn is_conflict(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 409)
+}
+
+/// Renews three times in a Lease's duration. Losing it stops nothing: only a higher epoch does.
+async fn renew(api: Api<Lease>, name: String, identity: String, duration: Duration, regained: watch::Sender<u64>) {
+    let mut renewed = Instant::now();
+    loop {
+        tokio::time::sleep(duration / 3).await;
+        match renew_once(&api, &name, &identity).await {
+            Ok(true) => {
+                if renewed.elapsed() > duration {
+                    regained.send_modify(|count| *count += 1);
+                }
+                renewed = Instant::now();
+            }
+            Ok(false) => tracing::warn!(lease = %name, "somebody else holds the Lease"),
+            Err(error) => tracing::warn!(lease = %name, %error, "the Lease was not renewed"),
+        }
+    }
+}
+
+async fn renew_once(api: &Api<Lease>, name: &str, identity: &str) -> Result<bool, kube::Error> {
+    let Some(mut lease) = within(api.get_opt(name)).await? else { return Ok(false) };
+    let Some(spec) = lease.spec.as_mut().filter(|spec| spec.holder_identity.as_deref() == Some(identity)) else {
+        return Ok(false);
+    };
+    spec.renew_time = Some(now());
+    within(api.replace(name, &PostParams::default(), &lease)).await.map(|_| true)
+}

@@ -1,0 +1,16 @@
+//! One worker: all maps of one source Connection and worker group.
+
+mod budget;
+mod custody;
+mod engine;
+mod lane;
+mod map;
+mod plan;
+mod reader;
+mod resolve;
+mod status;
+mod watch;
+mod work;
+
+pub use engine::Pace;
+pub use work::{Context, Error, name, run};

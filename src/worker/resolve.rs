@@ -1,0 +1,282 @@
+//! Reads what an object refers to: Connections, Secrets and ConfigMaps, as late as possible.
+
+use crate::{
+    api::{
+        CertificateAuthority, Connection, Credentials, KeySelector, OnExit, PostgresSpec, RedisSpec, State, TableMap,
+        TlsSpec, TlsVerification, Transform as TransformSpec, UnmatchedPolicy,
+    },
+    connection::{
+        postgres::{self, Tls, TlsMode},
+        redis,
+    },
+    mapping::{self, FieldSpec, FilterSpec, From, Mapping, Transform, Unmatched, ValueMap},
+    worker::plan::Plan,
+};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::{Api, Client, Resource, ResourceExt};
+use std::{sync::Arc, time::Duration};
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// What an object refers to cannot be used.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ResolveError {
+    #[error("the API server cannot be asked: {0}")]
+    Api(String),
+    #[error("{0}")]
+    Missing(String),
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// Reads references of one namespace.
+#[derive(Clone)]
+pub struct Resolver {
+    client: Client,
+    namespace: String,
+    default_queue: Option<String>,
+}
+
+impl Resolver {
+    #[must_use]
+    pub fn new(client: Client, namespace: &str, default_queue: Option<String>) -> Self {
+        Self { client, namespace: namespace.to_owned(), default_queue }
+    }
+
+    /// A map's plan.
+    ///
+    /// # Errors
+    /// A reference is missing, or the spec is inconsistent: the message names it.
+    pub async fn plan(&self, object: &TableMap) -> Result<Plan, ResolveError> {
+        let spec = &object.spec;
+        let destination = self.connection(&spec.destination.connection_ref.name).await?;
+        let destination_settings = self.postgres(&destination).await?;
+        let queue_name = spec
+            .queue
+            .as_ref()
+            .and_then(|queue| queue.connection_ref.as_ref())
+            .map(|reference| reference.name.clone())
+            .or_else(|| self.default_queue.clone())
+            .ok_or_else(|| {
+                ResolveError::Missing("`spec.queue.connectionRef` is not given, and the operator has no --default-queue".into())
+            })?;
+        let queue = self.connection(&queue_name).await?;
+        let status = object.status.clone().unwrap_or_default();
+        let shown = status.conditions.iter().any(|said| said.type_ == "Paused" && said.status == "True");
+        Ok(Plan {
+            id: object.uid().unwrap_or_default().into(),
+            namespace: self.namespace.clone(),
+            name: object.name_any(),
+            generation: object.meta().generation.unwrap_or(0),
+            wanted: spec.state == State::Paused,
+            actor: actor(object),
+            source_table: (spec.source.table.schema.clone(), spec.source.table.name.clone()),
+            mapping: Arc::new(mapping(object)?),
+            destination: spec.destination.connection_ref.name.clone(),
+            destination_settings,
+            destination_table: (spec.destination.table.schema.clone(), spec.destination.table.name.clone()),
+            queue_connection: queue_name,
+            queue_settings: self.redis(&queue).await?,
+            hold: spec.destination.outage_policy == crate::api::OutagePolicy::Hold,
+            cap: spec
+                .catch_up
+                .as_ref()
+                .and_then(|catch_up| catch_up.max_records_per_second)
+                .and_then(|cap| u32::try_from(cap).ok()),
+            deletion: object.meta().deletion_timestamp.is_some().then_some(spec.deletion_policy),
+            shown,
+            joined: status.position.as_ref().is_some_and(|position| position.durable.is_some()),
+        })
+    }
+
+    /// A Connection of this namespace.
+    ///
+    /// # Errors
+    /// It does not exist, or the API server cannot be asked.
+    pub async fn connection(&self, name: &str) -> Result<Connection, ResolveError> {
+        self.get(name, "Connection").await
+    }
+
+    async fn get<K>(&self, name: &str, kind: &str) -> Result<K, ResolveError>
+    where
+        K: Resource<Scope = k8s_openapi::NamespaceResourceScope> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+        K::DynamicType: Default,
+    {
+        let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
+        match tokio::time::timeout(DEADLINE, api.get_opt(name)).await {
+            Ok(Ok(Some(object))) => Ok(object),
+            Ok(Ok(None)) => Err(ResolveError::Missing(format!("there is no {kind} {name} in namespace {}", self.namespace))),
+            Ok(Err(error)) => Err(ResolveError::Api(error.to_string())),
+            Err(_) => Err(ResolveError::Api("no answer in time".into())),
+        }
+    }
+
+    /// How to connect to a Postgres Connection.
+    ///
+    /// # Errors
+    /// It is of another kind, or a Secret is missing.
+    pub async fn postgres(&self, connection: &Connection) -> Result<postgres::Settings, ResolveError> {
+        let Some(spec) = &connection.spec.postgres else {
+            return Err(ResolveError::Invalid(format!("Connection {} is not a `postgres` one", connection.name_any())));
+        };
+        let PostgresSpec { hosts, database, credentials, tls, connect_timeout_seconds, .. } = spec;
+        let (username, password) = self.login(credentials).await?;
+        Ok(postgres::Settings {
+            hosts: hosts.iter().map(|host| (host.host.clone(), port(host.port, 5432))).collect(),
+            database: database.clone(),
+            username,
+            password,
+            tls: self.tls(tls).await?,
+            connect_timeout: seconds(*connect_timeout_seconds),
+        })
+    }
+
+    async fn redis(&self, connection: &Connection) -> Result<redis::Settings, ResolveError> {
+        let Some(RedisSpec { topology, credentials, tls, connect_timeout_seconds }) = &connection.spec.redis else {
+            return Err(ResolveError::Invalid(format!("Connection {} is not a `redis` one", connection.name_any())));
+        };
+        let Some(standalone) = &topology.standalone else {
+            return Err(ResolveError::Invalid("`spec.redis.topology.standalone` is not given".into()));
+        };
+        let login = match credentials {
+            Some(credentials) => Some(self.login(credentials).await?),
+            None => None,
+        };
+        let (username, password) = login.unzip();
+        Ok(redis::Settings {
+            topology: redis::Topology::Standalone {
+                host: standalone.host.clone(),
+                port: port(Some(standalone.port), 6379),
+            },
+            username: username.filter(|name| !name.is_empty()),
+            password,
+            tls: self.tls(tls).await?,
+            connect_timeout: seconds(*connect_timeout_seconds),
+        })
+    }
+
+    async fn login(&self, credentials: &Credentials) -> Result<(String, String), ResolveError> {
+        let name = &credentials.secret_ref.name;
+        let secret: Secret = self.get(name, "Secret").await?;
+        let read = |key: &str| {
+            let value = secret.data.as_ref().and_then(|data| data.get(key));
+            let text = value.and_then(|bytes| String::from_utf8(bytes.0.clone()).ok());
+            text.ok_or_else(|| ResolveError::Missing(format!("Secret {name} has no text under `{key}`")))
+        };
+        Ok((read(&credentials.username_key).or_else(|error| optional(error, credentials))?, read(&credentials.password_key)?))
+    }
+
+    async fn tls(&self, spec: &TlsSpec) -> Result<Tls, ResolveError> {
+        let mode = match spec.mode {
+            TlsVerification::Disable => TlsMode::Disable,
+            TlsVerification::Require => TlsMode::Require,
+            TlsVerification::VerifyCA => TlsMode::VerifyCa,
+            TlsVerification::VerifyFull => TlsMode::VerifyFull,
+        };
+        let ca = match &spec.ca {
+            Some(ca) => Some(self.ca(ca).await?),
+            None => None,
+        };
+        let client = match &spec.client_certificate {
+            Some(certificate) => {
+                let secret = &certificate.secret_ref.name;
+                let key = |key: &str| KeySelector { name: secret.clone(), key: key.into() };
+                Some((self.secret_key(&key("tls.crt")).await?, self.secret_key(&key("tls.key")).await?))
+            }
+            None => None,
+        };
+        Ok(Tls { mode, ca, client })
+    }
+
+    async fn ca(&self, ca: &CertificateAuthority) -> Result<Vec<u8>, ResolveError> {
+        if let Some(selector) = &ca.secret_key_ref {
+            return self.secret_key(selector).await;
+        }
+        let Some(KeySelector { name, key }) = &ca.config_map_key_ref else {
+            return Err(ResolveError::Invalid("`tls.ca` names neither a Secret nor a ConfigMap".into()));
+        };
+        let map: ConfigMap = self.get(name, "ConfigMap").await?;
+        let text = map.data.as_ref().and_then(|data| data.get(key)).map(|text| text.clone().into_bytes());
+        text.ok_or_else(|| ResolveError::Missing(format!("ConfigMap {name} has no key {key}")))
+    }
+
+    async fn secret_key(&self, KeySelector { name, key }: &KeySelector) -> Result<Vec<u8>, ResolveError> {
+        let secret: Secret = self.get(name, "Secret").await?;
+        let bytes = secret.data.as_ref().and_then(|data| data.get(key)).map(|bytes| bytes.0.clone());
+        bytes.ok_or_else(|| ResolveError::Missing(format!("Secret {name} has no key {key}")))
+    }
+}
+
+/// Redis may have a password and no user.
+fn optional(error: ResolveError, credentials: &Credentials) -> Result<String, ResolveError> {
+    if credentials.username_key == "username" { Ok(String::new()) } else { Err(error) }
+}
+
+fn port(port: Option<i32>, default: u16) -> u16 {
+    port.and_then(|port| u16::try_from(port).ok()).unwrap_or(default)
+}
+
+fn seconds(seconds: i64) -> Duration {
+    Duration::from_secs(seconds.unsigned_abs())
+}
+
+/// Who wrote `spec.state` last, as far as the object says.
+fn actor(object: &TableMap) -> Option<String> {
+    let mut managers: Vec<_> = object
+        .meta()
+        .managed_fields
+        .iter()
+        .flatten()
+        .filter(|entry| entry.subresource.as_deref() != Some("status"))
+        .filter(|entry| {
+            entry.fields_v1.as_ref().is_some_and(|fields| fields.0.pointer("/f:spec/f:state").is_some())
+        })
+        .collect();
+    managers.sort_by_key(|entry| entry.time.as_ref().map(|time| time.0));
+    managers.last().and_then(|entry| entry.manager.as_ref()).map(|manager| format!("fieldManager:{manager}"))
+}
+
+/// Compiles a map's fields, key and filter.
+///
+/// # Errors
+/// What is inconsistent, naming the field.
+pub fn mapping(object: &TableMap) -> Result<Mapping, ResolveError> {
+    let fields = object.spec.fields.iter().map(|field| FieldSpec {
+        destination: field.destination.clone(),
+        from: match (&field.source, &field.value) {
+            (Some(source), _) => From::Source(source.clone()),
+            (None, value) => From::Constant(value.clone().unwrap_or_default()),
+        },
+        transforms: field.transforms.iter().filter_map(transform).collect(),
+    });
+    let filter = object.spec.source.filter.as_ref().map(|filter| FilterSpec {
+        expression: filter.expression.clone(),
+        on_exit: match filter.on_exit {
+            OnExit::Delete => mapping::OnExit::Delete,
+            OnExit::Keep => mapping::OnExit::Keep,
+        },
+    });
+    let compiled = Mapping::compile(fields.collect(), &object.spec.integration_key, filter);
+    compiled.map_err(|error| ResolveError::Invalid(error.to_string()))
+}
+
+fn transform(spec: &TransformSpec) -> Option<Transform> {
+    if let Some(default) = &spec.default {
+        return Some(Transform::Default(default.value.clone()));
+    }
+    if let Some(truncate) = &spec.truncate {
+        return Some(Transform::Truncate { max_characters: usize::try_from(truncate.max_characters).ok()? });
+    }
+    let map = spec.value_map.as_ref()?;
+    let unmatched = map.on_unmatched.as_ref().map_or(Unmatched::Error, |unmatched| match unmatched.policy {
+        UnmatchedPolicy::Keep => Unmatched::Keep,
+        UnmatchedPolicy::Null => Unmatched::Null,
+        UnmatchedPolicy::Value => Unmatched::Value(unmatched.value.clone().unwrap_or_default()),
+        UnmatchedPolicy::Error => Unmatched::Error,
+    });
+    Some(Transform::ValueMap(ValueMap {
+        entries: map.entries.iter().map(|entry| (entry.from.clone(), entry.to.clone())).collect(),
+        on_null: map.on_null.as_ref().map(|on_null| on_null.value.clone()),
+        on_unmatched: unmatched,
+    }))
+}

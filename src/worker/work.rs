@@ -1,0 +1,143 @@
+//! A worker's life: Lease, source, engine, watch, status; and its end.
+
+use super::{
+    engine::{Engine, Event, Pace, Source},
+    resolve::{ResolveError, Resolver},
+    status::{StatusWriter, Statuses},
+    watch::Watch,
+};
+use crate::{
+    api::{Connection, Management},
+    lease::{LeaseError, WorkerLease},
+};
+use kube::{Client, ResourceExt};
+use std::{
+    hash::Hasher,
+    time::Duration,
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// What a worker is told.
+#[derive(Clone)]
+pub struct Context {
+    pub client: Client,
+    pub namespace: String,
+    /// The source Connection.
+    pub connection: String,
+    pub group: String,
+    /// Who holds the Lease: the pod, or the process.
+    pub identity: String,
+    pub default_queue: Option<String>,
+    pub lease_duration: Duration,
+    pub pace: Pace,
+}
+
+/// Why a worker ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{0}")]
+    Resolve(#[from] ResolveError),
+    #[error("{0}")]
+    Lease(#[from] LeaseError),
+    #[error("the Connection {0} has `management: External` and names no slot for worker group {1}")]
+    NoSlot(String, String),
+    #[error("the worker's watch ended")]
+    Watch,
+}
+
+/// A worker's name: of its Lease and, later, its Deployment.
+#[must_use]
+pub fn name(connection: &str, group: &str) -> String {
+    let cut: String = connection.chars().take(29).collect();
+    format!("tablemap-{}-{group}-{:08x}", cut.trim_end_matches('-'), fnv(&format!("{connection}/{group}")) >> 32)
+}
+
+/// Stable across builds: it is part of names.
+fn fnv(text: &str) -> u64 {
+    let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
+    hasher.write(text.as_bytes());
+    hasher.finish()
+}
+
+struct Fnv(u64);
+
+impl Hasher for Fnv {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        let mixed = (self.0 ^ (self.0 >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        mixed ^ (mixed >> 33)
+    }
+}
+
+/// Runs until `shutdown`, or until it cannot go on.
+///
+/// # Errors
+/// The source's Connection cannot be read, or the watch ended.
+pub async fn run(context: Context, shutdown: CancellationToken) -> Result<(), Error> {
+    let Context { client, namespace, connection, group, .. } = context.clone();
+    let lease_name = name(&connection, &group);
+    let lease = tokio::select! {
+        lease = WorkerLease::acquire(client.clone(), &namespace, &lease_name, &context.identity, context.lease_duration) => lease?,
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    let result = serve(&context, &lease, shutdown).await;
+    lease.release().await;
+    result
+}
+
+async fn serve(context: &Context, lease: &WorkerLease, shutdown: CancellationToken) -> Result<(), Error> {
+    let client = context.client.clone();
+    let resolver = Resolver::new(client.clone(), &context.namespace, context.default_queue.clone());
+    let source = source(context, &resolver).await?;
+    let (updates, inbox) = mpsc::unbounded_channel();
+    let (warnings, warned) = mpsc::unbounded_channel();
+    let engine = Engine::new(source, context.pace, lease.epoch(), Statuses::new(updates, warnings));
+    let events = engine.events();
+    let writer = tokio::spawn(StatusWriter::new(client.clone(), inbox, events.clone()).run());
+    let publisher = tokio::spawn(super::status::publish(client.clone(), context.identity.clone(), warned));
+    let watch =
+        Watch::new(client, &context.namespace, &context.connection, &context.group, resolver, events.clone());
+    let watching = tokio::spawn(watch.run());
+    let regained = lease.regained();
+    let forcing = tokio::spawn(async move {
+        let mut regained = regained;
+        while regained.changed().await.is_ok() {
+            let _ = events.send(Event::LeaseRegained);
+        }
+    });
+    let running = engine.run(shutdown.clone());
+    let ended = tokio::select! {
+        () = running => Ok(()),
+        _ = watching => Err(Error::Watch),
+    };
+    forcing.abort();
+    publisher.abort();
+    // The last statuses still go out, briefly.
+    let _ = tokio::time::timeout(Duration::from_secs(2), writer).await;
+    ended
+}
+
+/// The source as its Connection says.
+async fn source(context: &Context, resolver: &Resolver) -> Result<Source, Error> {
+    let connection: Connection = resolver.connection(&context.connection).await?;
+    let settings = resolver.postgres(&connection).await?;
+    let replication = connection.spec.postgres.as_ref().map(|spec| spec.replication.clone()).unwrap_or_default();
+    let external = match replication.management {
+        Management::Managed => None,
+        Management::External => {
+            let slot = replication.slots.iter().find(|slot| slot.worker_group == context.group);
+            let missing = || Error::NoSlot(context.connection.clone(), context.group.clone());
+            let slot = slot.ok_or_else(missing)?;
+            Some((slot.slot_name.clone(), slot.publication_name.clone()))
+        }
+    };
+    let uid = connection.uid().unwrap_or_default();
+    let base = format!("tablemap_{:012x}", fnv(&format!("{uid}/{}", context.group)) >> 16);
+    Ok(Source { settings, base, external })
+}
