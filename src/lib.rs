@@ -3,13 +3,16 @@
 
 pub mod api;
 pub mod connection;
+pub mod controller;
 pub mod destination;
 pub mod failpoint;
 pub mod failure;
 pub mod gate;
 pub mod lease;
 pub mod mapping;
+pub mod metrics;
 pub mod queue;
 pub mod record;
-// pub mod source;
-// pub mod worker;
+pub mod serve;
+pub mod source;
+pub mod worker;

@@ -7,6 +7,7 @@ mod transport;
 pub use error::ConnectError;
 pub use transport::Transport;
 
+use futures::future::BoxFuture;
 use std::{fmt, future::poll_fn, time::Duration};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_postgres::{AsyncMessage, Client, Config, NoTls, config::SslMode, error::DbError};
@@ -80,12 +81,17 @@ pub async fn connect(settings: &Settings, application: &str) -> Result<Connected
         .application_name(application)
         // The transport below has its own TLS.
         .ssl_mode(SslMode::Disable);
-    on_first_host(settings, async |transport, host| {
-        let (client, connection) =
-            config.connect_raw(transport, NoTls).await.map_err(|error| ConnectError::from_start(&error, settings, host))?;
-        let (sender, notices) = mpsc::unbounded_channel();
-        let driver = AbortOnDropHandle::new(tokio::spawn(drive(connection, sender)));
-        Ok(Connected { client, host: host.to_owned(), notices, driver })
+    on_first_host(settings, |transport, host, settings| {
+        let config = config.clone();
+        Box::pin(async move {
+            let (client, connection) = config
+                .connect_raw(transport, NoTls)
+                .await
+                .map_err(|error| ConnectError::from_start(&error, &settings, &host))?;
+            let (sender, notices) = mpsc::unbounded_channel();
+            let driver = AbortOnDropHandle::new(tokio::spawn(drive(connection, sender)));
+            Ok(Connected { client, host, notices, driver })
+        })
     })
     .await
 }
@@ -96,13 +102,13 @@ pub async fn connect(settings: &Settings, application: &str) -> Result<Connected
 /// Why the last host was of no use.
 pub(crate) async fn on_first_host<T>(
     settings: &Settings,
-    start: impl AsyncFn(Transport, &str) -> Result<T, ConnectError>,
+    start: impl Fn(Transport, String, Settings) -> BoxFuture<'static, Result<T, ConnectError>> + Send + Sync,
 ) -> Result<T, ConnectError> {
     let mut outcome = Err(ConnectError::NoHosts);
     for (host, port) in &settings.hosts {
         let attempt = async {
             let transport = transport::open(settings, host, *port).await?;
-            start(transport, host).await
+            start(transport, host.clone(), settings.clone()).await
         };
         outcome = timeout(settings.connect_timeout, attempt).await.unwrap_or_else(|_| {
             Err(ConnectError::Timeout { host: host.clone(), port: *port, limit: settings.connect_timeout })

@@ -5,7 +5,7 @@ mod holder;
 mod watcher;
 
 pub use holder::{LeaseError, WorkerLease};
-pub use watcher::Observed;
+pub use watcher::{Observed, is_current};
 
 /// The highest epoch that a worker of this Lease has used.
 pub const EPOCH: &str = "tablemap.dev/epoch";

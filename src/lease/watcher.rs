@@ -1,5 +1,6 @@
 //! Whether somebody else's Lease has expired, judged by our own clock.
 
+use k8s_openapi::{api::coordination::v1::Lease, jiff::Timestamp};
 use std::time::{Duration, Instant};
 
 /// A Lease as it was last seen to change. Clocks of two machines are never compared.
@@ -23,6 +24,16 @@ impl Observed {
         }
         now.duration_since(self.since) >= duration
     }
+}
+
+/// Whether somebody holds a Lease now, as far as the clocks of two machines agree. For showing only: nothing that
+/// must not happen twice may rest on it.
+#[must_use]
+pub fn is_current(lease: &Lease) -> bool {
+    let Some(spec) = &lease.spec else { return false };
+    let (Some(_), Some(renewed)) = (&spec.holder_identity, &spec.renew_time) else { return false };
+    let age = Timestamp::now().duration_since(renewed.0).as_secs();
+    age <= i64::from(spec.lease_duration_seconds.unwrap_or(4)) + 1
 }
 
 #[cfg(test)]

@@ -30,6 +30,17 @@ pub enum BindError {
     KeyNotInIdentity { name: String },
 }
 
+impl BindError {
+    /// Without the key no change can be taken; without another column it can, and is mended later.
+    #[must_use]
+    pub fn concerns_key(&self, mapping: &Mapping) -> bool {
+        match self {
+            Self::MissingColumn { name } => mapping.key_source_columns().contains(name),
+            Self::MissingFilterColumn { .. } | Self::NoIdentity | Self::KeyNotInIdentity { .. } => true,
+        }
+    }
+}
+
 /// Turns rows of one relation into values of the destination's columns.
 #[derive(Clone, Debug)]
 pub struct Binding {

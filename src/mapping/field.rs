@@ -81,6 +81,16 @@ impl Mapping {
         self.0.fields.iter().map(|field| field.destination.as_str())
     }
 
+    /// The source columns of the key, in the order of `integrationKey`.
+    #[must_use]
+    pub fn key_source_columns(&self) -> Vec<String> {
+        let source = |index: &usize| match &self.0.fields.get(*index)?.from {
+            From::Source(name) => Some(name.clone()),
+            From::Constant(_) => None,
+        };
+        self.0.key.iter().filter_map(source).collect()
+    }
+
     /// Where the key's columns stand among [`Mapping::destinations`], in the order of `integrationKey`.
     #[must_use]
     pub fn key(&self) -> &[usize] {

@@ -57,6 +57,8 @@ pub struct Confirmable {
     parks: VecDeque<(Instant, Position)>,
     /// Queue positions that wait for their time and a look.
     queued: VecDeque<(Instant, Position)>,
+    /// The newest, which has no mark yet: a mark every tenth of the delay is enough.
+    latest: Option<Position>,
     seen: Position,
 }
 
@@ -68,6 +70,7 @@ impl Confirmable {
             flushed: held.destination.unwrap_or(Position::ZERO),
             parks: VecDeque::new(),
             queued: VecDeque::new(),
+            latest: None,
             seen: held.queue,
         }
     }
@@ -82,13 +85,14 @@ impl Confirmable {
 
     /// The queue holds everything up to `position`.
     pub fn queued(&mut self, position: Position, now: Instant) {
-        match self.queued.back_mut() {
-            // One mark a second is enough: the delay is counted in seconds.
-            Some((at, last)) if now.duration_since(*at) < Duration::from_secs(1) && self.queued.len() > 1 => {
-                *last = position;
-                *at = now;
-            }
-            _ => self.queued.push_back((now, position)),
+        self.latest = Some(position);
+        self.set_mark(now);
+    }
+
+    fn set_mark(&mut self, now: Instant) {
+        let due = self.queued.back().is_none_or(|(at, _)| now.duration_since(*at) >= self.delay / 10);
+        if let Some(position) = self.latest.take_if(|_| due) {
+            self.queued.push_back((now, position));
         }
     }
 
@@ -103,13 +107,9 @@ impl Confirmable {
         }
     }
 
-    /// The queue went back: nothing that waits may be confirmed.
-    pub fn rewound(&mut self, held: Held) {
-        *self = Self::new(self.delay, held);
-    }
-
     /// What may be confirmed to the source for this map.
     pub fn position(&mut self, now: Instant) -> Position {
+        self.set_mark(now);
         while self.parks.front().is_some_and(|(at, _)| now.duration_since(*at) >= self.delay) {
             self.parks.pop_front();
         }

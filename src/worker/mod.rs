@@ -13,4 +13,5 @@ mod watch;
 mod work;
 
 pub use engine::Pace;
+pub use resolve::{ResolveError, Resolver};
 pub use work::{Context, Error, name, run};

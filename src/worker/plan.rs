@@ -23,6 +23,8 @@ pub struct Plan {
     pub actor: Option<String>,
     pub source_table: TableName,
     pub mapping: Arc<Mapping>,
+    /// Of what the mapping was compiled from: another stamp is another mapping.
+    pub stamp: String,
     /// Names the lane.
     pub destination: String,
     pub destination_settings: postgres::Settings,

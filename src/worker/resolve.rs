@@ -29,6 +29,17 @@ pub enum ResolveError {
     Invalid(String),
 }
 
+impl ResolveError {
+    /// The reason in the condition `SpecValid`.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Api(_) | Self::Missing(_) => "ConnectionMissing",
+            Self::Invalid(_) => "MappingInvalid",
+        }
+    }
+}
+
 /// Reads references of one namespace.
 #[derive(Clone)]
 pub struct Resolver {
@@ -72,6 +83,7 @@ impl Resolver {
             actor: actor(object),
             source_table: (spec.source.table.schema.clone(), spec.source.table.name.clone()),
             mapping: Arc::new(mapping(object)?),
+            stamp: serde_json::to_string(&(&spec.fields, &spec.source.filter)).unwrap_or_default(),
             destination: spec.destination.connection_ref.name.clone(),
             destination_settings,
             destination_table: (spec.destination.table.schema.clone(), spec.destination.table.name.clone()),
@@ -87,6 +99,17 @@ impl Resolver {
             shown,
             joined: status.position.as_ref().is_some_and(|position| position.durable.is_some()),
         })
+    }
+
+    /// Whether a Connection and what it refers to can be used.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub async fn usable(&self, connection: &Connection) -> Result<(), ResolveError> {
+        match connection.spec.postgres {
+            Some(_) => self.postgres(connection).await.map(|_| ()),
+            None => self.redis(connection).await.map(|_| ()),
+        }
     }
 
     /// A Connection of this namespace.
@@ -265,7 +288,7 @@ fn transform(spec: &TransformSpec) -> Option<Transform> {
         return Some(Transform::Default(default.value.clone()));
     }
     if let Some(truncate) = &spec.truncate {
-        return Some(Transform::Truncate { max_characters: usize::try_from(truncate.max_characters).ok()? });
+        return Some(Transform::Truncate { max_characters: u32::try_from(truncate.max_characters).ok()? });
     }
     let map = spec.value_map.as_ref()?;
     let unmatched = map.on_unmatched.as_ref().map_or(Unmatched::Error, |unmatched| match unmatched.policy {

@@ -18,7 +18,7 @@ mod sql;
 mod statement;
 mod target;
 
-pub use control::Control;
+pub use control::{Control, InspectError};
 pub use error::{Aside, LaneError, SchemaProblem, StoreError};
 pub use progress::{Progress, Upto};
 pub use session::{Session, Written};

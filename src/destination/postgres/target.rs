@@ -116,7 +116,7 @@ impl Target {
         }
         let binding = self.bind(relation).map(Arc::new);
         if self.bindings.len() > 16 {
-            self.bindings.remove(0);
+            drop(self.bindings.remove(0));
         }
         self.bindings.push((relation.clone(), binding.clone()));
         binding

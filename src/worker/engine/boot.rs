@@ -35,7 +35,7 @@ impl Engine {
             self.booting.entry(id.clone()).or_default();
             return self.boot(&id);
         };
-        let remapped = map.plan.mapping != plan.mapping;
+        let remapped = map.plan.stamp != plan.stamp;
         let deleting = plan.deletion.is_some();
         map.plan = plan.clone();
         map.gate.set_wanted(plan.wanted);
@@ -115,7 +115,6 @@ impl Engine {
         let blocked = match error {
             BootError::Lost { errors: true, .. } => Blocked::ErrorsLost { message },
             BootError::Lost { errors: false, .. } => Blocked::PositionLost { message },
-            BootError::Epoch => Blocked::EpochLost { message },
             BootError::QueueConnection(_) | BootError::Queue(_) => Blocked::QueueUnavailable { message },
         };
         let retry = self.pace.retry;

@@ -7,8 +7,7 @@ use super::{
 };
 use crate::{
     destination::postgres::Progress,
-    gate::{Outcome, Route, Step},
-    queue::QueueError,
+    gate::{Outcome, Step},
     record::Position,
     worker::{
         lane::{Evicted, Lane, Mark, Order, Parcel},

@@ -3,10 +3,10 @@
 use super::operations::{Booted, Checked, Closed, SourceState};
 use crate::{
     connection::{postgres::ConnectError, redis::RedisConnectError},
-    destination::postgres::LaneError,
+    destination::postgres::{InspectError, LaneError},
     gate::Step,
     queue::{Meta, QueueError},
-    record::{Lsn, Position},
+    record::Position,
     source::postgres::SourceError,
     worker::{
         lane::{Evicted, Notice},
@@ -15,7 +15,6 @@ use crate::{
         reader::Reader,
     },
 };
-use std::sync::Arc;
 use tokio::sync::oneshot;
 
 /// One thing that happened. Operations run beside the engine and end as an event.
@@ -109,7 +108,6 @@ pub struct Appended {
     pub records: u64,
     pub bytes: u64,
     pub first_commit: i64,
-    pub last_commit: i64,
 }
 
 /// Why a map could not be taken over.
@@ -122,8 +120,6 @@ pub enum BootError {
     /// Something is missing that must be there.
     #[error("{message}")]
     Lost { message: String, errors: bool },
-    #[error("another worker serves this map with a higher epoch")]
-    Epoch,
 }
 
 /// Why a map's table could not join.
@@ -134,6 +130,21 @@ pub enum JoinFailure {
     Refused { reason: &'static str, message: String },
     #[error("{0}")]
     Source(#[from] ConnectError),
+}
+
+impl From<LaneError> for CheckFailure {
+    fn from(error: LaneError) -> Self {
+        Self::Away(error)
+    }
+}
+
+impl From<InspectError> for CheckFailure {
+    fn from(error: InspectError) -> Self {
+        match error {
+            InspectError::Problem(problem) => Self::Unfit(problem.0),
+            InspectError::Lane(error) => Self::Away(error),
+        }
+    }
 }
 
 /// Why a map's destination cannot be written.
@@ -148,7 +159,4 @@ pub enum CheckFailure {
     #[error("{message}")]
     Lost { message: String, errors: bool },
 }
-
-/// An Arc that events share.
-pub type Shared<T> = Arc<T>;
 

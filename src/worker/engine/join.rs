@@ -127,7 +127,9 @@ async fn join(
     })?;
     let table = (joining.plan.source_table.0.as_str(), joining.plan.source_table.1.as_str());
     let key = joining.plan.mapping.key_source_columns();
-    let store = async |lsn| joining.store(&control, Position::through(lsn)).await;
+    let store = |lsn| -> crate::source::postgres::Store<'_> {
+        Box::pin(joining.store(&control, Position::through(lsn)))
+    };
     let result = match external {
         false => admin.join(table, &key, publication, store).await,
         true => admin.join_external(table, &key, publication, store).await,

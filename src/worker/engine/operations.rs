@@ -115,7 +115,7 @@ async fn take(
     }
     queue.drop_provisional(progress.position).await?;
     let parked = queue.parked_keys().await?;
-    Ok(Target::new(plan.id.to_string(), plan.name.clone(), plan.mapping.clone(), shape, epoch, progress, parked))
+    Ok(Target::new(plan.id.to_string(), plan.name.clone(), plan.destination_table.clone(), plan.mapping.clone(), shape, epoch, progress, parked))
 }
 
 /// Trims what the destination has, and counts what it has of the first entry that stays (rule 1, I5).

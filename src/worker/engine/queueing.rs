@@ -43,7 +43,6 @@ impl Engine {
                 records: batch.changes.len() as u64,
                 bytes: encoded.as_ref().map_or(0, |bytes| bytes.len() as u64),
                 first_commit: batch.changes.first().map_or(0, |change| change.commit_time),
-                last_commit: batch.changes.last().map_or(0, |change| change.commit_time),
             };
             let result = match encoded {
                 Ok(bytes) => {
@@ -331,14 +330,14 @@ impl Engine {
             .values()
             .filter(|map| map.takes() && map.gate.route() == Route::Queue && map.appender.is_idle())
             .filter(|map| map.received.max(through) > map.stock.custody)
-            .map(|map| (map.id.clone(), map.queue.clone(), map.received.max(through), map.counters))
+            .map(|map| (map.id.clone(), map.queue.clone(), map.stock.custody, map.received.max(through), map.counters))
             .collect();
-        for (map, queue, to, counters) in advances {
+        for (map, queue, from, to, counters) in advances {
             if let Some(map) = self.maps.get_mut(&map) {
                 map.appender.hold(to);
             }
             self.spawn(async move {
-                let result = queue.advance(to, counters.received, counters.filtered).await;
+                let result = queue.advance(from, to, counters.received, counters.filtered).await;
                 Event::Advanced { map, to, counters, result }
             });
         }

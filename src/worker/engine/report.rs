@@ -114,7 +114,7 @@ impl Engine {
         match map.stage {
             Stage::Gone => Phase::Deleting,
             _ if map.plan.deletion.is_some() => Phase::Deleting,
-            Stage::Booting | Stage::Joining => Phase::Starting,
+            Stage::Joining => Phase::Starting,
             Stage::Serving => phase(&map.gate),
         }
     }

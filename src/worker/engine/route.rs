@@ -164,7 +164,8 @@ impl Engine {
     /// A column of the key is gone: Blocked. Any other: the changes are queued, and heal once the mapping is mended.
     fn source_unfit(&mut self, id: &MapId, error: &BindError) {
         let message = error.to_string();
-        if error.concerns_key() {
+        let concerns_key = self.maps.get(id).is_some_and(|map| error.concerns_key(&map.plan.mapping));
+        if concerns_key {
             self.block(id, Blocked::KeyColumnsGone { message });
         } else {
             self.unusable(id, Unusable { reason: "SourceColumnMissing", message, kind: UnusableKind::SourceUnfit });
@@ -209,5 +210,5 @@ fn admit(map: &mut Map, binding: Option<&Binding>, change: &Change) -> Option<Ch
 }
 
 pub(super) fn item(map: &Map, change: Change) -> Item {
-    Item { map: map.seat, change, received: map.counters.received, filtered: map.counters.filtered }
+    Item { map: map.seat, change, received: map.counters.received, filtered: map.counters.filtered, replayed: false }
 }

@@ -5,7 +5,6 @@ use super::{
     operations::{self, SourceState},
 };
 use crate::{
-    connection::postgres::Settings,
     record::{Era, Lsn, Position},
     source::postgres::{Admin, Identity, SourceError},
     worker::{

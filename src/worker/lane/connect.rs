@@ -75,14 +75,14 @@ impl Task {
             LaneError::Store { map, message } => {
                 self.each(&[map], |seat| Notice::CannotPark { seat, message: message.clone() });
             }
-            LaneError::Destination { class, reason, message } => {
+            LaneError::Destination { reason, message, .. } => {
                 self.session = None;
                 for index in 0..self.seats.len() {
                     if self.is_writable(index) {
                         self.set_aside(index);
                     }
                 }
-                self.tell(Notice::Down { class, reason, message });
+                self.tell(Notice::Down { reason, message });
             }
             // The next connect tells whether it was more than a blink.
             LaneError::Lost { message } => {

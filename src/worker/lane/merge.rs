@@ -83,10 +83,6 @@ impl Merge {
         self.govern();
     }
 
-    pub fn contains(&self, seat: usize) -> bool {
-        self.strands.contains_key(&seat)
-    }
-
     fn govern(&mut self) {
         let cap = self.strands.values().filter_map(|strand| strand.cap).min();
         self.rate = match (cap, self.rate.take()) {

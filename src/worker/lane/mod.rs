@@ -9,7 +9,7 @@ mod task;
 mod window;
 mod write;
 
-pub use feed::{Feed, Tail};
+pub use feed::Tail;
 pub use merge::Passed;
 pub use order::{Durable, Evicted, Mark, Notice, Order, Parcel};
-pub use task::Lane;
+pub use task::{Lane, Timeouts};

@@ -3,7 +3,6 @@
 use super::{feed::Tail, merge::Passed};
 use crate::{
     destination::postgres::{Aside, Item, Progress, Target},
-    failure::Class,
     queue::Queue,
     record::Position,
     worker::budget::Share,
@@ -73,7 +72,7 @@ pub enum Notice {
     /// Connected; the progress that the destination holds for the admitted seats.
     Up(Vec<(usize, Progress)>),
     /// The destination cannot be reached or used: every map of the lane.
-    Down { class: Class, reason: &'static str, message: String },
+    Down { reason: &'static str, message: String },
     /// One map cannot be written, the others go on.
     Aside { seat: usize, aside: Aside },
     /// The destination refused this map's token: a pause of ours, or another worker.

@@ -58,10 +58,6 @@ impl Lane {
         let _ = self.orders.send(order);
     }
 
-    #[must_use]
-    pub fn is_finished(&self) -> bool {
-        self.task.is_finished()
-    }
 }
 
 /// How long the destination may take.

@@ -3,7 +3,7 @@
 mod appender;
 mod trouble;
 
-pub use appender::{Appender, Batch};
+pub use appender::Appender;
 pub use trouble::{Blocked, Unusable, UnusableKind};
 
 use super::{
@@ -30,8 +30,6 @@ pub type MapId = Arc<str>;
 /// How far a map has come in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Its queue and destination are being read.
-    Booting,
     /// It has no position yet: its table joins the publication.
     Joining,
     Serving,

@@ -26,12 +26,6 @@ fn micro_time(at: Timestamp) -> String {
 }
 
 impl Memory {
-    /// Takes over the times of a status that another worker wrote.
-    #[must_use]
-    pub fn adopt(phase_time: Option<(Phase, String)>) -> Self {
-        Self { phase: phase_time, ..Self::default() }
-    }
-
     fn phase_time(&mut self, phase: Phase, now: Timestamp) -> String {
         match &self.phase {
             Some((known, since)) if *known == phase => since.clone(),

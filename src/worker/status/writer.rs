@@ -123,7 +123,8 @@ async fn write(client: Client, update: &Update, status: serde_json::Value) -> Re
     });
     let mut params = PatchParams::apply(MANAGER);
     params.force = update.force;
-    let write = api.patch_status(&update.facts.name, &params, &Patch::Apply(&patch));
+    let patch = Patch::Apply(&patch);
+    let write = api.patch_status(&update.facts.name, &params, &patch);
     match tokio::time::timeout(DEADLINE, write).await {
         Ok(result) => result.map(|_| ()),
         Err(_) => Err(kube::Error::Service("the API server did not answer in time".into())),

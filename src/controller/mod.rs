@@ -1,0 +1,86 @@
+//! The operator's controllers: one folder a kind; each reconcile dereferences, validates, builds, applies and writes
+//! status, in this order.
+
+mod connection;
+mod embedded;
+mod tablemap;
+
+pub use embedded::Embedded;
+
+use crate::worker;
+use futures::StreamExt;
+use kube::{Api, Client, runtime::{Controller, watcher}};
+use std::{sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+/// Every call to the API server ends within this.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
+
+/// What the controllers share.
+pub struct Context {
+    pub client: Client,
+    pub default_queue: Option<String>,
+    /// Runs the workers as tasks of this process.
+    pub workers: Option<Arc<Embedded>>,
+}
+
+/// The operator's settings.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// None: all namespaces.
+    pub namespace: Option<String>,
+    pub default_queue: Option<String>,
+    pub embedded: bool,
+    pub identity: String,
+    pub lease_duration: Duration,
+    pub pace: worker::Pace,
+}
+
+/// Runs the controllers until `shutdown`.
+pub async fn run(client: Client, options: Options, shutdown: CancellationToken) {
+    let workers = options.embedded.then(|| Arc::new(Embedded::new(client.clone(), options.clone(), shutdown.clone())));
+    let context =
+        Arc::new(Context { client: client.clone(), default_queue: options.default_queue.clone(), workers: workers.clone() });
+    let maps = scoped::<crate::api::TableMap>(&client, options.namespace.as_deref());
+    let connections = scoped::<crate::api::Connection>(&client, options.namespace.as_deref());
+    let config = || watcher::Config::default();
+    let tablemaps = Controller::new(maps, config())
+        .graceful_shutdown_on(shutdown.clone().cancelled_owned())
+        .run(tablemap::reconcile, tablemap::error_policy, context.clone())
+        .for_each(|_| async {});
+    let connections = Controller::new(connections, config())
+        .graceful_shutdown_on(shutdown.clone().cancelled_owned())
+        .run(connection::reconcile, connection::error_policy, context)
+        .for_each(|_| async {});
+    tokio::join!(tablemaps, connections);
+    if let Some(workers) = workers {
+        workers.end().await;
+    }
+}
+
+fn scoped<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+    K::DynamicType: Default,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// Why a reconcile has to be tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the API server: {0}")]
+    Api(#[from] kube::Error),
+    #[error("the API server did not answer in time")]
+    Timeout,
+    #[error("the object has no namespace")]
+    NoNamespace,
+}
+
+/// A deadline on a call to the API server.
+pub(crate) async fn within<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Error> {
+    tokio::time::timeout(DEADLINE, call).await.map_err(|_| Error::Timeout)?.map_err(Error::Api)
+}

@@ -1,0 +1,122 @@
+//! TableMaps: finalizer, worker, and the operator's part of the status.
+
+mod summary;
+
+use super::{Context, Error, embedded::Key, within};
+use crate::{
+    api::{TableMap, reasons::FINALIZER},
+    lease,
+    worker::{self, Resolver},
+};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{
+    Api, ResourceExt,
+    api::{Patch, PatchParams},
+    runtime::controller::Action,
+};
+use serde_json::json;
+use std::{sync::Arc, time::Duration};
+use summary::{Found, Worker};
+
+const MANAGER: &str = "tablemap-operator";
+/// A Lease that expires makes no event: it is looked at.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// Looks at one map.
+pub async fn reconcile(map: Arc<TableMap>, context: Arc<Context>) -> Result<Action, Error> {
+    let namespace = map.namespace().ok_or(Error::NoNamespace)?;
+    let api: Api<TableMap> = Api::namespaced(context.client.clone(), &namespace);
+    if map.metadata.deletion_timestamp.is_some() && summary::is_cleaned_up(&map) {
+        release(&api, &map).await?;
+        return Ok(Action::await_change());
+    }
+    if map.metadata.deletion_timestamp.is_none() && !has_finalizer(&map) {
+        guard(&api, &map).await?;
+    }
+    if let Some(workers) = &context.workers {
+        workers.ensure(Key {
+            namespace: namespace.clone(),
+            connection: map.spec.source.connection_ref.name.clone(),
+            group: map.spec.worker_group.clone(),
+        });
+    }
+    let found = dereference(&map, &context, &namespace).await?;
+    apply(&api, &map, &found).await?;
+    Ok(Action::requeue(AGAIN))
+}
+
+fn has_finalizer(map: &TableMap) -> bool {
+    map.finalizers().iter().any(|name| name == FINALIZER)
+}
+
+/// The worker makes nothing outside Kubernetes before this is there.
+async fn guard(api: &Api<TableMap>, map: &TableMap) -> Result<(), Error> {
+    let mut finalizers = map.finalizers().to_vec();
+    finalizers.push(FINALIZER.into());
+    patch_finalizers(api, map, &finalizers).await
+}
+
+async fn release(api: &Api<TableMap>, map: &TableMap) -> Result<(), Error> {
+    let finalizers: Vec<String> = map.finalizers().iter().filter(|name| *name != FINALIZER).cloned().collect();
+    if finalizers.len() == map.finalizers().len() {
+        return Ok(());
+    }
+    patch_finalizers(api, map, &finalizers).await
+}
+
+/// With the resourceVersion that was read, so that no other finalizer is lost.
+async fn patch_finalizers(api: &Api<TableMap>, map: &TableMap, finalizers: &[String]) -> Result<(), Error> {
+    let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": map.resource_version()}});
+    let (name, params, patch) = (map.name_any(), PatchParams::default(), Patch::Merge(&patch));
+    match within(api.patch(&name, &params, &patch)).await {
+        Ok(_) => Ok(()),
+        // Gone already.
+        Err(Error::Api(kube::Error::Api(status))) if status.code == 404 => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// What the map refers to, and its worker.
+async fn dereference(map: &TableMap, context: &Context, namespace: &str) -> Result<Found, Error> {
+    let resolver = Resolver::new(context.client.clone(), namespace, context.default_queue.clone());
+    let spec = resolver.plan(map).await.map(|_| ());
+    let source = resolver.connection(&map.spec.source.connection_ref.name).await.map(|_| ());
+    let leases: Api<Lease> = Api::namespaced(context.client.clone(), namespace);
+    let name = worker::name(&map.spec.source.connection_ref.name, &map.spec.worker_group);
+    let lease = within(leases.get_opt(&name)).await?;
+    let worker = match lease {
+        None => Worker::None,
+        Some(lease) if lease::is_current(&lease) => Worker::Holds { name },
+        Some(_) => Worker::Expired { name },
+    };
+    Ok(Found { spec: spec.and(source).map_err(|error| (error.reason(), error.to_string())), worker })
+}
+
+/// The operator's part in one apply; and, while the worker is gone, the worker's part as Unknown.
+async fn apply(api: &Api<TableMap>, map: &TableMap, found: &Found) -> Result<(), Error> {
+    let status = summary::status(map, found, jiff::Timestamp::now());
+    if summary::says(map, &status) {
+        return Ok(());
+    }
+    let force = matches!(found.worker, Worker::Expired { .. });
+    let patch = json!({
+        "apiVersion": "tablemap.dev/v1alpha1", "kind": "TableMap",
+        "metadata": {"name": map.name_any(), "uid": map.uid()},
+        "status": status,
+    });
+    let mut params = PatchParams::apply(MANAGER);
+    params.force = force;
+    let (name, patch) = (map.name_any(), Patch::Apply(&patch));
+    match within(api.patch_status(&name, &params, &patch)).await {
+        Ok(_) => Ok(()),
+        // The worker is back and holds its fields again: the next look says so.
+        Err(Error::Api(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Tries again soon.
+pub fn error_policy(map: Arc<TableMap>, error: &Error, _: Arc<Context>) -> Action {
+    tracing::warn!(map = %map.name_any(), %error, "reconciling failed");
+    Action::requeue(Duration::from_secs(2))
+}

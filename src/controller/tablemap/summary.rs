@@ -1,0 +1,188 @@
+//! The operator's conditions: a function of the spec, the worker's conditions and the worker's Lease. Pure.
+
+use crate::api::TableMap;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use serde_json::{Value, json};
+
+/// Who works for the map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Worker {
+    None,
+    Holds { name: String },
+    Expired { name: String },
+}
+
+/// What was found.
+#[derive(Clone, Debug)]
+pub struct Found {
+    pub spec: Result<(), (&'static str, String)>,
+    pub worker: Worker,
+}
+
+struct Said {
+    type_: &'static str,
+    status: &'static str,
+    reason: String,
+    message: String,
+}
+
+fn said(type_: &'static str, yes: bool, reason: &str, message: impl Into<String>) -> Said {
+    Said { type_, status: if yes { "True" } else { "False" }, reason: reason.into(), message: message.into() }
+}
+
+/// The worker has removed what the map had outside Kubernetes.
+pub fn is_cleaned_up(map: &TableMap) -> bool {
+    condition(map, "CleanedUp").is_some_and(|found| found.status == "True")
+}
+
+fn condition<'a>(map: &'a TableMap, type_: &str) -> Option<&'a Condition> {
+    map.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+fn is_true(map: &TableMap, type_: &str) -> bool {
+    condition(map, type_).is_some_and(|found| found.status == "True")
+}
+
+/// The status that the operator applies.
+pub fn status(map: &TableMap, found: &Found, now: Timestamp) -> Value {
+    let generation = map.metadata.generation.unwrap_or(0);
+    let gone = matches!(found.worker, Worker::Expired { .. });
+    let mut conditions: Vec<Value> = Vec::new();
+    let mut all = summary(map, found);
+    all.push(spec_valid(found));
+    all.push(worker_available(found));
+    for said in &all {
+        conditions.push(value(map, said, generation, now));
+    }
+    let mut observed = generation;
+    if gone {
+        conditions.extend(unknown(map, generation, now));
+    } else {
+        let theirs = map.status.iter().flat_map(|status| &status.conditions);
+        let least = theirs.filter(|known| !OURS.contains(&known.type_.as_str())).filter_map(|known| known.observed_generation);
+        observed = least.min().unwrap_or(0).min(generation);
+    }
+    let mut status = json!({"observedGeneration": observed, "conditions": conditions});
+    if gone {
+        status["phase"] = json!("Unknown");
+    }
+    status
+}
+
+const OURS: &[&str] = &["Ready", "Reconciling", "Stalled", "SpecValid", "WorkerAvailable"];
+const THEIRS: &[&str] =
+    &["Paused", "CaughtUp", "SchemaValid", "SourceConnected", "DestinationConnected", "QueueDurable", "WithinLimits"];
+
+/// Nobody works: what the worker last said may not be true any more. Paused=True stays: the fence keeps it true.
+fn unknown(map: &TableMap, generation: i64, now: Timestamp) -> Vec<Value> {
+    let stays = |type_: &str| type_ == "Paused" && is_true(map, type_);
+    THEIRS
+        .iter()
+        .map(|type_| {
+            let status = if stays(type_) { "True" } else { "Unknown" };
+            let message = "The worker's Lease has expired; nobody knows.".to_owned();
+            let said = Said { type_, status, reason: "WorkerUnavailable".into(), message };
+            value(map, &said, generation, now)
+        })
+        .collect()
+}
+
+fn value(map: &TableMap, said: &Said, generation: i64, now: Timestamp) -> Value {
+    let known = condition(map, said.type_).filter(|known| known.status == said.status);
+    let since = match known {
+        Some(known) => json!(known.last_transition_time),
+        None => json!(now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()),
+    };
+    json!({
+        "type": said.type_, "status": said.status, "reason": said.reason, "message": said.message,
+        "observedGeneration": generation, "lastTransitionTime": since,
+    })
+}
+
+/// Whether the object says this already.
+pub fn says(map: &TableMap, status: &Value) -> bool {
+    let Ok(known) = serde_json::to_value(&map.status) else { return false };
+    let same = |name: &str| status.get(name).is_none() || known.get(name) == status.get(name);
+    let conditions = status["conditions"].as_array().into_iter().flatten().all(|wanted| {
+        known["conditions"].as_array().into_iter().flatten().any(|found| found == wanted)
+    });
+    same("observedGeneration") && same("phase") && conditions
+}
+
+/// Ready, Reconciling and Stalled. Asked-for pauses are Ready, and so is a catch-up: GitOps tools must not fail on it.
+fn summary(map: &TableMap, found: &Found) -> Vec<Said> {
+    let (ready, reconciling, stalled) = judge(map, found);
+    let message = |type_: &str| condition(map, type_).map(|found| found.message.clone()).unwrap_or_default();
+    let text = match ready.1.as_str() {
+        "Running" => "Changes are written directly.".to_owned(),
+        "PausedAsRequested" => "Paused as spec.state asks; changes are queued.".into(),
+        "CatchingUp" => "The queue is being replayed.".into(),
+        "SpecInvalid" => found.spec.as_ref().err().map(|(_, text)| text.clone()).unwrap_or_default(),
+        "WorkerUnavailable" => "The worker's Lease has expired.".into(),
+        "SchemaMismatch" => message("SchemaValid"),
+        "CannotFence" => message("Paused"),
+        _ => message("CaughtUp"),
+    };
+    let stalled_text = if stalled.is_some() { text.clone() } else { "Nothing needs a person.".into() };
+    vec![
+        said("Ready", ready.0, &ready.1, text),
+        match reconciling {
+            Some(reason) => said("Reconciling", true, reason, "Under way."),
+            None => said("Reconciling", false, "Settled", "Nothing is changing."),
+        },
+        match stalled {
+            Some(reason) => said("Stalled", true, &reason, stalled_text),
+            None => said("Stalled", false, "NotStalled", stalled_text),
+        },
+    ]
+}
+
+type Judged = ((bool, String), Option<&'static str>, Option<String>);
+
+fn judge(map: &TableMap, found: &Found) -> Judged {
+    let phase = map.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Starting");
+    let both = |reason: &str| ((false, reason.to_owned()), None, Some(reason.to_owned()));
+    if map.metadata.deletion_timestamp.is_some() {
+        return ((false, "Deleting".into()), Some("Deleting"), None);
+    }
+    if found.spec.is_err() {
+        return both("SpecInvalid");
+    }
+    if matches!(found.worker, Worker::Expired { .. }) {
+        return both("WorkerUnavailable");
+    }
+    let schema = condition(map, "SchemaValid").is_some_and(|found| found.status == "False");
+    let fence = condition(map, "Paused").is_some_and(|found| found.reason == "CannotFence");
+    match phase {
+        "Blocked" => {
+            let blocked = map.status.as_ref().and_then(|status| status.blocked.as_ref()?.reason.clone());
+            both(&blocked.unwrap_or_else(|| "QueueUnavailable".into()))
+        }
+        _ if schema => both("SchemaMismatch"),
+        "Running" => ((true, "Running".into()), None, None),
+        "Paused" => ((true, "PausedAsRequested".into()), None, None),
+        "CatchingUp" => ((true, "CatchingUp".into()), None, None),
+        "Pausing" if fence => both("CannotFence"),
+        "Pausing" => ((false, "Pausing".into()), Some("Pausing"), None),
+        "Buffering" => ((false, "Buffering".into()), None, None),
+        _ => ((false, "Starting".into()), Some("Starting"), None),
+    }
+}
+
+fn spec_valid(found: &Found) -> Said {
+    match &found.spec {
+        Ok(()) => said("SpecValid", true, "Accepted", "References resolve, expressions compile."),
+        Err((reason, message)) => said("SpecValid", false, reason, message.clone()),
+    }
+}
+
+fn worker_available(found: &Found) -> Said {
+    match &found.worker {
+        Worker::Holds { name } => said("WorkerAvailable", true, "LeaseHeld", format!("Worker {name} holds its Lease.")),
+        Worker::Expired { name } => {
+            said("WorkerAvailable", false, "LeaseExpired", format!("The Lease of worker {name} has expired."))
+        }
+        Worker::None => said("WorkerAvailable", false, "NoWorker", "No worker has begun yet."),
+    }
+}

@@ -1,0 +1,20 @@
+//! Postgres as a source: logical replication through the `pgoutput` plugin (PostgreSQL manual, "Logical Streaming
+//! Replication Protocol").
+
+mod admin;
+mod assembler;
+mod chunk;
+mod error;
+mod frame;
+mod join;
+pub mod pgoutput;
+mod reader;
+mod session;
+mod stream;
+mod timeline;
+
+pub use admin::{Admin, ServerFacts, SlotState};
+pub use chunk::Chunk;
+pub use error::SourceError;
+pub use join::{JoinError, Store};
+pub use stream::{Identity, Started, Stream};

@@ -1,0 +1,202 @@
+//! A session of the walsender: logging in, commands, and the start of the stream (PostgreSQL manual, "Message Flow").
+
+use super::{
+    SourceError,
+    error::ServerError,
+    frame::{Frame, READ_SIZE, split_frame},
+};
+use crate::{
+    connection::postgres::{ConnectError, Settings, Transport, on_first_host},
+    record::Lsn,
+};
+use bytes::{Buf, Bytes, BytesMut};
+use postgres_protocol::{
+    authentication::{
+        md5_hash,
+        sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256},
+    },
+    message::frontend,
+};
+use std::io;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// One row of a command's answer, in text form.
+pub(super) type AnswerRow = Vec<Option<Bytes>>;
+
+pub(super) struct Session {
+    pub(super) transport: Transport,
+    /// Received, not yet read.
+    pub(super) inbox: BytesMut,
+    slot: String,
+    publication: String,
+}
+
+impl Session {
+    /// Logs in on the first host that takes the session.
+    pub(super) async fn open(settings: &Settings, slot: &str, publication: &str) -> Result<Self, ConnectError> {
+        on_first_host(settings, |transport, host, settings| {
+            let mut session = Self {
+                transport,
+                inbox: BytesMut::with_capacity(READ_SIZE),
+                slot: slot.to_owned(),
+                publication: publication.to_owned(),
+            };
+            Box::pin(async move {
+                session.log_in(&settings, &host).await?;
+                Ok(session)
+            })
+        })
+        .await
+    }
+
+    async fn log_in(&mut self, settings: &Settings, host: &str) -> Result<(), ConnectError> {
+        let broken = |_| ConnectError::Broken { host: host.to_owned() };
+        let application = format!("tablemap {}", self.slot);
+        let parameters = [
+            ("user", settings.username.as_str()),
+            ("database", &settings.database),
+            ("replication", "database"),
+            ("application_name", &application),
+            ("client_encoding", "UTF8"),
+            // The text form of every value depends on these.
+            ("DateStyle", "ISO, YMD"),
+            ("TimeZone", "UTC"),
+            ("IntervalStyle", "postgres"),
+            ("bytea_output", "hex"),
+            ("extra_float_digits", "3"),
+        ];
+        self.send(|out| frontend::startup_message(parameters, out)).await.map_err(broken)?;
+        let mut scram = ScramSha256::new(settings.password.as_bytes(), ChannelBinding::unrequested());
+        loop {
+            let mut frame = self.receive().await.map_err(|_| broken(io::ErrorKind::InvalidData.into()))?;
+            match frame.tag {
+                b'R' => self.authenticate(&mut frame.body, &mut scram, settings, host).await?,
+                b'E' => return Err(ConnectError::from_code(&ServerError::parse(&frame.body).code, settings, host)),
+                b'Z' => return Ok(()),
+                _ => {} // parameters, the cancellation key, notices
+            }
+        }
+    }
+
+    /// Answers one authentication request.
+    async fn authenticate(
+        &mut self,
+        request: &mut Bytes,
+        scram: &mut ScramSha256,
+        settings: &Settings,
+        host: &str,
+    ) -> Result<(), ConnectError> {
+        let broken = |_| ConnectError::Broken { host: host.to_owned() };
+        let rejected = |_| ConnectError::Rejected {
+            host: host.to_owned(),
+            user: settings.username.clone(),
+            code: "28P01".to_owned(),
+        };
+        match request.try_get_u32().unwrap_or(u32::MAX) {
+            0 => Ok(()),
+            3 => self.send(|out| frontend::password_message(settings.password.as_bytes(), out)).await.map_err(broken),
+            5 => {
+                let salt = request.first_chunk::<4>().copied().unwrap_or_default();
+                let hash = md5_hash(settings.username.as_bytes(), settings.password.as_bytes(), salt);
+                self.send(|out| frontend::password_message(hash.as_bytes(), out)).await.map_err(broken)
+            }
+            10 => {
+                let message = scram.message().to_owned();
+                self.send(|out| frontend::sasl_initial_response(SCRAM_SHA_256, &message, out)).await.map_err(broken)
+            }
+            11 => {
+                scram.update(request).map_err(rejected)?;
+                let message = scram.message().to_owned();
+                self.send(|out| frontend::sasl_response(&message, out)).await.map_err(broken)
+            }
+            12 => scram.finish(request).map_err(rejected),
+            _ => Err(ConnectError::Method { host: host.to_owned() }),
+        }
+    }
+
+    /// Runs one command and collects its rows.
+    pub(super) async fn command(&mut self, text: &str) -> Result<Vec<AnswerRow>, SourceError> {
+        self.send(|out| frontend::query(text, out)).await?;
+        let mut rows = Vec::new();
+        let mut outcome = Ok(());
+        loop {
+            let frame = self.receive().await?;
+            match frame.tag {
+                b'D' => rows.push(answer_row(frame.body)?),
+                b'E' => outcome = Err(self.judge(&frame.body)),
+                b'Z' => return outcome.map(|()| rows),
+                _ => {}
+            }
+        }
+    }
+
+    /// Starts the stream: from then on only `CopyData` goes both ways.
+    pub(super) async fn start_replication(&mut self, from: Lsn) -> Result<(), SourceError> {
+        let command = format!(
+            "START_REPLICATION SLOT {} LOGICAL {from} (proto_version '1', publication_names '{}')",
+            quote(&self.slot),
+            quote(&self.publication).replace('\'', "''"),
+        );
+        self.send(|out| frontend::query(&command, out)).await?;
+        loop {
+            let frame = self.receive().await?;
+            match frame.tag {
+                b'W' => return Ok(()),
+                b'E' => return Err(self.judge(&frame.body)),
+                _ => {}
+            }
+        }
+    }
+
+    /// What an `ErrorResponse` on this session means.
+    pub(super) fn judge(&self, fields: &[u8]) -> SourceError {
+        ServerError::parse(fields).judge(&self.slot, &self.publication)
+    }
+
+    pub(super) async fn send(&mut self, write: impl FnOnce(&mut BytesMut) -> io::Result<()>) -> io::Result<()> {
+        let mut out = BytesMut::new();
+        write(&mut out)?;
+        self.transport.write_all(&out).await?;
+        self.transport.flush().await
+    }
+
+    async fn receive(&mut self) -> Result<Frame, SourceError> {
+        loop {
+            if let Some(frame) = split_frame(&mut self.inbox)? {
+                return Ok(frame);
+            }
+            self.read().await?;
+        }
+    }
+
+    /// Reads what is there. Cancel safe: bytes are taken only when it returns.
+    pub(super) async fn read(&mut self) -> Result<(), SourceError> {
+        if self.inbox.capacity() - self.inbox.len() < READ_SIZE / 16 {
+            self.inbox.reserve(READ_SIZE);
+        }
+        match self.transport.read_buf(&mut self.inbox).await? {
+            0 => Err(SourceError::Unreachable("the server closed it".to_owned())),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A quoted identifier, which is also how the replication commands take names.
+pub(super) fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn answer_row(mut body: Bytes) -> Result<AnswerRow, SourceError> {
+    let malformed = || SourceError::Protocol("a malformed row".to_owned());
+    let count = body.try_get_u16().map_err(|_| malformed())?;
+    let mut row = Vec::new();
+    for _ in 0..count {
+        let length = body.try_get_i32().map_err(|_| malformed())?;
+        row.push(match usize::try_from(length) {
+            Err(_) => None, // -1 stands for NULL
+            Ok(length) if length <= body.len() => Some(body.split_to(length)),
+            Ok(_) => return Err(malformed()),
+        });
+    }
+    Ok(row)
+}
