@@ -1,0 +1,33 @@
+# The only entry. The work is done by short scripts in hack/.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-down test lint crds
+
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: ## Run the demo on real servers, which it leaves running
+	@hack/setup.sh
+	@hack/demo.sh up
+
+demo-down: ## Stop what the demo left running
+	@hack/demo.sh down
+
+# Two at a time: each test has servers of its own, and more of them would only wait for each other.
+test: ## Install what is missing, then run every test and print the time it took
+	@hack/setup.sh
+	cargo test --locked --features testing -- --test-threads=2
+
+lint: ## Formatting, clippy, and cargo-deny where it is installed
+	@hack/check-toolchain.sh cargo
+	cargo fmt --check
+	cargo clippy --locked --all-targets --features testing -- -D warnings
+	@hack/deny.sh
+
+# By way of a second file, so that a failed build does not leave an empty one.
+crds: ## Write crds/tablemap.dev.yaml from the types in src/api
+	@hack/check-toolchain.sh cargo
+	@mkdir -p crds target
+	cargo run --locked --quiet -- crds > target/crds.yaml
+	@mv target/crds.yaml crds/tablemap.dev.yaml

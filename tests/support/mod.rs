@@ -1,0 +1,14 @@
+//! Real servers for the tests. Each has free ports and a temporary folder, and ends when its value is dropped.
+// Every file in tests/ is a program of its own, and none of them uses all of this.
+#![allow(dead_code)]
+
+pub mod apiserver;
+pub mod audit;
+pub mod folder;
+pub mod ports;
+pub mod postgres;
+pub mod process;
+pub mod proxy;
+pub mod redis;
+pub mod timing;
+pub mod wait;
