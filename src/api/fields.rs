@@ -68,10 +68,10 @@ pub struct ValueMap {
     pub on_unmatched: Option<OnUnmatched>,
 }
 
-/// One pair.
+/// One pair. Exactly one of `to` and `toNull` is given: the worker checks it, since a rule over all entries would cost
+/// the API server too much.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.to) != (has(self.toNull) && self.toNull)").message("must have exactly one of `to` and `toNull: true`"))]
 pub struct ValueMapEntry {
     /// The source's text.
     #[schemars(length(max = 255))]
@@ -80,7 +80,7 @@ pub struct ValueMapEntry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255))]
     pub to: Option<String>,
-    /// The destination gets NULL.
+    /// The destination gets NULL. Only `true` means anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to_null: Option<bool>,
 }

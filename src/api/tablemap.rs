@@ -40,7 +40,7 @@ use serde::{Deserialize, Serialize};
 #[x_kube(
     validation = Rule::new("self.integrationKey.all(k, self.fields.exists(f, f.destination == k))").message("every column of `integrationKey` must be a destination in `fields`").field_path(".integrationKey"),
     validation = Rule::new("self.fields.all(f, !(f.destination in self.integrationKey) || (has(f.source) && !has(f.transforms)))").message("key columns must come from a source column without transforms").field_path(".fields"),
-    validation = Rule::new("self.fields.all(f, !(f.destination in self.integrationKey) || oldSelf.fields.exists(g, g.destination == f.destination && has(g.source) && g.source == f.source))").message("the source column of a key column must not change; delete the TableMap and make a new one").field_path(".fields"),
+    validation = Rule::new("self.fields.filter(f, f.destination in self.integrationKey) == oldSelf.fields.filter(f, f.destination in oldSelf.integrationKey)").message("the fields of key columns must not change, nor their order; delete the TableMap and make a new one").field_path(".fields"),
     validation = Rule::new("!has(oldSelf.queue) || !has(oldSelf.queue.connectionRef) || (has(self.queue) && has(self.queue.connectionRef) && self.queue.connectionRef == oldSelf.queue.connectionRef)").message("`queue.connectionRef` must not change once it is set").field_path(".queue"),
 )]
 pub struct TableMapSpec {

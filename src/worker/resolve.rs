@@ -272,6 +272,10 @@ pub fn mapping(object: &TableMap) -> Result<Mapping, ResolveError> {
         },
         transforms: field.transforms.iter().filter_map(transform).collect(),
     });
+    if let Some(name) = object.spec.fields.iter().find(|field| field.transforms.iter().any(is_undecided)) {
+        let message = "field `{}`: each entry of `valueMap` must have exactly one of `to` and `toNull: true`";
+        return Err(ResolveError::Invalid(message.replace("{}", &name.destination)));
+    }
     let filter = object.spec.source.filter.as_ref().map(|filter| FilterSpec {
         expression: filter.expression.clone(),
         on_exit: match filter.on_exit {
@@ -281,6 +285,11 @@ pub fn mapping(object: &TableMap) -> Result<Mapping, ResolveError> {
     });
     let compiled = Mapping::compile(fields.collect(), &object.spec.integration_key, filter);
     compiled.map_err(|error| ResolveError::Invalid(error.to_string()))
+}
+
+fn is_undecided(spec: &TransformSpec) -> bool {
+    let entries = spec.value_map.iter().flat_map(|map| &map.entries);
+    entries.into_iter().any(|entry| entry.to.is_some() == (entry.to_null == Some(true)))
 }
 
 fn transform(spec: &TransformSpec) -> Option<Transform> {
