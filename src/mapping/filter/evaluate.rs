@@ -122,7 +122,7 @@ impl BoundFilter {
     }
 
     pub(super) fn on_exit(&self) -> OnExit {
-        self.filter.0.on_exit
+        self.filter.0.spec.on_exit
     }
 
     /// Whether a column of the filter was not sent.
