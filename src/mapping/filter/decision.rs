@@ -148,6 +148,19 @@ mod tests {
     }
 
     #[test]
+    fn a_stored_record_from_before_the_filters_column_is_not_refused() {
+        let filtered = mapping(Some(("row.added_later == 'x'", OnExit::Delete)));
+        let change = change(Operation::Insert, None, Some(row(INSIDE)));
+        let binding = filtered.bind_stored(&change.relation).unwrap();
+        assert!(!matches!(binding.decide(&change), Decision::Refuse(_)));
+        let mut values = Vec::new();
+        assert!(matches!(
+            binding.write(&change, &mut values),
+            Ok(crate::mapping::Write::Upsert { .. })
+        ));
+    }
+
+    #[test]
     fn a_failing_evaluation_parks_the_record() {
         let new: Row = row(["7", "Ada", "n", "5"]);
         let change = change(Operation::Insert, None, Some(new));
