@@ -2,7 +2,7 @@
 
 use super::{
     field::{From, Mapping},
-    filter::BoundFilter,
+    filter::{BoundFilter, Filter},
     key::{Key, KeyBuilder, KeyType},
     transform::Value,
 };
@@ -128,7 +128,7 @@ impl Mapping {
     }
 
     fn filter_columns(&self) -> impl Iterator<Item = &str> {
-        self.0.filter.iter().flat_map(|filter| filter.columns())
+        self.0.filter.iter().flat_map(Filter::columns)
     }
 }
 

@@ -77,6 +77,7 @@ impl Mapping {
     }
 
     /// The destination columns, in the order of the values.
+    #[must_use]
     pub fn destinations(&self) -> impl ExactSizeIterator<Item = &str> {
         self.0.fields.iter().map(|field| field.destination.as_str())
     }

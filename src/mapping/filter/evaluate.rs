@@ -122,10 +122,11 @@ impl BoundFilter {
     }
 
     pub(super) fn on_exit(&self) -> OnExit {
-        self.filter.0.on_exit
+        self.filter.0.spec.on_exit
     }
 
-    /// Whether a column of the filter was not sent.
+    /// Whether the source left a column of the filter out of this row. One that the table did not have is another
+    /// matter: an insert from before must still insert.
     pub(in crate::mapping) fn is_unsent(&self, change: &Change) -> bool {
         change.new.as_ref().is_some_and(|new| {
             let view = View::New(new, change.old.as_ref());
@@ -135,7 +136,15 @@ impl BoundFilter {
         })
     }
 
+    /// A stored record's table may lack a column that the filter reads by now: that counts as not sent.
+    fn lacks_column(&self) -> bool {
+        self.columns.len() < self.filter.0.columns.len()
+    }
+
     pub(super) fn judge(&self, view: View<'_>) -> Result<FilterVerdict, Refusal> {
+        if self.lacks_column() {
+            return Ok(FilterVerdict::Unknown);
+        }
         let mut row = HashMap::with_capacity(self.columns.len());
         for column in &self.columns {
             match view.cell(column) {

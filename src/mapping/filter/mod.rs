@@ -65,7 +65,7 @@ struct Compiled {
     env: Arc<cel::Env>,
     /// The columns that the expression reads.
     columns: Vec<String>,
-    on_exit: OnExit,
+    spec: FilterSpec,
 }
 
 impl Filter {
@@ -84,7 +84,7 @@ impl Filter {
             program,
             env,
             columns,
-            on_exit: spec.on_exit,
+            spec,
         })))
     }
 
@@ -97,7 +97,7 @@ impl Filter {
 impl fmt::Debug for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Filter")
-            .field("columns", &self.0.columns)
+            .field("spec", &self.0.spec)
             .finish_non_exhaustive()
     }
 }
