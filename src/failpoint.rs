@@ -46,7 +46,9 @@ mod testing {
 
     /// Marks a place.
     pub fn hit(name: &str) {
-        let Some((signal, at)) = PLAN.get(name) else { return };
+        let Some((signal, at)) = PLAN.get(name) else {
+            return;
+        };
         let mut hits = HITS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let count = hits.entry(name.to_owned()).or_default();
         *count += 1;

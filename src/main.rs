@@ -108,7 +108,10 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("a TLS provider was installed before"))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the runtime")?;
     runtime.block_on(async {
         let shutdown = CancellationToken::new();
         tokio::spawn(end_on_signal(shutdown.clone()));
@@ -120,9 +123,18 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     })
 }
 
+const QUIET: &[&str] = &["tokio_postgres=warn", "hyper=warn", "tower=warn", "rustls=warn"];
+
 fn log(json: bool) {
     let filter = EnvFilter::try_from_env("TABLEMAP_LOG").unwrap_or_else(|_| EnvFilter::new("info,kube=warn"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // It prints statements with their parameters, which are row data.
+    let filter = QUIET
+        .iter()
+        .filter_map(|quiet| quiet.parse().ok())
+        .fold(filter, EnvFilter::add_directive);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     match json {
         true => builder.json().init(),
         false => builder.with_ansi(false).init(),
@@ -146,13 +158,21 @@ async fn end_on_signal(shutdown: CancellationToken) {
 
 /// Names this process: the pod, or the host and process id.
 fn identity() -> String {
-    let host = std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME")).unwrap_or_else(|_| "local".into());
+    let host = std::env::var("POD_NAME")
+        .or_else(|_| std::env::var("HOSTNAME"))
+        .unwrap_or_else(|_| "local".into());
     format!("{host}-{}-{}", std::process::id(), uuid::Uuid::new_v4().simple())
 }
 
 async fn operate(options: Operator, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let client = kube::Client::try_default().await.context("no Kubernetes configuration was found")?;
-    let Operator { workers, namespace, common } = options;
+    let client = kube::Client::try_default()
+        .await
+        .context("no Kubernetes configuration was found")?;
+    let Operator {
+        workers,
+        namespace,
+        common,
+    } = options;
     if let Some(address) = common.bind_address {
         tokio::spawn(serve::serve(address, shutdown.clone()));
     }
@@ -169,8 +189,15 @@ async fn operate(options: Operator, shutdown: CancellationToken) -> anyhow::Resu
 }
 
 async fn work(options: Worker, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let client = kube::Client::try_default().await.context("no Kubernetes configuration was found")?;
-    let Worker { namespace, connection, worker_group, common } = options;
+    let client = kube::Client::try_default()
+        .await
+        .context("no Kubernetes configuration was found")?;
+    let Worker {
+        namespace,
+        connection,
+        worker_group,
+        common,
+    } = options;
     if let Some(address) = common.bind_address {
         tokio::spawn(serve::serve(address, shutdown.clone()));
     }

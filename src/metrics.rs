@@ -42,11 +42,20 @@ impl Metrics {
         };
         Self {
             received: family("received_records", "Changes that arrived since the map was made"),
-            written: family("written_records", "Records written at the destination since the map was made"),
+            written: family(
+                "written_records",
+                "Records written at the destination since the map was made",
+            ),
             queued: family("queued_records", "Records that wait in the queue"),
             queue_bytes: family("queue_size_bytes", "Bytes of the queue in Redis"),
-            errored: family("errored_records", "Records that the destination has refused and that wait for a retry"),
-            filtered: family("filtered_records", "Changes that the filter left out since the map was made"),
+            errored: family(
+                "errored_records",
+                "Records that the destination has refused and that wait for a retry",
+            ),
+            filtered: family(
+                "filtered_records",
+                "Changes that the filter left out since the map was made",
+            ),
             lag_seconds: family("lag_seconds", "From the source's commit to durable"),
             lag_bytes: family("lag_bytes", "The same in bytes of the source's log"),
             paused: family("paused", "1 while no write can reach the destination"),

@@ -12,7 +12,10 @@ pub async fn serve(address: SocketAddr, shutdown: CancellationToken) {
     let router = Router::new()
         .route("/healthz", get(|| async { "alive\n" }))
         .route("/readyz", get(|| async { "ready\n" }))
-        .route("/metrics", get(|| async { ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics::text()) }));
+        .route(
+            "/metrics",
+            get(|| async { ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics::text()) }),
+        );
     let listener = match tokio::net::TcpListener::bind(address).await {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%address, %error, "metrics and probes cannot be served"),

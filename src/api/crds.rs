@@ -45,6 +45,9 @@ mod tests {
     fn the_committed_manifests_are_those_of_the_code() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/crds/tablemap.dev.yaml");
         let committed = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(committed == super::yaml().unwrap(), "crds/ is stale: run `make crds`");
+        assert!(
+            committed == super::yaml().unwrap(),
+            "crds/ is stale: run `make crds`"
+        );
     }
 }

@@ -14,7 +14,13 @@ pub use connection::{
     TlsVerification, Topology,
 };
 pub use crds::{crds, yaml};
-pub use fields::{DefaultTransform, Field, OnNull, OnUnmatched, Transform, Truncate, UnmatchedPolicy, ValueMap, ValueMapEntry};
+pub use fields::{
+    DefaultTransform, Field, OnNull, OnUnmatched, Transform, Truncate, UnmatchedPolicy, ValueMap,
+    ValueMapEntry,
+};
 pub use reference::{LocalRef, TableRef};
 pub use status::TableMapStatus;
-pub use tablemap::{CatchUp, DeletionPolicy, DestinationSpec, OnExit, OutagePolicy, QueueSpec, SourceFilter, SourceSpec, State, TableMap, TableMapSpec};
+pub use tablemap::{
+    CatchUp, DeletionPolicy, DestinationSpec, OnExit, OutagePolicy, QueueSpec, SourceFilter, SourceSpec,
+    State, TableMap, TableMapSpec,
+};

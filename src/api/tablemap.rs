@@ -51,7 +51,10 @@ pub struct TableMapSpec {
     /// Maps of one source Connection and one group share a worker and a replication slot; a busy map gets a group of
     /// its own. Default: default. Must not change.
     #[serde(default = "default_group")]
-    #[schemars(length(min = 1, max = 15), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(
+        length(min = 1, max = 15),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    )]
     #[x_kube(validation = Rule::new("self == oldSelf").message("must not change; delete the TableMap and make a new one"))]
     pub worker_group: String,
     /// Where changes come from.

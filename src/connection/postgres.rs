@@ -90,7 +90,12 @@ pub async fn connect(settings: &Settings, application: &str) -> Result<Connected
                 .map_err(|error| ConnectError::from_start(&error, &settings, &host))?;
             let (sender, notices) = mpsc::unbounded_channel();
             let driver = AbortOnDropHandle::new(tokio::spawn(drive(connection, sender)));
-            Ok(Connected { client, host, notices, driver })
+            Ok(Connected {
+                client,
+                host,
+                notices,
+                driver,
+            })
         })
     })
     .await
@@ -110,9 +115,15 @@ pub(crate) async fn on_first_host<T>(
             let transport = transport::open(settings, host, *port).await?;
             start(transport, host.clone(), settings.clone()).await
         };
-        outcome = timeout(settings.connect_timeout, attempt).await.unwrap_or_else(|_| {
-            Err(ConnectError::Timeout { host: host.clone(), port: *port, limit: settings.connect_timeout })
-        });
+        outcome = timeout(settings.connect_timeout, attempt)
+            .await
+            .unwrap_or_else(|_| {
+                Err(ConnectError::Timeout {
+                    host: host.clone(),
+                    port: *port,
+                    limit: settings.connect_timeout,
+                })
+            });
         if outcome.is_ok() {
             break;
         }

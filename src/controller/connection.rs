@@ -20,11 +20,18 @@ pub async fn reconcile(connection: Arc<Connection>, context: Arc<Context>) -> Re
     let resolver = Resolver::new(context.client.clone(), &namespace, None);
     let found = resolver.usable(&connection).await;
     let (status, reason, message) = match &found {
-        Ok(()) => ("True", "Resolved", "The Connection and what it refers to are there.".to_owned()),
+        Ok(()) => (
+            "True",
+            "Resolved",
+            "The Connection and what it refers to are there.".to_owned(),
+        ),
         Err(error) => ("False", "Unresolved", error.to_string()),
     };
     let generation = connection.metadata.generation;
-    let known = connection.status.as_ref().and_then(|status| status.conditions.first());
+    let known = connection
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.first());
     let same = known.is_some_and(|known| {
         known.status == status && known.message == message && known.observed_generation == generation
     });

@@ -10,11 +10,7 @@ use kube::{
     Api, Client, Resource,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
-use std::{
-    collections::HashMap,
-    sync::Mutex,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Mutex, time::Duration};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -41,12 +37,20 @@ const END: Duration = Duration::from_secs(9);
 impl Embedded {
     #[must_use]
     pub fn new(client: Client, options: Options, shutdown: CancellationToken) -> Self {
-        Self { client, options, shutdown, running: Mutex::default() }
+        Self {
+            client,
+            options,
+            shutdown,
+            running: Mutex::default(),
+        }
     }
 
     /// Sees that a worker runs.
     pub fn ensure(&self, key: Key) {
-        let mut running = self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut running = self
+            .running
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         running.entry(key.clone()).or_insert_with(|| {
             let context = Context {
                 client: self.client.clone(),
@@ -65,7 +69,10 @@ impl Embedded {
     /// Waits until all have ended.
     pub async fn end(&self) {
         let running: Vec<JoinHandle<()>> = {
-            let mut running = self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut running = self
+                .running
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             running.drain().map(|(_, worker)| worker).collect()
         };
         let _ = tokio::time::timeout(END, futures::future::join_all(running)).await;
@@ -99,15 +106,23 @@ async fn announce(context: &Context, why: &str) {
     let publish = async {
         let api: Api<Connection> = Api::namespaced(context.client.clone(), &context.namespace);
         let connection = api.get(&context.connection).await?;
-        let reporter = Reporter { controller: "tablemap-operator".into(), instance: Some(context.identity.clone()) };
+        let reporter = Reporter {
+            controller: "tablemap-operator".into(),
+            instance: Some(context.identity.clone()),
+        };
         let event = Event {
             type_: EventType::Warning,
             reason: WORKER_RESTARTED.into(),
-            note: Some(format!("The worker of group {} is started again: {why}", context.group)),
+            note: Some(format!(
+                "The worker of group {} is started again: {why}",
+                context.group
+            )),
             action: "Restart".into(),
             secondary: None,
         };
-        Recorder::new(context.client.clone(), reporter).publish(&event, &connection.object_ref(&())).await
+        Recorder::new(context.client.clone(), reporter)
+            .publish(&event, &connection.object_ref(&()))
+            .await
     };
     let _ = tokio::time::timeout(Duration::from_secs(5), publish).await;
 }

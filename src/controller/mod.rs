@@ -9,7 +9,10 @@ pub use embedded::Embedded;
 
 use crate::worker;
 use futures::StreamExt;
-use kube::{Api, Client, runtime::{Controller, watcher}};
+use kube::{
+    Api, Client,
+    runtime::{Controller, watcher},
+};
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
@@ -38,9 +41,14 @@ pub struct Options {
 
 /// Runs the controllers until `shutdown`.
 pub async fn run(client: Client, options: Options, shutdown: CancellationToken) {
-    let workers = options.embedded.then(|| Arc::new(Embedded::new(client.clone(), options.clone(), shutdown.clone())));
-    let context =
-        Arc::new(Context { client: client.clone(), default_queue: options.default_queue.clone(), workers: workers.clone() });
+    let workers = options
+        .embedded
+        .then(|| Arc::new(Embedded::new(client.clone(), options.clone(), shutdown.clone())));
+    let context = Arc::new(Context {
+        client: client.clone(),
+        default_queue: options.default_queue.clone(),
+        workers: workers.clone(),
+    });
     let maps = scoped::<crate::api::TableMap>(&client, options.namespace.as_deref());
     let connections = scoped::<crate::api::Connection>(&client, options.namespace.as_deref());
     let config = || watcher::Config::default();
@@ -82,5 +90,8 @@ pub enum Error {
 
 /// A deadline on a call to the API server.
 pub(crate) async fn within<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Error> {
-    tokio::time::timeout(DEADLINE, call).await.map_err(|_| Error::Timeout)?.map_err(Error::Api)
+    tokio::time::timeout(DEADLINE, call)
+        .await
+        .map_err(|_| Error::Timeout)?
+        .map_err(Error::Api)
 }

@@ -64,18 +64,23 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// A gate as a worker finds it. Nothing is sent anywhere before the first [`Gate::step`].
+    /// A gate as a worker finds it: closed. Whatever was written before, it opens by way of the queue, which may be
+    /// empty, so that there is one way to open.
     #[must_use]
     pub fn recover(found: Recovered) -> Self {
         Self {
             wanted: found.wanted,
             usable: found.usable,
             blocked: false,
-            checked: true,
+            checked: false,
             renewed: false,
             near: false,
             drained: false,
-            route: if found.queued { Route::Queue } else { Route::Lane },
+            route: if found.queued {
+                Route::Queue
+            } else {
+                Route::Leaving
+            },
             draining: false,
             fence: if found.fenced {
                 Fence::Recorded
@@ -188,19 +193,36 @@ impl Gate {
 mod tests {
     use super::*;
 
-    fn running() -> Gate {
-        Gate::recover(Recovered {
+    fn found() -> Recovered {
+        Recovered {
             wanted: false,
             usable: true,
             queued: false,
             fenced: false,
             shown: false,
-        })
+        }
     }
 
     fn take(gate: &mut Gate, step: Step, outcome: Outcome) {
         assert_eq!(gate.step(), Some(step));
         gate.done(step, outcome);
+    }
+
+    fn open(gate: &mut Gate) {
+        take(gate, Step::Check, Outcome::Done);
+        take(gate, Step::Drain, Outcome::Done);
+        gate.set_near(true);
+        take(gate, Step::Cut, Outcome::Done);
+        gate.set_drained(true);
+        take(gate, Step::Direct, Outcome::Done);
+    }
+
+    fn running() -> Gate {
+        let mut gate = Gate::recover(found());
+        take(&mut gate, Step::Leave, Outcome::Done);
+        open(&mut gate);
+        assert_eq!(gate.route(), Route::Lane);
+        gate
     }
 
     #[test]
@@ -222,36 +244,26 @@ mod tests {
     fn opening_clears_the_mark_then_the_status_then_checks_then_drains() {
         let mut gate = Gate::recover(Recovered {
             wanted: true,
-            usable: true,
             queued: true,
             fenced: true,
             shown: true,
+            ..found()
         });
         assert_eq!(gate.step(), None, "a recovered pause needs nothing");
         gate.set_wanted(false);
         take(&mut gate, Step::Forget, Outcome::Done);
         take(&mut gate, Step::Open, Outcome::Done);
-        take(&mut gate, Step::Check, Outcome::Done);
-        take(&mut gate, Step::Drain, Outcome::Done);
-        assert_eq!(gate.step(), None);
-        gate.set_near(true);
-        take(&mut gate, Step::Cut, Outcome::Done);
-        assert_eq!(gate.route(), Route::Cutover);
-        assert_eq!(gate.step(), None);
-        gate.set_drained(true);
-        take(&mut gate, Step::Direct, Outcome::Done);
+        open(&mut gate);
         assert_eq!(gate.route(), Route::Lane);
     }
 
     #[test]
     fn a_pause_during_cutover_goes_back_to_the_queue_and_halts_first() {
         let mut gate = Gate::recover(Recovered {
-            wanted: false,
-            usable: true,
             queued: true,
-            fenced: false,
-            shown: false,
+            ..found()
         });
+        take(&mut gate, Step::Check, Outcome::Done);
         take(&mut gate, Step::Drain, Outcome::Done);
         gate.set_near(true);
         take(&mut gate, Step::Cut, Outcome::Done);
@@ -275,14 +287,12 @@ mod tests {
     #[test]
     fn a_status_that_said_paused_keeps_the_gate_shut_after_a_restart() {
         let mut gate = Gate::recover(Recovered {
-            wanted: false,
-            usable: true,
-            queued: false,
-            fenced: false,
             shown: true,
+            ..found()
         });
         take(&mut gate, Step::Leave, Outcome::NotFenced);
         take(&mut gate, Step::Open, Outcome::Done);
+        take(&mut gate, Step::Check, Outcome::Done);
         take(&mut gate, Step::Drain, Outcome::Done);
     }
 }

@@ -58,10 +58,22 @@ impl WorkerLease {
             match try_take(&api, name, identity, duration, &mut seen).await {
                 Ok(Some(epoch)) => {
                     let (regained, receiver) = watch::channel(0);
-                    let renewing =
-                        tokio::spawn(renew(api.clone(), name.into(), identity.into(), duration, regained));
+                    let renewing = tokio::spawn(renew(
+                        api.clone(),
+                        name.into(),
+                        identity.into(),
+                        duration,
+                        regained,
+                    ));
                     let (name, identity) = (name.to_owned(), identity.to_owned());
-                    return Ok(Self { api, name, identity, epoch, regained: receiver, renewing });
+                    return Ok(Self {
+                        api,
+                        name,
+                        identity,
+                        epoch,
+                        regained: receiver,
+                        renewing,
+                    });
                 }
                 Ok(None) => {}
                 Err(kube::Error::Api(status)) if status.code == 403 => {
@@ -89,11 +101,15 @@ impl WorkerLease {
     pub async fn release(self) {
         self.renewing.abort();
         let release = async {
-            let Some(mut lease) = self.api.get_opt(&self.name).await? else { return Ok(()) };
+            let Some(mut lease) = self.api.get_opt(&self.name).await? else {
+                return Ok(());
+            };
             let spec = lease.spec.get_or_insert_with(LeaseSpec::default);
             if spec.holder_identity.as_deref() == Some(&self.identity) {
                 spec.holder_identity = None;
-                self.api.replace(&self.name, &PostParams::default(), &lease).await?;
+                self.api
+                    .replace(&self.name, &PostParams::default(), &lease)
+                    .await?;
             }
             Ok::<(), kube::Error>(())
         };
@@ -108,13 +124,19 @@ fn now() -> MicroTime {
 }
 
 fn epoch_of(lease: &Lease) -> i64 {
-    lease.annotations().get(EPOCH).and_then(|epoch| epoch.parse().ok()).unwrap_or(0)
+    lease
+        .annotations()
+        .get(EPOCH)
+        .and_then(|epoch| epoch.parse().ok())
+        .unwrap_or(0)
 }
 
 async fn within<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
     match tokio::time::timeout(DEADLINE, call).await {
         Ok(result) => result,
-        Err(_) => Err(kube::Error::Service("the API server did not answer in time".into())),
+        Err(_) => Err(kube::Error::Service(
+            "the API server did not answer in time".into(),
+        )),
     }
 }
 
@@ -128,7 +150,10 @@ async fn try_take(
 ) -> Result<Option<i64>, kube::Error> {
     let Some(mut lease) = within(api.get_opt(name)).await? else {
         let mut lease = Lease {
-            metadata: ObjectMeta { name: Some(name.into()), ..ObjectMeta::default() },
+            metadata: ObjectMeta {
+                name: Some(name.into()),
+                ..ObjectMeta::default()
+            },
             spec: None,
         };
         hold(&mut lease, identity, duration, 1);
@@ -141,7 +166,12 @@ async fn try_take(
     let spec = lease.spec.clone().unwrap_or_default();
     let theirs = Duration::from_secs(u64::from(spec.lease_duration_seconds.unwrap_or(4).unsigned_abs()));
     let expired = seen.is_expired(lease.metadata.resource_version.as_deref(), theirs, Instant::now());
-    if spec.holder_identity.as_deref().is_some_and(|holder| holder != identity) && !expired {
+    if spec
+        .holder_identity
+        .as_deref()
+        .is_some_and(|holder| holder != identity)
+        && !expired
+    {
         return Ok(None);
     }
     let epoch = epoch_of(&lease) + 1;
@@ -156,7 +186,11 @@ async fn try_take(
 
 fn hold(lease: &mut Lease, identity: &str, duration: Duration, epoch: i64) {
     lease.annotations_mut().insert(EPOCH.into(), epoch.to_string());
-    let transitions = lease.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or(0);
+    let transitions = lease
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.lease_transitions)
+        .unwrap_or(0);
     lease.spec = Some(LeaseSpec {
         holder_identity: Some(identity.into()),
         acquire_time: Some(now()),
@@ -172,7 +206,13 @@ fn is_conflict(error: &kube::Error) -> bool {
 }
 
 /// Renews three times in a Lease's duration. Losing it stops nothing: only a higher epoch does.
-async fn renew(api: Api<Lease>, name: String, identity: String, duration: Duration, regained: watch::Sender<u64>) {
+async fn renew(
+    api: Api<Lease>,
+    name: String,
+    identity: String,
+    duration: Duration,
+    regained: watch::Sender<u64>,
+) {
     let mut renewed = Instant::now();
     loop {
         tokio::time::sleep(duration / 3).await;
@@ -190,10 +230,18 @@ async fn renew(api: Api<Lease>, name: String, identity: String, duration: Durati
 }
 
 async fn renew_once(api: &Api<Lease>, name: &str, identity: &str) -> Result<bool, kube::Error> {
-    let Some(mut lease) = within(api.get_opt(name)).await? else { return Ok(false) };
-    let Some(spec) = lease.spec.as_mut().filter(|spec| spec.holder_identity.as_deref() == Some(identity)) else {
+    let Some(mut lease) = within(api.get_opt(name)).await? else {
+        return Ok(false);
+    };
+    let Some(spec) = lease
+        .spec
+        .as_mut()
+        .filter(|spec| spec.holder_identity.as_deref() == Some(identity))
+    else {
         return Ok(false);
     };
     spec.renew_time = Some(now());
-    within(api.replace(name, &PostParams::default(), &lease)).await.map(|_| true)
+    within(api.replace(name, &PostParams::default(), &lease))
+        .await
+        .map(|_| true)
 }

@@ -13,7 +13,10 @@ pub struct Observed {
 impl Observed {
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        Self { version: None, since: now }
+        Self {
+            version: None,
+            since: now,
+        }
     }
 
     /// Takes note of a version of the Lease; true once it has not changed for `duration`.
@@ -31,7 +34,9 @@ impl Observed {
 #[must_use]
 pub fn is_current(lease: &Lease) -> bool {
     let Some(spec) = &lease.spec else { return false };
-    let (Some(_), Some(renewed)) = (&spec.holder_identity, &spec.renew_time) else { return false };
+    let (Some(_), Some(renewed)) = (&spec.holder_identity, &spec.renew_time) else {
+        return false;
+    };
     let age = Timestamp::now().duration_since(renewed.0).as_secs();
     age <= i64::from(spec.lease_duration_seconds.unwrap_or(4)) + 1
 }

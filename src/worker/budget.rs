@@ -21,13 +21,23 @@ impl Budget {
     #[must_use]
     pub fn new(bytes: usize) -> Self {
         let size = u32::try_from(bytes / UNIT).unwrap_or(u32::MAX).max(1);
-        Self { permits: Arc::new(Semaphore::new(size as usize)), size }
+        Self {
+            permits: Arc::new(Semaphore::new(size as usize)),
+            size,
+        }
     }
 
     /// Waits until `bytes` are free. More than the whole budget takes all of it: one large row must pass.
     pub async fn take(&self, bytes: usize) -> Option<Share> {
-        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).clamp(1, self.size);
-        self.permits.clone().acquire_many_owned(units).await.ok().map(Arc::new)
+        let units = u32::try_from(bytes.div_ceil(UNIT))
+            .unwrap_or(u32::MAX)
+            .clamp(1, self.size);
+        self.permits
+            .clone()
+            .acquire_many_owned(units)
+            .await
+            .ok()
+            .map(Arc::new)
     }
 }
 

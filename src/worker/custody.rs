@@ -28,7 +28,8 @@ impl Held {
     /// The position up to which everything is durable somewhere.
     #[must_use]
     pub fn durable(&self) -> Position {
-        self.destination.map_or(self.queue, |destination| destination.max(self.queue))
+        self.destination
+            .map_or(self.queue, |destination| destination.max(self.queue))
     }
 
     /// Finds a hole that someone else made: `C <= max(D, Q)` and `T <= D` must hold at every connect (rule 1).
@@ -38,10 +39,16 @@ impl Held {
     pub fn check(&self, confirmed: Lsn) -> Result<(), Gap> {
         let durable = self.durable();
         if confirmed > durable.confirmable() {
-            return Err(Gap { from: durable, to: Position::through(confirmed) });
+            return Err(Gap {
+                from: durable,
+                to: Position::through(confirmed),
+            });
         }
         match self.destination {
-            Some(destination) if self.trimmed > destination => Err(Gap { from: destination, to: self.trimmed }),
+            Some(destination) if self.trimmed > destination => Err(Gap {
+                from: destination,
+                to: self.trimmed,
+            }),
             _ => Ok(()),
         }
     }
@@ -90,7 +97,10 @@ impl Confirmable {
     }
 
     fn set_mark(&mut self, now: Instant) {
-        let due = self.queued.back().is_none_or(|(at, _)| now.duration_since(*at) >= self.delay / 10);
+        let due = self
+            .queued
+            .back()
+            .is_none_or(|(at, _)| now.duration_since(*at) >= self.delay / 10);
         if let Some(position) = self.latest.take_if(|_| due) {
             self.queued.push_back((now, position));
         }
@@ -110,7 +120,11 @@ impl Confirmable {
     /// What may be confirmed to the source for this map.
     pub fn position(&mut self, now: Instant) -> Position {
         self.set_mark(now);
-        while self.parks.front().is_some_and(|(at, _)| now.duration_since(*at) >= self.delay) {
+        while self
+            .parks
+            .front()
+            .is_some_and(|(at, _)| now.duration_since(*at) >= self.delay)
+        {
             self.parks.pop_front();
         }
         let flushed = self.parks.front().map_or(self.flushed, |(_, before)| *before);
@@ -127,20 +141,43 @@ mod tests {
     }
 
     fn held(destination: u64, queue: u64, trimmed: u64) -> Held {
-        Held { destination: Some(at(destination)), queue: at(queue), trimmed: at(trimmed) }
+        Held {
+            destination: Some(at(destination)),
+            queue: at(queue),
+            trimmed: at(trimmed),
+        }
     }
 
     #[test]
     fn a_gap_is_found_between_what_was_confirmed_and_what_is_held() {
         assert_eq!(held(90, 50, 50).check(Lsn(90)), Ok(()));
         assert_eq!(held(40, 90, 40).check(Lsn(90)), Ok(()));
-        assert_eq!(held(80, 50, 50).check(Lsn(90)), Err(Gap { from: at(80), to: at(90) }));
+        assert_eq!(
+            held(80, 50, 50).check(Lsn(90)),
+            Err(Gap {
+                from: at(80),
+                to: at(90)
+            })
+        );
     }
 
     #[test]
     fn a_destination_put_back_below_what_was_trimmed_is_a_gap() {
-        assert_eq!(held(40, 90, 50).check(Lsn(60)), Err(Gap { from: at(40), to: at(50) }));
-        assert_eq!(Held { destination: None, ..held(0, 90, 50) }.check(Lsn(60)), Ok(()));
+        assert_eq!(
+            held(40, 90, 50).check(Lsn(60)),
+            Err(Gap {
+                from: at(40),
+                to: at(50)
+            })
+        );
+        assert_eq!(
+            Held {
+                destination: None,
+                ..held(0, 90, 50)
+            }
+            .check(Lsn(60)),
+            Ok(())
+        );
     }
 
     #[test]

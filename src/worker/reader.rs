@@ -103,7 +103,18 @@ async fn read(
             0 => None,
             bytes => wait_for(&budget, bytes, &stream, &mut confirmed).await,
         };
-        if !hand(Read { chunk, share, session }, readings, &stream, &mut confirmed).await {
+        if !hand(
+            Read {
+                chunk,
+                share,
+                session,
+            },
+            readings,
+            &stream,
+            &mut confirmed,
+        )
+        .await
+        {
             return Ok(());
         }
     }

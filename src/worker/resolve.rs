@@ -2,8 +2,8 @@
 
 use crate::{
     api::{
-        CertificateAuthority, Connection, Credentials, KeySelector, OnExit, PostgresSpec, RedisSpec, State, TableMap,
-        TlsSpec, TlsVerification, Transform as TransformSpec, UnmatchedPolicy,
+        CertificateAuthority, Connection, Credentials, KeySelector, OnExit, PostgresSpec, RedisSpec, State,
+        TableMap, TlsSpec, TlsVerification, Transform as TransformSpec, UnmatchedPolicy,
     },
     connection::{
         postgres::{self, Tls, TlsMode},
@@ -51,7 +51,11 @@ pub struct Resolver {
 impl Resolver {
     #[must_use]
     pub fn new(client: Client, namespace: &str, default_queue: Option<String>) -> Self {
-        Self { client, namespace: namespace.to_owned(), default_queue }
+        Self {
+            client,
+            namespace: namespace.to_owned(),
+            default_queue,
+        }
     }
 
     /// A map's plan.
@@ -69,11 +73,16 @@ impl Resolver {
             .map(|reference| reference.name.clone())
             .or_else(|| self.default_queue.clone())
             .ok_or_else(|| {
-                ResolveError::Missing("`spec.queue.connectionRef` is not given, and the operator has no --default-queue".into())
+                ResolveError::Missing(
+                    "`spec.queue.connectionRef` is not given, and the operator has no --default-queue".into(),
+                )
             })?;
         let queue = self.connection(&queue_name).await?;
         let status = object.status.clone().unwrap_or_default();
-        let shown = status.conditions.iter().any(|said| said.type_ == "Paused" && said.status == "True");
+        let shown = status
+            .conditions
+            .iter()
+            .any(|said| said.type_ == "Paused" && said.status == "True");
         Ok(Plan {
             id: object.uid().unwrap_or_default().into(),
             namespace: self.namespace.clone(),
@@ -86,7 +95,10 @@ impl Resolver {
             stamp: serde_json::to_string(&(&spec.fields, &spec.source.filter)).unwrap_or_default(),
             destination: spec.destination.connection_ref.name.clone(),
             destination_settings,
-            destination_table: (spec.destination.table.schema.clone(), spec.destination.table.name.clone()),
+            destination_table: (
+                spec.destination.table.schema.clone(),
+                spec.destination.table.name.clone(),
+            ),
             queue_connection: queue_name,
             queue_settings: self.redis(&queue).await?,
             hold: spec.destination.outage_policy == crate::api::OutagePolicy::Hold,
@@ -95,9 +107,16 @@ impl Resolver {
                 .as_ref()
                 .and_then(|catch_up| catch_up.max_records_per_second)
                 .and_then(|cap| u32::try_from(cap).ok()),
-            deletion: object.meta().deletion_timestamp.is_some().then_some(spec.deletion_policy),
+            deletion: object
+                .meta()
+                .deletion_timestamp
+                .is_some()
+                .then_some(spec.deletion_policy),
             shown,
-            joined: status.position.as_ref().is_some_and(|position| position.durable.is_some()),
+            joined: status
+                .position
+                .as_ref()
+                .is_some_and(|position| position.durable.is_some()),
         })
     }
 
@@ -122,13 +141,19 @@ impl Resolver {
 
     async fn get<K>(&self, name: &str, kind: &str) -> Result<K, ResolveError>
     where
-        K: Resource<Scope = k8s_openapi::NamespaceResourceScope> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+        K: Resource<Scope = k8s_openapi::NamespaceResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + serde::de::DeserializeOwned,
         K::DynamicType: Default,
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
         match tokio::time::timeout(DEADLINE, api.get_opt(name)).await {
             Ok(Ok(Some(object))) => Ok(object),
-            Ok(Ok(None)) => Err(ResolveError::Missing(format!("there is no {kind} {name} in namespace {}", self.namespace))),
+            Ok(Ok(None)) => Err(ResolveError::Missing(format!(
+                "there is no {kind} {name} in namespace {}",
+                self.namespace
+            ))),
             Ok(Err(error)) => Err(ResolveError::Api(error.to_string())),
             Err(_) => Err(ResolveError::Api("no answer in time".into())),
         }
@@ -140,12 +165,25 @@ impl Resolver {
     /// It is of another kind, or a Secret is missing.
     pub async fn postgres(&self, connection: &Connection) -> Result<postgres::Settings, ResolveError> {
         let Some(spec) = &connection.spec.postgres else {
-            return Err(ResolveError::Invalid(format!("Connection {} is not a `postgres` one", connection.name_any())));
+            return Err(ResolveError::Invalid(format!(
+                "Connection {} is not a `postgres` one",
+                connection.name_any()
+            )));
         };
-        let PostgresSpec { hosts, database, credentials, tls, connect_timeout_seconds, .. } = spec;
+        let PostgresSpec {
+            hosts,
+            database,
+            credentials,
+            tls,
+            connect_timeout_seconds,
+            ..
+        } = spec;
         let (username, password) = self.login(credentials).await?;
         Ok(postgres::Settings {
-            hosts: hosts.iter().map(|host| (host.host.clone(), port(host.port, 5432))).collect(),
+            hosts: hosts
+                .iter()
+                .map(|host| (host.host.clone(), port(host.port, 5432)))
+                .collect(),
             database: database.clone(),
             username,
             password,
@@ -155,11 +193,22 @@ impl Resolver {
     }
 
     async fn redis(&self, connection: &Connection) -> Result<redis::Settings, ResolveError> {
-        let Some(RedisSpec { topology, credentials, tls, connect_timeout_seconds }) = &connection.spec.redis else {
-            return Err(ResolveError::Invalid(format!("Connection {} is not a `redis` one", connection.name_any())));
+        let Some(RedisSpec {
+            topology,
+            credentials,
+            tls,
+            connect_timeout_seconds,
+        }) = &connection.spec.redis
+        else {
+            return Err(ResolveError::Invalid(format!(
+                "Connection {} is not a `redis` one",
+                connection.name_any()
+            )));
         };
         let Some(standalone) = &topology.standalone else {
-            return Err(ResolveError::Invalid("`spec.redis.topology.standalone` is not given".into()));
+            return Err(ResolveError::Invalid(
+                "`spec.redis.topology.standalone` is not given".into(),
+            ));
         };
         let login = match credentials {
             Some(credentials) => Some(self.login(credentials).await?),
@@ -186,7 +235,10 @@ impl Resolver {
             let text = value.and_then(|bytes| String::from_utf8(bytes.0.clone()).ok());
             text.ok_or_else(|| ResolveError::Missing(format!("Secret {name} has no text under `{key}`")))
         };
-        Ok((read(&credentials.username_key).or_else(|error| optional(error, credentials))?, read(&credentials.password_key)?))
+        Ok((
+            read(&credentials.username_key).or_else(|error| optional(error, credentials))?,
+            read(&credentials.password_key)?,
+        ))
     }
 
     async fn tls(&self, spec: &TlsSpec) -> Result<Tls, ResolveError> {
@@ -203,8 +255,14 @@ impl Resolver {
         let client = match &spec.client_certificate {
             Some(certificate) => {
                 let secret = &certificate.secret_ref.name;
-                let key = |key: &str| KeySelector { name: secret.clone(), key: key.into() };
-                Some((self.secret_key(&key("tls.crt")).await?, self.secret_key(&key("tls.key")).await?))
+                let key = |key: &str| KeySelector {
+                    name: secret.clone(),
+                    key: key.into(),
+                };
+                Some((
+                    self.secret_key(&key("tls.crt")).await?,
+                    self.secret_key(&key("tls.key")).await?,
+                ))
             }
             None => None,
         };
@@ -216,23 +274,37 @@ impl Resolver {
             return self.secret_key(selector).await;
         }
         let Some(KeySelector { name, key }) = &ca.config_map_key_ref else {
-            return Err(ResolveError::Invalid("`tls.ca` names neither a Secret nor a ConfigMap".into()));
+            return Err(ResolveError::Invalid(
+                "`tls.ca` names neither a Secret nor a ConfigMap".into(),
+            ));
         };
         let map: ConfigMap = self.get(name, "ConfigMap").await?;
-        let text = map.data.as_ref().and_then(|data| data.get(key)).map(|text| text.clone().into_bytes());
+        let text = map
+            .data
+            .as_ref()
+            .and_then(|data| data.get(key))
+            .map(|text| text.clone().into_bytes());
         text.ok_or_else(|| ResolveError::Missing(format!("ConfigMap {name} has no key {key}")))
     }
 
     async fn secret_key(&self, KeySelector { name, key }: &KeySelector) -> Result<Vec<u8>, ResolveError> {
         let secret: Secret = self.get(name, "Secret").await?;
-        let bytes = secret.data.as_ref().and_then(|data| data.get(key)).map(|bytes| bytes.0.clone());
+        let bytes = secret
+            .data
+            .as_ref()
+            .and_then(|data| data.get(key))
+            .map(|bytes| bytes.0.clone());
         bytes.ok_or_else(|| ResolveError::Missing(format!("Secret {name} has no key {key}")))
     }
 }
 
 /// Redis may have a password and no user.
 fn optional(error: ResolveError, credentials: &Credentials) -> Result<String, ResolveError> {
-    if credentials.username_key == "username" { Ok(String::new()) } else { Err(error) }
+    if credentials.username_key == "username" {
+        Ok(String::new())
+    } else {
+        Err(error)
+    }
 }
 
 fn port(port: Option<i32>, default: u16) -> u16 {
@@ -252,11 +324,17 @@ fn actor(object: &TableMap) -> Option<String> {
         .flatten()
         .filter(|entry| entry.subresource.as_deref() != Some("status"))
         .filter(|entry| {
-            entry.fields_v1.as_ref().is_some_and(|fields| fields.0.pointer("/f:spec/f:state").is_some())
+            entry
+                .fields_v1
+                .as_ref()
+                .is_some_and(|fields| fields.0.pointer("/f:spec/f:state").is_some())
         })
         .collect();
     managers.sort_by_key(|entry| entry.time.as_ref().map(|time| time.0));
-    managers.last().and_then(|entry| entry.manager.as_ref()).map(|manager| format!("fieldManager:{manager}"))
+    managers
+        .last()
+        .and_then(|entry| entry.manager.as_ref())
+        .map(|manager| format!("fieldManager:{manager}"))
 }
 
 /// Compiles a map's fields, key and filter.
@@ -272,7 +350,12 @@ pub fn mapping(object: &TableMap) -> Result<Mapping, ResolveError> {
         },
         transforms: field.transforms.iter().filter_map(transform).collect(),
     });
-    if let Some(name) = object.spec.fields.iter().find(|field| field.transforms.iter().any(is_undecided)) {
+    if let Some(name) = object
+        .spec
+        .fields
+        .iter()
+        .find(|field| field.transforms.iter().any(is_undecided))
+    {
         let message = "field `{}`: each entry of `valueMap` must have exactly one of `to` and `toNull: true`";
         return Err(ResolveError::Invalid(message.replace("{}", &name.destination)));
     }
@@ -289,7 +372,9 @@ pub fn mapping(object: &TableMap) -> Result<Mapping, ResolveError> {
 
 fn is_undecided(spec: &TransformSpec) -> bool {
     let entries = spec.value_map.iter().flat_map(|map| &map.entries);
-    entries.into_iter().any(|entry| entry.to.is_some() == (entry.to_null == Some(true)))
+    entries
+        .into_iter()
+        .any(|entry| entry.to.is_some() == (entry.to_null == Some(true)))
 }
 
 fn transform(spec: &TransformSpec) -> Option<Transform> {
@@ -297,17 +382,26 @@ fn transform(spec: &TransformSpec) -> Option<Transform> {
         return Some(Transform::Default(default.value.clone()));
     }
     if let Some(truncate) = &spec.truncate {
-        return Some(Transform::Truncate { max_characters: u32::try_from(truncate.max_characters).ok()? });
+        return Some(Transform::Truncate {
+            max_characters: u32::try_from(truncate.max_characters).ok()?,
+        });
     }
     let map = spec.value_map.as_ref()?;
-    let unmatched = map.on_unmatched.as_ref().map_or(Unmatched::Error, |unmatched| match unmatched.policy {
-        UnmatchedPolicy::Keep => Unmatched::Keep,
-        UnmatchedPolicy::Null => Unmatched::Null,
-        UnmatchedPolicy::Value => Unmatched::Value(unmatched.value.clone().unwrap_or_default()),
-        UnmatchedPolicy::Error => Unmatched::Error,
-    });
+    let unmatched = map
+        .on_unmatched
+        .as_ref()
+        .map_or(Unmatched::Error, |unmatched| match unmatched.policy {
+            UnmatchedPolicy::Keep => Unmatched::Keep,
+            UnmatchedPolicy::Null => Unmatched::Null,
+            UnmatchedPolicy::Value => Unmatched::Value(unmatched.value.clone().unwrap_or_default()),
+            UnmatchedPolicy::Error => Unmatched::Error,
+        });
     Some(Transform::ValueMap(ValueMap {
-        entries: map.entries.iter().map(|entry| (entry.from.clone(), entry.to.clone())).collect(),
+        entries: map
+            .entries
+            .iter()
+            .map(|entry| (entry.from.clone(), entry.to.clone()))
+            .collect(),
         on_null: map.on_null.as_ref().map(|on_null| on_null.value.clone()),
         on_unmatched: unmatched,
     }))

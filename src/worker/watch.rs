@@ -1,19 +1,13 @@
 //! Watches the maps of this worker: pausing needs no operator.
 
-use super::{
-    engine::Event,
-    resolve::Resolver,
-};
+use super::{engine::Event, resolve::Resolver};
 use crate::api::TableMap;
 use futures::{StreamExt, TryStreamExt};
 use kube::{
     Api, Client, ResourceExt,
     runtime::{WatchStreamExt, watcher},
 };
-use std::{
-    collections::HashMap,
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 use tokio::sync::mpsc;
 
 /// Objects whose references could not be read are looked at again.
@@ -94,12 +88,19 @@ impl Watch {
     /// Status writes change the object too: only what a plan is made of counts.
     async fn plan(&mut self, object: TableMap) {
         let uid = object.uid().unwrap_or_default();
-        let stamp = format!("{:?}/{:?}", object.metadata.generation, object.metadata.deletion_timestamp.is_some());
+        let stamp = format!(
+            "{:?}/{:?}",
+            object.metadata.generation,
+            object.metadata.deletion_timestamp.is_some()
+        );
         if self.known.get(&uid) == Some(&stamp) {
             return;
         }
         // Nothing is made outside Kubernetes before the finalizer is there to have it removed.
-        let guarded = object.finalizers().iter().any(|name| name == crate::api::reasons::FINALIZER);
+        let guarded = object
+            .finalizers()
+            .iter()
+            .any(|name| name == crate::api::reasons::FINALIZER);
         if !guarded {
             return;
         }

@@ -11,10 +11,7 @@ use crate::{
     lease::{LeaseError, WorkerLease},
 };
 use kube::{Client, ResourceExt};
-use std::{
-    hash::Hasher,
-    time::Duration,
-};
+use std::{hash::Hasher, time::Duration};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -50,7 +47,11 @@ pub enum Error {
 #[must_use]
 pub fn name(connection: &str, group: &str) -> String {
     let cut: String = connection.chars().take(29).collect();
-    format!("tablemap-{}-{group}-{:08x}", cut.trim_end_matches('-'), fnv(&format!("{connection}/{group}")) >> 32)
+    format!(
+        "tablemap-{}-{group}-{:08x}",
+        cut.trim_end_matches('-'),
+        fnv(&format!("{connection}/{group}")) >> 32
+    )
 }
 
 /// Stable across builds: it is part of names.
@@ -80,7 +81,13 @@ impl Hasher for Fnv {
 /// # Errors
 /// The source's Connection cannot be read, or the watch ended.
 pub async fn run(context: Context, shutdown: CancellationToken) -> Result<(), Error> {
-    let Context { client, namespace, connection, group, .. } = context.clone();
+    let Context {
+        client,
+        namespace,
+        connection,
+        group,
+        ..
+    } = context.clone();
     let lease_name = name(&connection, &group);
     let lease = tokio::select! {
         lease = WorkerLease::acquire(client.clone(), &namespace, &lease_name, &context.identity, context.lease_duration) => lease?,
@@ -97,12 +104,27 @@ async fn serve(context: &Context, lease: &WorkerLease, shutdown: CancellationTok
     let source = source(context, &resolver).await?;
     let (updates, inbox) = mpsc::unbounded_channel();
     let (warnings, warned) = mpsc::unbounded_channel();
-    let engine = Engine::new(source, context.pace, lease.epoch(), Statuses::new(updates, warnings));
+    let engine = Engine::new(
+        source,
+        context.pace,
+        lease.epoch(),
+        Statuses::new(updates, warnings),
+    );
     let events = engine.events();
     let writer = tokio::spawn(StatusWriter::new(client.clone(), inbox, events.clone()).run());
-    let publisher = tokio::spawn(super::status::publish(client.clone(), context.identity.clone(), warned));
-    let watch =
-        Watch::new(client, &context.namespace, &context.connection, &context.group, resolver, events.clone());
+    let publisher = tokio::spawn(super::status::publish(
+        client.clone(),
+        context.identity.clone(),
+        warned,
+    ));
+    let watch = Watch::new(
+        client,
+        &context.namespace,
+        &context.connection,
+        &context.group,
+        resolver,
+        events.clone(),
+    );
     let watching = tokio::spawn(watch.run());
     let regained = lease.regained();
     let forcing = tokio::spawn(async move {
@@ -127,11 +149,19 @@ async fn serve(context: &Context, lease: &WorkerLease, shutdown: CancellationTok
 async fn source(context: &Context, resolver: &Resolver) -> Result<Source, Error> {
     let connection: Connection = resolver.connection(&context.connection).await?;
     let settings = resolver.postgres(&connection).await?;
-    let replication = connection.spec.postgres.as_ref().map(|spec| spec.replication.clone()).unwrap_or_default();
+    let replication = connection
+        .spec
+        .postgres
+        .as_ref()
+        .map(|spec| spec.replication.clone())
+        .unwrap_or_default();
     let external = match replication.management {
         Management::Managed => None,
         Management::External => {
-            let slot = replication.slots.iter().find(|slot| slot.worker_group == context.group);
+            let slot = replication
+                .slots
+                .iter()
+                .find(|slot| slot.worker_group == context.group);
             let missing = || Error::NoSlot(context.connection.clone(), context.group.clone());
             let slot = slot.ok_or_else(missing)?;
             Some((slot.slot_name.clone(), slot.publication_name.clone()))
@@ -139,5 +169,9 @@ async fn source(context: &Context, resolver: &Resolver) -> Result<Source, Error>
     };
     let uid = connection.uid().unwrap_or_default();
     let base = format!("tablemap_{:012x}", fnv(&format!("{uid}/{}", context.group)) >> 16);
-    Ok(Source { settings, base, external })
+    Ok(Source {
+        settings,
+        base,
+        external,
+    })
 }

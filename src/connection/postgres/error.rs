@@ -17,7 +17,11 @@ pub enum ConnectError {
     #[error("{host}:{port} cannot be reached ({cause}): check the network and its policies")]
     Unreachable { host: String, port: u16, cause: String },
     #[error("{host}:{port} gave no answer within {limit:?}: check the network and its policies")]
-    Timeout { host: String, port: u16, limit: Duration },
+    Timeout {
+        host: String,
+        port: u16,
+        limit: Duration,
+    },
     #[error("{host} does not offer TLS: set ssl = on there, or the Connection's TLS mode to Disable")]
     TlsNotOffered { host: String },
     #[error("TLS with {host} failed ({cause}): check the CA, the server's certificate and its names")]
@@ -25,7 +29,11 @@ pub enum ConnectError {
     #[error("the TLS settings cannot be used: {cause}")]
     TlsSettings { cause: String },
     #[error("{host} rejects user {user:?} (SQLSTATE {code}): check user name, password and pg_hba.conf")]
-    Rejected { host: String, user: String, code: String },
+    Rejected {
+        host: String,
+        user: String,
+        code: String,
+    },
     #[error("{host} asks for a way to log in that is not supported: use scram-sha-256 in pg_hba.conf")]
     Method { host: String },
     #[error("{host} has no database {database:?}: create it, or correct the Connection")]
@@ -77,13 +85,21 @@ impl ConnectError {
     pub(crate) fn from_code(code: &str, settings: &Settings, host: &str) -> Self {
         let host = host.to_owned();
         match code {
-            "28P01" | "28000" => {
-                Self::Rejected { host, user: settings.username.clone(), code: code.to_owned() }
-            }
-            "3D000" => Self::NoDatabase { host, database: settings.database.clone() },
+            "28P01" | "28000" => Self::Rejected {
+                host,
+                user: settings.username.clone(),
+                code: code.to_owned(),
+            },
+            "3D000" => Self::NoDatabase {
+                host,
+                database: settings.database.clone(),
+            },
             "53300" => Self::TooManyConnections { host },
             "57P03" => Self::NotReady { host },
-            _ => Self::Server { host, code: code.to_owned() },
+            _ => Self::Server {
+                host,
+                code: code.to_owned(),
+            },
         }
     }
 
@@ -92,10 +108,16 @@ impl ConnectError {
         match error.code() {
             Some(code) => Self::from_code(SqlState::code(code), settings, host),
             // No SQLSTATE and no closed socket: the two could not agree on a way to log in.
-            None if !error.is_closed() && std::error::Error::source(error).is_none_or(|cause| !cause.is::<std::io::Error>()) => {
-                Self::Method { host: host.to_owned() }
+            None if !error.is_closed()
+                && std::error::Error::source(error).is_none_or(|cause| !cause.is::<std::io::Error>()) =>
+            {
+                Self::Method {
+                    host: host.to_owned(),
+                }
             }
-            None => Self::Broken { host: host.to_owned() },
+            None => Self::Broken {
+                host: host.to_owned(),
+            },
         }
     }
 }

@@ -23,22 +23,26 @@ pub(super) fn client_config(tls: &Tls) -> Result<ClientConfig, ConnectError> {
         TlsMode::VerifyCa => builder
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(AnyName::new(roots(tls)?, provider)?)),
-        TlsMode::Require | TlsMode::Disable => {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone { provider }))
-        }
+        TlsMode::Require | TlsMode::Disable => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anyone { provider })),
     };
     match &tls.client {
         None => Ok(builder.with_no_client_auth()),
         Some((chain, key)) => {
             let key = PrivateKeyDer::from_pem_slice(key)
                 .map_err(|_| settings("the client's private key is not a PEM text"))?;
-            builder.with_client_auth_cert(certificates(chain, "the client's certificate")?, key).map_err(unusable)
+            builder
+                .with_client_auth_cert(certificates(chain, "the client's certificate")?, key)
+                .map_err(unusable)
         }
     }
 }
 
 fn unusable(error: Error) -> ConnectError {
-    ConnectError::TlsSettings { cause: error.to_string() }
+    ConnectError::TlsSettings {
+        cause: error.to_string(),
+    }
 }
 
 fn settings(cause: impl Into<String>) -> ConnectError {
@@ -63,7 +67,9 @@ fn roots(tls: &Tls) -> Result<RootCertStore, ConnectError> {
     let mut roots = RootCertStore::empty();
     let (added, _) = roots.add_parsable_certificates(given);
     if added == 0 {
-        return Err(settings("there is no CA to check the server by: give one in the Connection's tls"));
+        return Err(settings(
+            "there is no CA to check the server by: give one in the Connection's tls",
+        ));
     }
     Ok(roots)
 }
@@ -93,7 +99,10 @@ impl ServerCertVerifier for AnyName {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         // The name is checked last: an error about it means that the chain holds.
-        match self.chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+        match self
+            .chain
+            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        {
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => Ok(ServerCertVerified::assertion()),
@@ -148,7 +157,12 @@ impl ServerCertVerifier for Anyone {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -157,10 +171,17 @@ impl ServerCertVerifier for Anyone {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }

@@ -37,10 +37,14 @@ pub(super) async fn open(settings: &Settings, host: &str, port: u16) -> Result<T
 
 /// Connects to the first of the host's addresses that answers.
 async fn dial(host: &str, port: u16) -> Result<TcpStream, ConnectError> {
-    let unknown = || ConnectError::UnknownHost { host: host.to_owned() };
+    let unknown = || ConnectError::UnknownHost {
+        host: host.to_owned(),
+    };
     let mut outcome = Err(unknown());
     for address in lookup_host((host, port)).await.map_err(|_| unknown())? {
-        outcome = TcpStream::connect(address).await.map_err(|error| unreachable(host, port, &error));
+        outcome = TcpStream::connect(address)
+            .await
+            .map_err(|error| unreachable(host, port, &error));
         if outcome.is_ok() {
             break;
         }
@@ -54,7 +58,11 @@ fn unreachable(host: &str, port: u16, error: &io::Error) -> ConnectError {
     let host = host.to_owned();
     match error.kind() {
         io::ErrorKind::ConnectionRefused => ConnectError::Refused { host, port },
-        kind => ConnectError::Unreachable { host, port, cause: kind.to_string() },
+        kind => ConnectError::Unreachable {
+            host,
+            port,
+            cause: kind.to_string(),
+        },
     }
 }
 
@@ -74,19 +82,29 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
 
 /// Asks the server for TLS and shakes hands (PostgreSQL manual, "SSL Session Encryption").
 async fn encrypt(settings: &Settings, mut stream: TcpStream, host: &str) -> Result<Transport, ConnectError> {
-    let failed = |cause: String| ConnectError::Tls { host: host.to_owned(), cause };
-    let broken = |_: io::Error| ConnectError::Broken { host: host.to_owned() };
+    let failed = |cause: String| ConnectError::Tls {
+        host: host.to_owned(),
+        cause,
+    };
+    let broken = |_: io::Error| ConnectError::Broken {
+        host: host.to_owned(),
+    };
     let config = tls::client_config(&settings.tls)?;
     let mut request = BytesMut::new();
     frontend::ssl_request(&mut request);
     stream.write_all(&request).await.map_err(broken)?;
     if stream.read_u8().await.map_err(broken)? != b'S' {
-        return Err(ConnectError::TlsNotOffered { host: host.to_owned() });
+        return Err(ConnectError::TlsNotOffered {
+            host: host.to_owned(),
+        });
     }
     ServerName::try_from(host).map_err(|error| failed(error.to_string()))?;
     let mut maker = MakeRustlsConnect::new(config);
     let connect = MakeTlsConnect::<TcpStream>::make_tls_connect(&mut maker, host)
         .map_err(|error| failed(error.to_string()))?;
-    let stream = connect.connect(stream).await.map_err(|error| failed(error.to_string()))?;
+    let stream = connect
+        .connect(stream)
+        .await
+        .map_err(|error| failed(error.to_string()))?;
     Ok(Box::new(stream))
 }

@@ -57,7 +57,12 @@ async fn guard(api: &Api<TableMap>, map: &TableMap) -> Result<(), Error> {
 }
 
 async fn release(api: &Api<TableMap>, map: &TableMap) -> Result<(), Error> {
-    let finalizers: Vec<String> = map.finalizers().iter().filter(|name| *name != FINALIZER).cloned().collect();
+    let finalizers: Vec<String> = map
+        .finalizers()
+        .iter()
+        .filter(|name| *name != FINALIZER)
+        .cloned()
+        .collect();
     if finalizers.len() == map.finalizers().len() {
         return Ok(());
     }
@@ -80,7 +85,10 @@ async fn patch_finalizers(api: &Api<TableMap>, map: &TableMap, finalizers: &[Str
 async fn dereference(map: &TableMap, context: &Context, namespace: &str) -> Result<Found, Error> {
     let resolver = Resolver::new(context.client.clone(), namespace, context.default_queue.clone());
     let spec = resolver.plan(map).await.map(|_| ());
-    let source = resolver.connection(&map.spec.source.connection_ref.name).await.map(|_| ());
+    let source = resolver
+        .connection(&map.spec.source.connection_ref.name)
+        .await
+        .map(|_| ());
     let leases: Api<Lease> = Api::namespaced(context.client.clone(), namespace);
     let name = worker::name(&map.spec.source.connection_ref.name, &map.spec.worker_group);
     let lease = within(leases.get_opt(&name)).await?;
@@ -89,7 +97,12 @@ async fn dereference(map: &TableMap, context: &Context, namespace: &str) -> Resu
         Some(lease) if lease::is_current(&lease) => Worker::Holds { name },
         Some(_) => Worker::Expired { name },
     };
-    Ok(Found { spec: spec.and(source).map_err(|error| (error.reason(), error.to_string())), worker })
+    Ok(Found {
+        spec: spec
+            .and(source)
+            .map_err(|error| (error.reason(), error.to_string())),
+        worker,
+    })
 }
 
 /// The operator's part in one apply; and, while the worker is gone, the worker's part as Unknown.

@@ -28,7 +28,12 @@ struct Said {
 }
 
 fn said(type_: &'static str, yes: bool, reason: &str, message: impl Into<String>) -> Said {
-    Said { type_, status: if yes { "True" } else { "False" }, reason: reason.into(), message: message.into() }
+    Said {
+        type_,
+        status: if yes { "True" } else { "False" },
+        reason: reason.into(),
+        message: message.into(),
+    }
 }
 
 /// The worker has removed what the map had outside Kubernetes.
@@ -37,7 +42,11 @@ pub fn is_cleaned_up(map: &TableMap) -> bool {
 }
 
 fn condition<'a>(map: &'a TableMap, type_: &str) -> Option<&'a Condition> {
-    map.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == type_)
+    map.status
+        .as_ref()?
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == type_)
 }
 
 fn is_true(map: &TableMap, type_: &str) -> bool {
@@ -60,7 +69,9 @@ pub fn status(map: &TableMap, found: &Found, now: Timestamp) -> Value {
         conditions.extend(unknown(map, generation, now));
     } else {
         let theirs = map.status.iter().flat_map(|status| &status.conditions);
-        let least = theirs.filter(|known| !OURS.contains(&known.type_.as_str())).filter_map(|known| known.observed_generation);
+        let least = theirs
+            .filter(|known| !OURS.contains(&known.type_.as_str()))
+            .filter_map(|known| known.observed_generation);
         observed = least.min().unwrap_or(0).min(generation);
     }
     let mut status = json!({"observedGeneration": observed, "conditions": conditions});
@@ -71,8 +82,15 @@ pub fn status(map: &TableMap, found: &Found, now: Timestamp) -> Value {
 }
 
 const OURS: &[&str] = &["Ready", "Reconciling", "Stalled", "SpecValid", "WorkerAvailable"];
-const THEIRS: &[&str] =
-    &["Paused", "CaughtUp", "SchemaValid", "SourceConnected", "DestinationConnected", "QueueDurable", "WithinLimits"];
+const THEIRS: &[&str] = &[
+    "Paused",
+    "CaughtUp",
+    "SchemaValid",
+    "SourceConnected",
+    "DestinationConnected",
+    "QueueDurable",
+    "WithinLimits",
+];
 
 /// Nobody works: what the worker last said may not be true any more. Paused=True stays: the fence keeps it true.
 fn unknown(map: &TableMap, generation: i64, now: Timestamp) -> Vec<Value> {
@@ -82,7 +100,12 @@ fn unknown(map: &TableMap, generation: i64, now: Timestamp) -> Vec<Value> {
         .map(|type_| {
             let status = if stays(type_) { "True" } else { "Unknown" };
             let message = "The worker's Lease has expired; nobody knows.".to_owned();
-            let said = Said { type_, status, reason: "WorkerUnavailable".into(), message };
+            let said = Said {
+                type_,
+                status,
+                reason: "WorkerUnavailable".into(),
+                message,
+            };
             value(map, &said, generation, now)
         })
         .collect()
@@ -102,29 +125,52 @@ fn value(map: &TableMap, said: &Said, generation: i64, now: Timestamp) -> Value 
 
 /// Whether the object says this already.
 pub fn says(map: &TableMap, status: &Value) -> bool {
-    let Ok(known) = serde_json::to_value(&map.status) else { return false };
+    let Ok(known) = serde_json::to_value(&map.status) else {
+        return false;
+    };
     let same = |name: &str| status.get(name).is_none() || known.get(name) == status.get(name);
-    let conditions = status["conditions"].as_array().into_iter().flatten().all(|wanted| {
-        known["conditions"].as_array().into_iter().flatten().any(|found| found == wanted)
-    });
+    let conditions = status["conditions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .all(|wanted| {
+            known["conditions"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .any(|found| found == wanted)
+        });
     same("observedGeneration") && same("phase") && conditions
 }
 
 /// Ready, Reconciling and Stalled. Asked-for pauses are Ready, and so is a catch-up: GitOps tools must not fail on it.
 fn summary(map: &TableMap, found: &Found) -> Vec<Said> {
     let (ready, reconciling, stalled) = judge(map, found);
-    let message = |type_: &str| condition(map, type_).map(|found| found.message.clone()).unwrap_or_default();
+    let message = |type_: &str| {
+        condition(map, type_)
+            .map(|found| found.message.clone())
+            .unwrap_or_default()
+    };
     let text = match ready.1.as_str() {
         "Running" => "Changes are written directly.".to_owned(),
         "PausedAsRequested" => "Paused as spec.state asks; changes are queued.".into(),
         "CatchingUp" => "The queue is being replayed.".into(),
-        "SpecInvalid" => found.spec.as_ref().err().map(|(_, text)| text.clone()).unwrap_or_default(),
+        "SpecInvalid" => found
+            .spec
+            .as_ref()
+            .err()
+            .map(|(_, text)| text.clone())
+            .unwrap_or_default(),
         "WorkerUnavailable" => "The worker's Lease has expired.".into(),
         "SchemaMismatch" => message("SchemaValid"),
         "CannotFence" => message("Paused"),
         _ => message("CaughtUp"),
     };
-    let stalled_text = if stalled.is_some() { text.clone() } else { "Nothing needs a person.".into() };
+    let stalled_text = if stalled.is_some() {
+        text.clone()
+    } else {
+        "Nothing needs a person.".into()
+    };
     vec![
         said("Ready", ready.0, &ready.1, text),
         match reconciling {
@@ -141,7 +187,11 @@ fn summary(map: &TableMap, found: &Found) -> Vec<Said> {
 type Judged = ((bool, String), Option<&'static str>, Option<String>);
 
 fn judge(map: &TableMap, found: &Found) -> Judged {
-    let phase = map.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Starting");
+    let phase = map
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref())
+        .unwrap_or("Starting");
     let both = |reason: &str| ((false, reason.to_owned()), None, Some(reason.to_owned()));
     if map.metadata.deletion_timestamp.is_some() {
         return ((false, "Deleting".into()), Some("Deleting"), None);
@@ -156,7 +206,10 @@ fn judge(map: &TableMap, found: &Found) -> Judged {
     let fence = condition(map, "Paused").is_some_and(|found| found.reason == "CannotFence");
     match phase {
         "Blocked" => {
-            let blocked = map.status.as_ref().and_then(|status| status.blocked.as_ref()?.reason.clone());
+            let blocked = map
+                .status
+                .as_ref()
+                .and_then(|status| status.blocked.as_ref()?.reason.clone());
             both(&blocked.unwrap_or_else(|| "QueueUnavailable".into()))
         }
         _ if schema => both("SchemaMismatch"),
@@ -172,17 +225,30 @@ fn judge(map: &TableMap, found: &Found) -> Judged {
 
 fn spec_valid(found: &Found) -> Said {
     match &found.spec {
-        Ok(()) => said("SpecValid", true, "Accepted", "References resolve, expressions compile."),
+        Ok(()) => said(
+            "SpecValid",
+            true,
+            "Accepted",
+            "References resolve, expressions compile.",
+        ),
         Err((reason, message)) => said("SpecValid", false, reason, message.clone()),
     }
 }
 
 fn worker_available(found: &Found) -> Said {
     match &found.worker {
-        Worker::Holds { name } => said("WorkerAvailable", true, "LeaseHeld", format!("Worker {name} holds its Lease.")),
-        Worker::Expired { name } => {
-            said("WorkerAvailable", false, "LeaseExpired", format!("The Lease of worker {name} has expired."))
-        }
+        Worker::Holds { name } => said(
+            "WorkerAvailable",
+            true,
+            "LeaseHeld",
+            format!("Worker {name} holds its Lease."),
+        ),
+        Worker::Expired { name } => said(
+            "WorkerAvailable",
+            false,
+            "LeaseExpired",
+            format!("The Lease of worker {name} has expired."),
+        ),
         Worker::None => said("WorkerAvailable", false, "NoWorker", "No worker has begun yet."),
     }
 }

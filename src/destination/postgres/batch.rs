@@ -21,11 +21,28 @@ pub struct Planned<'a> {
 /// One write. `values` are in the order of the mapping's destinations.
 #[derive(Debug)]
 pub enum Act<'a> {
-    Upsert { key: Key, values: Vec<Value<'a>> },
-    Update { key: Key, values: Vec<Value<'a>>, if_missing: IfMissing },
-    Delete { key: Key },
-    Move { old: Key, key: Key, values: Vec<Value<'a>>, if_missing: IfMissing },
-    Refused { keys: Vec<Key>, refusal: Refusal },
+    Upsert {
+        key: Key,
+        values: Vec<Value<'a>>,
+    },
+    Update {
+        key: Key,
+        values: Vec<Value<'a>>,
+        if_missing: IfMissing,
+    },
+    Delete {
+        key: Key,
+    },
+    Move {
+        old: Key,
+        key: Key,
+        values: Vec<Value<'a>>,
+        if_missing: IfMissing,
+    },
+    Refused {
+        keys: Vec<Key>,
+        refusal: Refusal,
+    },
 }
 
 impl Act<'_> {
@@ -80,11 +97,19 @@ pub fn plan<'a>(items: &[&'a Item], bindings: &'a Bindings) -> Vec<Planned<'a>> 
 fn act<'a>(item: &'a Item, binding: &'a Result<Arc<Binding>, String>) -> Act<'a> {
     let binding = match binding {
         Ok(binding) => binding,
-        Err(message) => return Act::Refused { keys: Vec::new(), refusal: unbound(message) },
+        Err(message) => {
+            return Act::Refused {
+                keys: Vec::new(),
+                refusal: unbound(message),
+            };
+        }
     };
     if let Some(refusal) = unjudged(item, binding) {
         let keys = binding.keys(&item.change).ok().map(|keys| keys.key);
-        return Act::Refused { keys: keys.into_iter().collect(), refusal };
+        return Act::Refused {
+            keys: keys.into_iter().collect(),
+            refusal,
+        };
     }
     let mut values = Vec::new();
     match binding.write(&item.change, &mut values) {
@@ -108,12 +133,31 @@ fn unjudged(item: &Item, binding: &Binding) -> Option<Refusal> {
 
 fn own<'a>(write: Write<'_, 'a>) -> Act<'a> {
     match write {
-        Write::Upsert { key, values } => Act::Upsert { key, values: values.to_vec() },
-        Write::Update { key, values, if_missing } => Act::Update { key, values: values.to_vec(), if_missing },
+        Write::Upsert { key, values } => Act::Upsert {
+            key,
+            values: values.to_vec(),
+        },
+        Write::Update {
+            key,
+            values,
+            if_missing,
+        } => Act::Update {
+            key,
+            values: values.to_vec(),
+            if_missing,
+        },
         Write::Delete { key } => Act::Delete { key },
-        Write::Move { old_key, key, values, if_missing } => {
-            Act::Move { old: old_key, key, values: values.to_vec(), if_missing }
-        }
+        Write::Move {
+            old_key,
+            key,
+            values,
+            if_missing,
+        } => Act::Move {
+            old: old_key,
+            key,
+            values: values.to_vec(),
+            if_missing,
+        },
     }
 }
 
@@ -152,7 +196,10 @@ mod tests {
 
     #[test]
     fn key_columns_are_split_and_unescaped() {
-        assert_eq!(key_columns(&Key::from_text("a\\,b,c\\\\")), [b"a,b".to_vec(), b"c\\".to_vec()]);
+        assert_eq!(
+            key_columns(&Key::from_text("a\\,b,c\\\\")),
+            [b"a,b".to_vec(), b"c\\".to_vec()]
+        );
         assert_eq!(key_columns(&Key::from_text("")), [b"".to_vec()]);
     }
 }

@@ -22,18 +22,42 @@ pub async fn upsert(
     stage: &str,
     rows: &[&[Value<'_>]],
 ) -> Result<(), Meaning> {
-    copy(client, &target.copy_sql(stage, false), rows.iter().map(|row| row.iter().map(Some))).await?;
-    client.execute(&target.merge_sql(stage), &[]).await.map_err(|error| meaning(&error))?;
-    client.batch_execute(&format!("TRUNCATE {stage}")).await.map_err(|error| meaning(&error))
+    copy(
+        client,
+        &target.copy_sql(stage, false),
+        rows.iter().map(|row| row.iter().map(Some)),
+    )
+    .await?;
+    client
+        .execute(&target.merge_sql(stage), &[])
+        .await
+        .map_err(|error| meaning(&error))?;
+    client
+        .batch_execute(&format!("TRUNCATE {stage}"))
+        .await
+        .map_err(|error| meaning(&error))
 }
 
 /// Deletes rows by key by way of the session's table `stage`.
 pub async fn delete(client: &Client, target: &Target, stage: &str, keys: &[&Key]) -> Result<(), Meaning> {
-    let rows = keys.iter().map(|key| key_columns(key).into_iter().map(|text| Value::Text(text.into())));
+    let rows = keys
+        .iter()
+        .map(|key| key_columns(key).into_iter().map(|text| Value::Text(text.into())));
     let rows: Vec<Vec<Value<'_>>> = rows.map(Iterator::collect).collect();
-    copy(client, &target.copy_sql(stage, true), rows.iter().map(|row| row.iter().map(Some))).await?;
-    client.execute(&target.sweep_sql(stage), &[]).await.map_err(|error| meaning(&error))?;
-    client.batch_execute(&format!("TRUNCATE {stage}")).await.map_err(|error| meaning(&error))
+    copy(
+        client,
+        &target.copy_sql(stage, true),
+        rows.iter().map(|row| row.iter().map(Some)),
+    )
+    .await?;
+    client
+        .execute(&target.sweep_sql(stage), &[])
+        .await
+        .map_err(|error| meaning(&error))?;
+    client
+        .batch_execute(&format!("TRUNCATE {stage}"))
+        .await
+        .map_err(|error| meaning(&error))
 }
 
 async fn copy<'r, 'a: 'r>(
@@ -41,13 +65,18 @@ async fn copy<'r, 'a: 'r>(
     sql: &str,
     rows: impl Iterator<Item = impl Iterator<Item = Option<&'r Value<'a>>>>,
 ) -> Result<(), Meaning> {
-    let sink = client.copy_in::<_, Bytes>(sql).await.map_err(|error| meaning(&error))?;
+    let sink = client
+        .copy_in::<_, Bytes>(sql)
+        .await
+        .map_err(|error| meaning(&error))?;
     futures::pin_mut!(sink);
     let mut piece = BytesMut::with_capacity(PIECE + 4096);
     for row in rows {
         put_row(&mut piece, row);
         if piece.len() >= PIECE {
-            sink.send(piece.split().freeze()).await.map_err(|error| meaning(&error))?;
+            sink.send(piece.split().freeze())
+                .await
+                .map_err(|error| meaning(&error))?;
         }
     }
     if !piece.is_empty() {
@@ -77,7 +106,9 @@ fn put_escaped(out: &mut BytesMut, text: &[u8]) {
     while let Some(at) = rest.iter().position(special) {
         let (plain, tail) = rest.split_at(at);
         out.put_slice(plain);
-        let Some((byte, after)) = tail.split_first() else { return };
+        let Some((byte, after)) = tail.split_first() else {
+            return;
+        };
         out.put_slice(match byte {
             b'\t' => b"\\t",
             b'\n' => b"\\n",
@@ -89,14 +120,17 @@ fn put_escaped(out: &mut BytesMut, text: &[u8]) {
     out.put_slice(rest);
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_line_is_escaped_as_copy_wants_it() {
-        let row = [Value::Text(b"a\tb\\\n".as_slice().into()), Value::Null, Value::Text(b"".as_slice().into())];
+        let row = [
+            Value::Text(b"a\tb\\\n".as_slice().into()),
+            Value::Null,
+            Value::Text(b"".as_slice().into()),
+        ];
         let mut out = BytesMut::new();
         put_row(&mut out, row.iter().map(Some));
         assert_eq!(&out[..], b"a\\tb\\\\\\n\t\\N\t\n");

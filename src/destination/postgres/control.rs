@@ -30,7 +30,9 @@ impl Control {
     /// # Errors
     /// The destination cannot be reached, or refuses.
     pub async fn connect(settings: &Settings) -> Result<Self, LaneError> {
-        Ok(Self { session: Session::connect(settings, "tablemap-control", LOCK, STATEMENT).await? })
+        Ok(Self {
+            session: Session::connect(settings, "tablemap-control", LOCK, STATEMENT).await?,
+        })
     }
 
     /// A map's progress, as it is.
@@ -40,7 +42,10 @@ impl Control {
     pub async fn peek(&self, map: &str) -> Result<Option<Progress>, LaneError> {
         let sql = format!("SELECT {COLUMNS} FROM tablemap.progress WHERE map_id = $1");
         let row = within(STATEMENT, self.session.client().query_opt(&sql, &[&map])).await;
-        row.map_err(|error| lane(&error))?.as_ref().map(Progress::read).transpose()
+        row.map_err(|error| lane(&error))?
+            .as_ref()
+            .map(Progress::read)
+            .transpose()
     }
 
     /// Takes a map over, with a higher epoch and token.
@@ -49,7 +54,9 @@ impl Control {
     /// The row is missing or has a higher epoch.
     pub async fn take(&self, map: &str, epoch: i64) -> Result<Progress, LaneError> {
         let taken = self.session.take(&[(map, epoch)]).await?.pop();
-        taken.ok_or_else(|| LaneError::Fenced { maps: vec![map.to_owned()] })
+        taken.ok_or_else(|| LaneError::Fenced {
+            maps: vec![map.to_owned()],
+        })
     }
 
     /// Makes the row of a map that joins; what an unfinished join left is replaced.
@@ -65,7 +72,9 @@ impl Control {
         let client = self.session.client();
         let work = async {
             client.batch_execute(&begin).await?;
-            client.execute(sql, &[&map, &epoch, &era.to_string(), &first.to_string()]).await?;
+            client
+                .execute(sql, &[&map, &epoch, &era.to_string(), &first.to_string()])
+                .await?;
             client.batch_execute("COMMIT").await
         };
         within(STATEMENT, work).await.map_err(|error| lane(&error))
@@ -77,8 +86,15 @@ impl Control {
     /// The connection fails.
     pub async fn drop_progress(&self, map: &str) -> Result<(), LaneError> {
         let client = self.session.client();
-        let work = async { client.execute("DELETE FROM tablemap.progress WHERE map_id = $1", &[&map]).await };
-        within(STATEMENT, work).await.map(|_| ()).map_err(|error| lane(&error))
+        let work = async {
+            client
+                .execute("DELETE FROM tablemap.progress WHERE map_id = $1", &[&map])
+                .await
+        };
+        within(STATEMENT, work)
+            .await
+            .map(|_| ())
+            .map_err(|error| lane(&error))
     }
 
     /// Looks whether the table fits the mapping.
@@ -95,8 +111,9 @@ impl Control {
     /// # Errors
     /// The destination cannot be reached, or another worker has the map.
     pub async fn raise(settings: &Settings, map: &str, epoch: i64) -> Result<Progress, LaneError> {
-        let mut control =
-            Self { session: Session::connect(settings, "tablemap-fence", Duration::ZERO, STATEMENT).await? };
+        let mut control = Self {
+            session: Session::connect(settings, "tablemap-fence", Duration::ZERO, STATEMENT).await?,
+        };
         let pid = control.session.client().query_one("SELECT pg_backend_pid()", &[]);
         let pid: i32 = within(STATEMENT, pid).await.map_err(|error| lane(&error))?.get(0);
         let ender = async {
@@ -121,10 +138,14 @@ impl Control {
 
 /// Ends the backends that hold what `pid` waits for.
 async fn end_blockers(settings: &Settings, pid: i32) -> Result<(), String> {
-    let connected = connect(settings, "tablemap-fence").await.map_err(|error| error.to_string())?;
+    let connected = connect(settings, "tablemap-fence")
+        .await
+        .map_err(|error| error.to_string())?;
     let sql = "SELECT count(pg_terminate_backend(b)) FROM unnest(pg_blocking_pids($1)) AS b";
     let ended = within(STATEMENT, connected.client.query_one(sql, &[&pid])).await;
-    ended.map(|_| ()).map_err(|error| error.map_or_else(|| "no answer in time".into(), |error| error.to_string()))
+    ended
+        .map(|_| ())
+        .map_err(|error| error.map_or_else(|| "no answer in time".into(), |error| error.to_string()))
 }
 
 /// Why a table could not be inspected, or what was found.

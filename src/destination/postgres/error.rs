@@ -20,7 +20,11 @@ pub enum LaneError {
     #[error("{message}")]
     Store { map: String, message: String },
     #[error("{message}")]
-    Destination { class: Class, reason: &'static str, message: String },
+    Destination {
+        class: Class,
+        reason: &'static str,
+        message: String,
+    },
     #[error("the connection to the destination was lost: {message}")]
     Lost { message: String },
 }
@@ -38,13 +42,19 @@ impl LaneError {
     }
 
     pub(super) fn lost(message: impl Into<String>) -> Self {
-        Self::Lost { message: message.into() }
+        Self::Lost {
+            message: message.into(),
+        }
     }
 }
 
 impl From<ConnectError> for LaneError {
     fn from(error: ConnectError) -> Self {
-        Self::Destination { class: error.class(), reason: error.reason(), message: error.to_string() }
+        Self::Destination {
+            class: error.class(),
+            reason: error.reason(),
+            message: error.to_string(),
+        }
     }
 }
 
@@ -89,7 +99,9 @@ pub(super) enum Meaning {
 
 /// Tells whose fault a failed statement is (rule 10).
 pub(super) fn meaning(error: &tokio_postgres::Error) -> Meaning {
-    let Some(db) = error.as_db_error() else { return Meaning::Lane(LaneError::lost(io_text(error))) };
+    let Some(db) = error.as_db_error() else {
+        return Meaning::Lane(LaneError::lost(io_text(error)));
+    };
     let code = db.code().code().to_owned();
     let verdict = judge(&code);
     let remedy = verdict.remedy.to_owned();
@@ -114,5 +126,9 @@ pub(super) fn meaning(error: &tokio_postgres::Error) -> Meaning {
 }
 
 fn io_text(error: &tokio_postgres::Error) -> String {
-    if error.is_closed() { "closed".into() } else { "I/O".into() }
+    if error.is_closed() {
+        "closed".into()
+    } else {
+        "I/O".into()
+    }
 }

@@ -39,7 +39,11 @@ pub fn coalesce<'p, 'a>(planned: &'p [Planned<'a>], targets: &[Target]) -> Optio
         let target = targets.get(write.map)?;
         let key = match &write.act {
             Act::Upsert { key, .. } | Act::Delete { key } => key,
-            Act::Update { key, if_missing: IfMissing::Refuse, .. } => key,
+            Act::Update {
+                key,
+                if_missing: IfMissing::Refuse,
+                ..
+            } => key,
             _ => return None,
         };
         if !target.parked.is_empty() && target.parked.contains_key(key.as_bytes()) {
@@ -54,13 +58,21 @@ pub fn coalesce<'p, 'a>(planned: &'p [Planned<'a>], targets: &[Target]) -> Optio
     let mut maps: Vec<MapBatch<'p, 'a>> = Vec::new();
     for write in planned {
         let [key] = write.act.keys()[..] else { return None };
-        if last.get(&(write.map, key)).is_none_or(|last| last.index != write.index) {
+        if last
+            .get(&(write.map, key))
+            .is_none_or(|last| last.index != write.index)
+        {
             continue;
         }
         let batch = match maps.iter_mut().position(|batch| batch.map == write.map) {
             Some(at) => &mut maps[at],
             None => {
-                maps.push(MapBatch { map: write.map, upserts: vec![], updates: vec![], deletes: vec![] });
+                maps.push(MapBatch {
+                    map: write.map,
+                    upserts: vec![],
+                    updates: vec![],
+                    deletes: vec![],
+                });
                 maps.last_mut()?
             }
         };
@@ -77,8 +89,14 @@ pub fn coalesce<'p, 'a>(planned: &'p [Planned<'a>], targets: &[Target]) -> Optio
 
 /// How many foreign keys lie between this target and one that refers to none of the others.
 fn depth(map: usize, targets: &[Target], level: usize) -> usize {
-    let Some(target) = targets.get(map).filter(|_| level < targets.len().min(16)) else { return level };
-    let parents = target.shape.foreign_keys.iter().filter(|key| key.refers && key.other != target.table);
+    let Some(target) = targets.get(map).filter(|_| level < targets.len().min(16)) else {
+        return level;
+    };
+    let parents = target
+        .shape
+        .foreign_keys
+        .iter()
+        .filter(|key| key.refers && key.other != target.table);
     let depths = parents.filter_map(|key| {
         let parent = targets.iter().position(|other| other.table == key.other)?;
         Some(1 + depth(parent, targets, level + 1))
@@ -106,13 +124,19 @@ impl Session {
         opened.0.map_err(|error| (None, meaning(&error)))?;
         opened.1.map_err(|meaning| (None, meaning))?;
         for (map, statements) in batch.maps.iter().zip(&statements) {
-            self.upsert(targets, map, statements).await.map_err(|meaning| (Some(map.map), meaning))?;
+            self.upsert(targets, map, statements)
+                .await
+                .map_err(|meaning| (Some(map.map), meaning))?;
         }
         for (map, statements) in batch.maps.iter().zip(&statements).rev() {
-            self.delete(targets, map, statements).await.map_err(|meaning| (Some(map.map), meaning))?;
+            self.delete(targets, map, statements)
+                .await
+                .map_err(|meaning| (Some(map.map), meaning))?;
         }
         failpoint::hit("between-check-and-commit");
-        self.store(targets, next).await.map_err(|meaning| (None, meaning))?;
+        self.store(targets, next)
+            .await
+            .map_err(|meaning| (None, meaning))?;
         // A deferred constraint may fail here: then it goes in order.
         self.commit().await.map_err(|meaning| (None, meaning))
     }
@@ -136,7 +160,9 @@ impl Session {
         targets: &[Target],
         batch: &MapBatch<'_, '_>,
     ) -> Result<Statements, tokio_postgres::Error> {
-        let Some(target) = targets.get(batch.map) else { return Ok(Statements::default()) };
+        let Some(target) = targets.get(batch.map) else {
+            return Ok(Statements::default());
+        };
         let mut statements = Statements::default();
         if batch.upserts.len() >= bulk::FROM || batch.deletes.len() >= bulk::FROM {
             statements.stage = Some(self.stage(target, batch.map).await?);
@@ -148,7 +174,9 @@ impl Session {
             statements.delete = Some(self.statement(&target.delete_sql()).await?);
         }
         for (_, values) in &batch.updates {
-            statements.updates.push(self.statement(&target.update_sql(&sent(target, values))).await?);
+            statements
+                .updates
+                .push(self.statement(&target.update_sql(&sent(target, values))).await?);
         }
         Ok(statements)
     }
@@ -157,7 +185,11 @@ impl Session {
     async fn stage(&mut self, target: &Target, map: usize) -> Result<String, tokio_postgres::Error> {
         let name = format!("pg_temp.tm_stage_{map}_{}", self.stages);
         let sql = target.stage_sql(&name);
-        match self.staged.iter().find(|(known, _)| *known == target.stage_sql("")) {
+        match self
+            .staged
+            .iter()
+            .find(|(known, _)| *known == target.stage_sql(""))
+        {
             Some((_, name)) => Ok(name.clone()),
             None => {
                 self.client().batch_execute(&sql).await?;
@@ -174,7 +206,9 @@ impl Session {
         batch: &MapBatch<'_, '_>,
         statements: &Statements,
     ) -> Result<(), Meaning> {
-        let (Some(target), client) = (targets.get(batch.map), self.client()) else { return Ok(()) };
+        let (Some(target), client) = (targets.get(batch.map), self.client()) else {
+            return Ok(());
+        };
         match (&statements.upsert, &statements.stage) {
             (Some(statement), _) => {
                 let rows = batch.upserts.iter().map(|values| {
@@ -188,18 +222,29 @@ impl Session {
             }
             _ => {}
         }
-        let updates = batch.updates.iter().zip(&statements.updates).map(|((key, values), statement)| {
-            let columns = key_columns(key);
-            async move {
-                let parameters = sent(target, values).into_iter().filter_map(|index| values.get(index).map(text));
-                let parameters: Vec<Text<'_>> =
-                    parameters.chain(columns.iter().map(|column| Text(Some(column)))).collect();
-                client.execute_raw(statement, parameters).await
-            }
-        });
+        let updates = batch
+            .updates
+            .iter()
+            .zip(&statements.updates)
+            .map(|((key, values), statement)| {
+                let columns = key_columns(key);
+                async move {
+                    let parameters = sent(target, values)
+                        .into_iter()
+                        .filter_map(|index| values.get(index).map(text));
+                    let parameters: Vec<Text<'_>> = parameters
+                        .chain(columns.iter().map(|column| Text(Some(column))))
+                        .collect();
+                    client.execute_raw(statement, parameters).await
+                }
+            });
         let hits = all(updates).await?;
         // A row that is missing is told in order, where it is one record's own.
-        if hits.contains(&0) { Err(Meaning::Surprise) } else { Ok(()) }
+        if hits.contains(&0) {
+            Err(Meaning::Surprise)
+        } else {
+            Ok(())
+        }
     }
 
     async fn delete(
@@ -208,13 +253,16 @@ impl Session {
         batch: &MapBatch<'_, '_>,
         statements: &Statements,
     ) -> Result<(), Meaning> {
-        let (Some(target), client) = (targets.get(batch.map), self.client()) else { return Ok(()) };
+        let (Some(target), client) = (targets.get(batch.map), self.client()) else {
+            return Ok(());
+        };
         match (&statements.delete, &statements.stage) {
             (Some(statement), _) => {
                 let deletes = batch.deletes.iter().map(|key| {
                     let columns = key_columns(key);
                     async move {
-                        let parameters: Vec<Text<'_>> = columns.iter().map(|column| Text(Some(column))).collect();
+                        let parameters: Vec<Text<'_>> =
+                            columns.iter().map(|column| Text(Some(column))).collect();
                         client.execute_raw(statement, parameters).await
                     }
                 });
@@ -243,7 +291,10 @@ async fn all(
     rows: impl Iterator<Item = impl Future<Output = Result<u64, tokio_postgres::Error>>>,
 ) -> Result<Vec<u64>, Meaning> {
     let results = futures::future::join_all(rows).await;
-    results.into_iter().collect::<Result<Vec<u64>, _>>().map_err(|error| meaning(&error))
+    results
+        .into_iter()
+        .collect::<Result<Vec<u64>, _>>()
+        .map_err(|error| meaning(&error))
 }
 
 /// Which columns an update sets: those that were sent, but for the key.

@@ -11,7 +11,8 @@ use crate::mapping::{ColumnType, Mapping};
 use std::time::Duration;
 use tokio_postgres::{Client, Row};
 
-const TABLE: &str = "SELECT c.oid, c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+const TABLE: &str =
+    "SELECT c.oid, c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
   WHERE n.nspname = $1 AND c.relname = $2";
 
 const COLUMNS: &str = "SELECT a.attname, a.atttypid, a.atttypmod, format_type(a.atttypid, -1), a.attnotnull, a.atthasdef,
@@ -52,7 +53,9 @@ pub(super) async fn inspect(
 ) -> Result<Shape, InspectError> {
     let work = async {
         let found = client.query_opt(TABLE, &[&table.0, &table.1]).await?;
-        let Some(oid) = found.as_ref().map(|row| row.get::<_, u32>(0)) else { return Ok(None) };
+        let Some(oid) = found.as_ref().map(|row| row.get::<_, u32>(0)) else {
+            return Ok(None);
+        };
         let kind: String = found.map_or_else(String::new, |row| row.get(1));
         let columns = client.query(COLUMNS, &[&oid]).await?;
         let indexes = client.query(INDEXES, &[&oid]).await?;
@@ -62,15 +65,23 @@ pub(super) async fn inspect(
     let found = within(deadline, work).await.map_err(|error| lane(&error))?;
     let name = format!("{}.{}", quote(&table.0), quote(&table.1));
     let Some((kind, columns, indexes, keys)) = found else {
-        return Err(problem(format!("The destination has no table {name}: create it, or correct `destination.table`.")));
+        return Err(problem(format!(
+            "The destination has no table {name}: create it, or correct `destination.table`."
+        )));
     };
     if !matches!(kind.as_str(), "r" | "p") {
-        return Err(problem(format!("The destination's {name} is not a table: name a table in `destination.table`.")));
+        return Err(problem(format!(
+            "The destination's {name} is not a table: name a table in `destination.table`."
+        )));
     }
     let columns: Vec<Column> = columns.iter().map(column).collect();
     let mapped = mapped(&name, &columns, mapping)?;
     check_required(&name, &columns, mapping)?;
-    let key: Vec<&Column> = mapping.key().iter().filter_map(|index| mapped.get(*index).copied()).collect();
+    let key: Vec<&Column> = mapping
+        .key()
+        .iter()
+        .filter_map(|index| mapped.get(*index).copied())
+        .collect();
     check_index(&name, &indexes, &key)?;
     Ok(Shape {
         types: mapped.iter().map(|column| column.type_name.clone()).collect(),
@@ -84,7 +95,11 @@ pub(super) async fn inspect(
             .collect(),
         foreign_keys: keys
             .iter()
-            .map(|row| ForeignKey { name: row.get(0), other: (row.get(1), row.get(2)), refers: row.get(3) })
+            .map(|row| ForeignKey {
+                name: row.get(0),
+                other: (row.get(1), row.get(2)),
+                refers: row.get(3),
+            })
             .collect(),
         overrides_identity: mapped.iter().any(|column| column.identity_always),
     })
@@ -109,7 +124,11 @@ fn column(row: &Row) -> Column {
     }
 }
 
-fn mapped<'c>(table: &str, columns: &'c [Column], mapping: &Mapping) -> Result<Vec<&'c Column>, InspectError> {
+fn mapped<'c>(
+    table: &str,
+    columns: &'c [Column],
+    mapping: &Mapping,
+) -> Result<Vec<&'c Column>, InspectError> {
     let find = |name: &str| {
         let found = columns.iter().find(|column| column.name == name);
         match found {

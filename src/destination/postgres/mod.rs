@@ -29,7 +29,11 @@ use futures::future::BoxFuture;
 
 /// Where refused records are parked, durably, before the progress that passes them (rule 3).
 pub trait ErrorStore: Send + Sync {
-    fn park<'a>(&'a self, map_id: &'a str, records: &'a [ParkedRecord]) -> BoxFuture<'a, Result<(), StoreError>>;
+    fn park<'a>(
+        &'a self,
+        map_id: &'a str,
+        records: &'a [ParkedRecord],
+    ) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// Marks parked records as replaced by the record at the second position.
     fn supersede<'a>(

@@ -10,10 +10,7 @@ use super::{
     statement::{Text, text},
     target::{Item, Target},
 };
-use crate::{
-    mapping::IfMissing,
-    record::Position,
-};
+use crate::{mapping::IfMissing, record::Position};
 
 /// How one record's statement ended.
 pub(super) enum Hit {
@@ -26,7 +23,10 @@ pub(super) enum Hit {
 
 impl Session {
     /// Writes the batch in source order.
-    #[allow(clippy::too_many_arguments, reason = "the batch and the four who take part in it")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the batch and the four who take part in it"
+    )]
     pub(super) async fn write_in_order(
         &mut self,
         targets: &mut [Target],
@@ -42,7 +42,8 @@ impl Session {
             match self.write_together(targets, group, &ends, store).await {
                 Ok(()) => {}
                 Err(Setback::InOrder) => {
-                    self.write_singly(targets, group, items, &ends, store, parents, written).await?;
+                    self.write_singly(targets, group, items, &ends, store, parents, written)
+                        .await?;
                 }
                 Err(other) => return Err(other),
             }
@@ -60,7 +61,13 @@ impl Session {
     ) -> Result<(), Setback> {
         let refuses = |write: &Planned<'_>| {
             let target = targets.get(write.map);
-            let parked = |target: &Target| write.act.keys().iter().any(|key| target.parked.contains_key(key.as_bytes()));
+            let parked = |target: &Target| {
+                write
+                    .act
+                    .keys()
+                    .iter()
+                    .any(|key| target.parked.contains_key(key.as_bytes()))
+            };
             matches!(write.act, Act::Refused { .. }) || (!write.act.is_whole() && target.is_some_and(parked))
         };
         if group.iter().any(refuses) {
@@ -84,7 +91,10 @@ impl Session {
         }
     }
 
-    #[allow(clippy::type_complexity, reason = "progress and what was superseded, for each map")]
+    #[allow(
+        clippy::type_complexity,
+        reason = "progress and what was superseded, for each map"
+    )]
     async fn together(
         &mut self,
         targets: &[Target],
@@ -93,32 +103,53 @@ impl Session {
         store: &dyn ErrorStore,
     ) -> Result<(Vec<(usize, Progress)>, Vec<(usize, Vec<Position>)>), (Option<usize>, Meaning)> {
         let maps: Vec<usize> = ends.iter().map(|end| end.map).collect();
-        self.open(targets, &maps, "DEFERRED").await.map_err(|meaning| (None, meaning))?;
+        self.open(targets, &maps, "DEFERRED")
+            .await
+            .map_err(|meaning| (None, meaning))?;
         let mut next: Vec<(usize, Progress)> = progress_at(targets, ends);
         let mut superseded: Vec<(usize, Vec<Position>)> = Vec::new();
         for write in group {
-            let hit = self.write_one(targets, write).await.map_err(|meaning| (Some(write.map), meaning))?;
-            let progress = next.iter_mut().find(|(map, _)| *map == write.map).map(|(_, progress)| progress);
+            let hit = self
+                .write_one(targets, write)
+                .await
+                .map_err(|meaning| (Some(write.map), meaning))?;
+            let progress = next
+                .iter_mut()
+                .find(|(map, _)| *map == write.map)
+                .map(|(_, progress)| progress);
             match (hit, progress) {
                 (Hit::Written, Some(progress)) => progress.written += 1,
                 (Hit::Missed, Some(progress)) => progress.missed += 1,
                 _ => return Err((Some(write.map), Meaning::Surprise)),
             }
-            let marks = self.supersede(targets, write, store).await.map_err(|error| (None, Meaning::Lane(error)))?;
+            let marks = self
+                .supersede(targets, write, store)
+                .await
+                .map_err(|error| (None, Meaning::Lane(error)))?;
             if let Some((_, progress)) = next.iter_mut().find(|(map, _)| *map == write.map) {
                 progress.superseded += marks.len() as u64;
             }
             superseded.push((write.map, marks));
         }
-        self.store(targets, &next).await.map_err(|meaning| (None, meaning))?;
+        self.store(targets, &next)
+            .await
+            .map_err(|meaning| (None, meaning))?;
         self.commit().await.map_err(|meaning| (None, meaning))?;
         Ok((next, superseded))
     }
 
     /// Begins a transaction with its constraints checked late or at once, and locks the progress rows.
-    pub(super) async fn open(&self, targets: &[Target], maps: &[usize], constraints: &str) -> Result<(), Meaning> {
+    pub(super) async fn open(
+        &self,
+        targets: &[Target],
+        maps: &[usize],
+        constraints: &str,
+    ) -> Result<(), Meaning> {
         let begin = format!("{}; SET CONSTRAINTS ALL {constraints}", self.begin_sql(true));
-        self.client().batch_execute(&begin).await.map_err(|error| meaning(&error))?;
+        self.client()
+            .batch_execute(&begin)
+            .await
+            .map_err(|error| meaning(&error))?;
         self.fence(targets, maps).await
     }
 
@@ -148,33 +179,59 @@ impl Session {
         if positions.is_empty() {
             return Ok(positions);
         }
-        let marks: Vec<(Position, Position)> = positions.iter().map(|parked| (*parked, write.position)).collect();
-        let failed = |error: super::StoreError| LaneError::Store { map: target.map_id.clone(), message: error.0 };
+        let marks: Vec<(Position, Position)> =
+            positions.iter().map(|parked| (*parked, write.position)).collect();
+        let failed = |error: super::StoreError| LaneError::Store {
+            map: target.map_id.clone(),
+            message: error.0,
+        };
         store.supersede(&target.map_id, &marks).await.map_err(failed)?;
         Ok(positions)
     }
 
     /// One record's statements.
-    pub(super) async fn write_one(&mut self, targets: &[Target], write: &Planned<'_>) -> Result<Hit, Meaning> {
-        let Some(target) = targets.get(write.map) else { return Err(Meaning::Surprise) };
+    pub(super) async fn write_one(
+        &mut self,
+        targets: &[Target],
+        write: &Planned<'_>,
+    ) -> Result<Hit, Meaning> {
+        let Some(target) = targets.get(write.map) else {
+            return Err(Meaning::Surprise);
+        };
         let failed = |error: tokio_postgres::Error| meaning(&error);
         match &write.act {
             Act::Upsert { values, .. } => {
-                self.execute(&target.upsert_sql(), values.iter().map(text).collect()).await.map_err(failed)?;
+                self.execute(&target.upsert_sql(), values.iter().map(text).collect())
+                    .await
+                    .map_err(failed)?;
                 Ok(Hit::Written)
             }
             Act::Delete { key } => {
                 let columns = key_columns(key);
                 let parameters = columns.iter().map(|column| Text(Some(column))).collect();
-                self.execute(&target.delete_sql(), parameters).await.map_err(failed)?;
+                self.execute(&target.delete_sql(), parameters)
+                    .await
+                    .map_err(failed)?;
                 Ok(Hit::Written)
             }
-            Act::Update { key, values, if_missing } => {
+            Act::Update {
+                key,
+                values,
+                if_missing,
+            } => {
                 let set = sent(target, values);
-                let hits = self.update(target, &set, values, &key_columns(key)).await.map_err(failed)?;
+                let hits = self
+                    .update(target, &set, values, &key_columns(key))
+                    .await
+                    .map_err(failed)?;
                 Ok(missed(hits, *if_missing))
             }
-            Act::Move { old, values, if_missing, .. } => self.shift(target, old, values, *if_missing).await,
+            Act::Move {
+                old,
+                values,
+                if_missing,
+                ..
+            } => self.shift(target, old, values, *if_missing).await,
             Act::Refused { .. } => Err(Meaning::Surprise),
         }
     }
@@ -194,11 +251,18 @@ impl Session {
             // A row of the new key may be there already: left by a change that was not replicated.
             let columns = key_columns(old);
             let parameters = columns.iter().map(|column| Text(Some(column))).collect();
-            self.execute(&target.delete_sql(), parameters).await.map_err(failed)?;
-            self.execute(&target.upsert_sql(), values.iter().map(text).collect()).await.map_err(failed)?;
+            self.execute(&target.delete_sql(), parameters)
+                .await
+                .map_err(failed)?;
+            self.execute(&target.upsert_sql(), values.iter().map(text).collect())
+                .await
+                .map_err(failed)?;
             return Ok(Hit::Written);
         }
-        let hits = self.update(target, &set, values, &key_columns(old)).await.map_err(failed)?;
+        let hits = self
+            .update(target, &set, values, &key_columns(old))
+            .await
+            .map_err(failed)?;
         Ok(missed(hits, if_missing))
     }
 
@@ -213,7 +277,9 @@ impl Session {
             return Ok(1);
         }
         let parameters = set.iter().filter_map(|index| values.get(*index).map(text));
-        let parameters = parameters.chain(key.iter().map(|column| Text(Some(column)))).collect();
+        let parameters = parameters
+            .chain(key.iter().map(|column| Text(Some(column))))
+            .collect();
         self.execute(&target.update_sql(set), parameters).await
     }
 
@@ -250,13 +316,20 @@ pub(super) fn progress_at(targets: &[Target], ends: &[Upto]) -> Vec<(usize, Prog
 fn ends(group: &[Planned<'_>], items: &[&Item], upto: &[Upto], planned: &[Planned<'_>]) -> Vec<Upto> {
     let mut ends: Vec<Upto> = Vec::new();
     for write in group {
-        let Some(item) = items.get(write.index) else { continue };
-        let last_of_batch = !planned.iter().any(|other| other.map == write.map && other.index > write.index);
+        let Some(item) = items.get(write.index) else {
+            continue;
+        };
+        let last_of_batch = !planned
+            .iter()
+            .any(|other| other.map == write.map && other.index > write.index);
         let whole = upto.iter().find(|upto| upto.map == write.map);
         let end = match whole {
             Some(whole) if last_of_batch => *whole,
             // A replayed record carries no counters: the map's stay as they are.
-            Some(whole) if item.replayed => Upto { position: write.position, ..*whole },
+            Some(whole) if item.replayed => Upto {
+                position: write.position,
+                ..*whole
+            },
             _ => Upto {
                 map: write.map,
                 position: write.position,

@@ -23,7 +23,8 @@ CREATE TABLE IF NOT EXISTS tablemap.progress (
   beat bigint NOT NULL DEFAULT 0
 );";
 
-pub const COLUMNS: &str = "map_id, epoch, token, era, position, received, filtered, written, missed, parks, superseded";
+pub const COLUMNS: &str =
+    "map_id, epoch, token, era, position, received, filtered, written, missed, parks, superseded";
 
 /// One map's progress row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,8 +56,14 @@ pub struct Upto {
 
 impl Progress {
     pub(super) fn read(row: &Row) -> Result<Self, LaneError> {
-        let text = |index: usize| row.try_get::<_, String>(index).map_err(|error| broken(&error.to_string()));
-        let number = |index: usize| row.try_get::<_, i64>(index).map_err(|error| broken(&error.to_string()));
+        let text = |index: usize| {
+            row.try_get::<_, String>(index)
+                .map_err(|error| broken(&error.to_string()))
+        };
+        let number = |index: usize| {
+            row.try_get::<_, i64>(index)
+                .map_err(|error| broken(&error.to_string()))
+        };
         let count = |index: usize| number(index).map(i64::unsigned_abs);
         Ok(Self {
             epoch: number(1)?,
@@ -77,17 +84,23 @@ fn broken(what: &str) -> LaneError {
     LaneError::Destination {
         class: crate::failure::Class::Schema,
         reason: "ProgressUnreadable",
-        message: format!("tablemap.progress at the destination cannot be read ({what}): did something else write it?"),
+        message: format!(
+            "tablemap.progress at the destination cannot be read ({what}): did something else write it?"
+        ),
     }
 }
 
 /// Makes schema and table, once; several workers may try at the same time.
 pub async fn ensure(client: &Client) -> Result<(), tokio_postgres::Error> {
-    let there = client.query_one("SELECT to_regclass('tablemap.progress') IS NOT NULL", &[]).await?;
+    let there = client
+        .query_one("SELECT to_regclass('tablemap.progress') IS NOT NULL", &[])
+        .await?;
     if there.get::<_, bool>(0) {
         return Ok(());
     }
     client
-        .batch_execute(&format!("BEGIN; SELECT pg_advisory_xact_lock(7281936); {SCHEMA} COMMIT;"))
+        .batch_execute(&format!(
+            "BEGIN; SELECT pg_advisory_xact_lock(7281936); {SCHEMA} COMMIT;"
+        ))
         .await
 }

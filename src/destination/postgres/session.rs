@@ -1,14 +1,13 @@
 //! A lane's connection, and the choice among the three ways to write.
 
 use super::{
-    Parents,
+    ErrorStore, Parents,
     batch::{Planned, bind, plan},
     error::{Aside, LaneError, Meaning, meaning},
     fast::coalesce,
     progress::{COLUMNS, Progress, Upto, ensure},
     sql::{FENCE, STORE},
     target::{Item, Target},
-    ErrorStore,
 };
 use crate::{
     connection::postgres::{Connected, Settings, connect},
@@ -74,8 +73,14 @@ impl Session {
     ) -> Result<Self, LaneError> {
         let connected = connect(settings, application).await?;
         let deadline = statement_timeout + Duration::from_secs(10);
-        let mut session =
-            Self { connected, durable: "on".into(), statements: HashMap::new(), deadline, staged: vec![], stages: 0 };
+        let mut session = Self {
+            connected,
+            durable: "on".into(),
+            statements: HashMap::new(),
+            deadline,
+            staged: vec![],
+            stages: 0,
+        };
         session.prepare(lock_timeout, statement_timeout).await?;
         Ok(session)
     }
@@ -91,7 +96,9 @@ impl Session {
         let client = &self.connected.client;
         let prepared = async {
             client.batch_execute(&sql).await?;
-            let level = client.query_one("SELECT current_setting('synchronous_commit')", &[]).await?;
+            let level = client
+                .query_one("SELECT current_setting('synchronous_commit')", &[])
+                .await?;
             client.batch_execute("SET synchronous_commit = off").await?;
             ensure(client).await?;
             Ok::<String, tokio_postgres::Error>(level.get(0))
@@ -100,7 +107,11 @@ impl Session {
         for sql in [FENCE, STORE] {
             self.statement(sql).await.map_err(|error| lane(&Some(error)))?;
         }
-        self.durable = if matches!(level.as_str(), "off" | "local") { "on".into() } else { level };
+        self.durable = if matches!(level.as_str(), "off" | "local") {
+            "on".into()
+        } else {
+            level
+        };
         Ok(())
     }
 
@@ -115,7 +126,9 @@ impl Session {
     }
 
     fn prepared(&self, sql: &str) -> Result<&Statement, Meaning> {
-        self.statements.get(sql).ok_or_else(|| Meaning::Lane(LaneError::lost("not prepared")))
+        self.statements
+            .get(sql)
+            .ok_or_else(|| Meaning::Lane(LaneError::lost("not prepared")))
     }
 
     pub(super) fn client(&self) -> &Client {
@@ -183,7 +196,10 @@ impl Session {
             let planned = plan(&items, &bindings);
             let attempt = match in_order {
                 false => self.write_fast(targets, &planned, upto, durable).await,
-                true => self.write_in_order(targets, &items, &planned, upto, store, parents, &mut written).await,
+                true => {
+                    self.write_in_order(targets, &items, &planned, upto, store, parents, &mut written)
+                        .await
+                }
             };
             match attempt {
                 Ok(()) => break,
@@ -192,13 +208,22 @@ impl Session {
                 Err(Setback::Retry) => return Err(LaneError::lost("too many conflicts with other writers")),
                 Err(Setback::Lane(error)) => return Err(error),
                 Err(Setback::Aside(map, aside)) => {
-                    let has = targets.get(map).map_or(Position::ZERO, |target| target.progress.position);
-                    let left = items.iter().filter(|item| item.map == map && item.change.position > has).count();
+                    let has = targets
+                        .get(map)
+                        .map_or(Position::ZERO, |target| target.progress.position);
+                    let left = items
+                        .iter()
+                        .filter(|item| item.map == map && item.change.position > has)
+                        .count();
                     written.aside.push((map, aside));
                     written.left.insert(map, left);
                 }
             }
-            let has = |item: &&Item| targets.get(item.map).map_or(Position::ZERO, |target| target.progress.position);
+            let has = |item: &&Item| {
+                targets
+                    .get(item.map)
+                    .map_or(Position::ZERO, |target| target.progress.position)
+            };
             items.retain(|item| {
                 !written.aside.iter().any(|(map, _)| *map == item.map) && item.change.position > has(item)
             });
@@ -214,7 +239,9 @@ impl Session {
         upto: &[Upto],
         durable: bool,
     ) -> Result<(), Setback> {
-        let Some(coalesced) = coalesce(planned, targets) else { return Err(Setback::InOrder) };
+        let Some(coalesced) = coalesce(planned, targets) else {
+            return Err(Setback::InOrder);
+        };
         let next = next_progress(targets, planned, upto);
         let deadline = self.deadline;
         let attempt = self.fast_transaction(targets, &coalesced, &next, durable);
@@ -246,7 +273,11 @@ impl Session {
         let epochs: Vec<i64> = seated().map(|target| target.epoch).collect();
         let tokens: Vec<i64> = seated().map(|target| target.progress.token).collect();
         let count = i64::try_from(ids.len()).unwrap_or(i64::MAX);
-        match self.client().query(self.prepared(FENCE)?, &[&ids, &epochs, &tokens, &count]).await {
+        match self
+            .client()
+            .query(self.prepared(FENCE)?, &[&ids, &epochs, &tokens, &count])
+            .await
+        {
             Ok(_) => Ok(()),
             Err(error) if error.code().is_some_and(|code| code.code() == "22012") => {
                 let maps = ids.into_iter().map(ToOwned::to_owned).collect();
@@ -260,16 +291,33 @@ impl Session {
     pub(super) async fn store(&self, targets: &[Target], next: &[(usize, Progress)]) -> Result<(), Meaning> {
         let id = |map: &usize| targets.get(*map).map_or("", |target| target.map_id.as_str());
         let column = |get: fn(&Progress) -> u64| -> Vec<i64> {
-            next.iter().map(|(_, progress)| get(progress).cast_signed()).collect()
+            next.iter()
+                .map(|(_, progress)| get(progress).cast_signed())
+                .collect()
         };
         let ids: Vec<&str> = next.iter().map(|(map, _)| id(map)).collect();
-        let positions: Vec<String> = next.iter().map(|(_, progress)| progress.position.to_string()).collect();
+        let positions: Vec<String> = next
+            .iter()
+            .map(|(_, progress)| progress.position.to_string())
+            .collect();
         let (received, filtered) = (column(|p| p.received), column(|p| p.filtered));
         let (written, missed) = (column(|p| p.written), column(|p| p.missed));
         let (parks, superseded) = (column(|p| p.parks), column(|p| p.superseded));
         let stored = self
             .client()
-            .execute(self.prepared(STORE)?, &[&ids, &positions, &received, &filtered, &written, &missed, &parks, &superseded])
+            .execute(
+                self.prepared(STORE)?,
+                &[
+                    &ids,
+                    &positions,
+                    &received,
+                    &filtered,
+                    &written,
+                    &missed,
+                    &parks,
+                    &superseded,
+                ],
+            )
             .await;
         stored.map(|_| ()).map_err(|error| meaning(&error))
     }
@@ -277,12 +325,16 @@ impl Session {
     /// Commits. A warning of the server, or no answer, is not durable (rule 2).
     pub(super) async fn commit(&mut self) -> Result<(), Meaning> {
         while self.connected.notices.try_recv().is_ok() {}
-        let done = self.client().batch_execute("COMMIT").await.map_err(|error| meaning(&error));
+        let done = self
+            .client()
+            .batch_execute("COMMIT")
+            .await
+            .map_err(|error| meaning(&error));
         done?;
         match self.connected.notices.try_recv() {
-            Ok(notice) if notice.severity() == "WARNING" => {
-                Err(Meaning::Lane(LaneError::lost("the commit was cut short by a warning of the server")))
-            }
+            Ok(notice) if notice.severity() == "WARNING" => Err(Meaning::Lane(LaneError::lost(
+                "the commit was cut short by a warning of the server",
+            ))),
             _ => Ok(()),
         }
     }
@@ -292,8 +344,10 @@ impl Session {
     /// # Errors
     /// The connection fails, or a token was raised.
     pub async fn flush(&mut self, targets: &[Target], maps: &[usize]) -> Result<(), LaneError> {
-        let next: Vec<(usize, Progress)> =
-            maps.iter().filter_map(|map| Some((*map, targets.get(*map)?.progress.clone()))).collect();
+        let next: Vec<(usize, Progress)> = maps
+            .iter()
+            .filter_map(|map| Some((*map, targets.get(*map)?.progress.clone())))
+            .collect();
         self.store_alone(targets, &next).await
     }
 
@@ -313,7 +367,10 @@ impl Session {
         let begin = self.begin_sql(true);
         let deadline = self.deadline;
         let work = async {
-            self.client().batch_execute(&begin).await.map_err(|error| meaning(&error))?;
+            self.client()
+                .batch_execute(&begin)
+                .await
+                .map_err(|error| meaning(&error))?;
             self.fence(targets, &maps).await?;
             self.store(targets, next).await?;
             self.commit().await
@@ -336,7 +393,11 @@ impl Session {
 }
 
 /// The progress after a batch in which every planned record is written.
-pub(super) fn next_progress(targets: &[Target], planned: &[Planned<'_>], upto: &[Upto]) -> Vec<(usize, Progress)> {
+pub(super) fn next_progress(
+    targets: &[Target],
+    planned: &[Planned<'_>],
+    upto: &[Upto],
+) -> Vec<(usize, Progress)> {
     let next = upto.iter().filter_map(|upto| {
         let target = targets.get(upto.map)?;
         let written = planned.iter().filter(|write| write.map == upto.map).count() as u64;
@@ -349,7 +410,8 @@ pub(super) fn next_progress(targets: &[Target], planned: &[Planned<'_>], upto: &
         };
         Some((upto.map, progress))
     });
-    next.filter(|(map, _)| planned.is_empty() || planned.iter().any(|write| write.map == *map)).collect()
+    next.filter(|(map, _)| planned.is_empty() || planned.iter().any(|write| write.map == *map))
+        .collect()
 }
 
 pub(super) fn adopt(targets: &mut [Target], next: Vec<(usize, Progress)>) {
@@ -382,7 +444,9 @@ pub(super) async fn within<T>(
 }
 
 pub(super) fn lane(error: &Option<tokio_postgres::Error>) -> LaneError {
-    let Some(error) = error else { return LaneError::lost("no answer in time") };
+    let Some(error) = error else {
+        return LaneError::lost("no answer in time");
+    };
     match meaning(error) {
         Meaning::Lane(error) => error,
         Meaning::Aside(aside) => LaneError::Destination {
@@ -395,7 +459,10 @@ pub(super) fn lane(error: &Option<tokio_postgres::Error>) -> LaneError {
 }
 
 fn refused_setup(error: Option<tokio_postgres::Error>) -> LaneError {
-    let code = error.as_ref().and_then(|error| error.code()).map(|code| code.code().to_owned());
+    let code = error
+        .as_ref()
+        .and_then(|error| error.code())
+        .map(|code| code.code().to_owned());
     match code.as_deref() {
         Some("42501") => LaneError::Destination {
             class: crate::failure::Class::Unauthorized,
@@ -409,9 +476,9 @@ fn refused_setup(error: Option<tokio_postgres::Error>) -> LaneError {
         Some("25006") => LaneError::Destination {
             class: crate::failure::Class::Unavailable,
             reason: "ReadOnly",
-            message: "The destination is read-only: a standby, or default_transaction_read_only is on.".into(),
+            message: "The destination is read-only: a standby, or default_transaction_read_only is on."
+                .into(),
         },
         _ => lane(&error),
     }
 }
-

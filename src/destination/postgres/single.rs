@@ -18,7 +18,10 @@ use tokio_postgres::error::DbError;
 
 impl Session {
     /// One source transaction, record by record.
-    #[allow(clippy::too_many_arguments, reason = "the batch and the four who take part in it")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the batch and the four who take part in it"
+    )]
     pub(super) async fn write_singly(
         &mut self,
         targets: &mut [Target],
@@ -34,8 +37,14 @@ impl Session {
             self.roll_back().await?;
             return Err(setback(None, meaning));
         }
-        let mut outcome = Outcome { next: progress_at(targets, ends), parked: Vec::new(), superseded: Vec::new() };
-        let result = self.singly(targets, group, items, store, parents, &mut outcome).await;
+        let mut outcome = Outcome {
+            next: progress_at(targets, ends),
+            parked: Vec::new(),
+            superseded: Vec::new(),
+        };
+        let result = self
+            .singly(targets, group, items, store, parents, &mut outcome)
+            .await;
         if let Err((map, meaning)) = result {
             self.roll_back().await?;
             return Err(setback(map, meaning));
@@ -68,7 +77,10 @@ impl Session {
             let refusal = match &write.act {
                 Act::Refused { refusal, .. } => Some(refusal.clone()),
                 _ if behind(targets, write, outcome) => Some(parked_behind()),
-                _ => self.attempt(targets, write, parents, outcome).await.map_err(|why| (Some(write.map), why))?,
+                _ => self
+                    .attempt(targets, write, parents, outcome)
+                    .await
+                    .map_err(|why| (Some(write.map), why))?,
             };
             match refusal {
                 Some(refusal) => outcome.refuse(write, items, refusal),
@@ -91,10 +103,16 @@ impl Session {
         outcome: &mut Outcome,
     ) -> Result<Option<Refusal>, Meaning> {
         let failed = |error: tokio_postgres::Error| meaning(&error);
-        self.client().batch_execute("SAVEPOINT record").await.map_err(failed)?;
+        self.client()
+            .batch_execute("SAVEPOINT record")
+            .await
+            .map_err(failed)?;
         let error = match self.write_one(targets, write).await {
             Ok(hit) => {
-                self.client().batch_execute("RELEASE SAVEPOINT record").await.map_err(failed)?;
+                self.client()
+                    .batch_execute("RELEASE SAVEPOINT record")
+                    .await
+                    .map_err(failed)?;
                 return Ok(outcome.count(write.map, &hit));
             }
             Err(Meaning::Record(error)) => error,
@@ -104,14 +122,22 @@ impl Session {
             .batch_execute("ROLLBACK TO SAVEPOINT record; RELEASE SAVEPOINT record")
             .await
             .map_err(failed)?;
-        match targets.get(write.map).and_then(|target| waits_for(target, &error, write.position, parents)) {
+        match targets
+            .get(write.map)
+            .and_then(|target| waits_for(target, &error, write.position, parents))
+        {
             Some(aside) => Err(Meaning::Aside(aside)),
             None => Ok(Some(refused(targets.get(write.map), &error))),
         }
     }
 
     /// Durable among the errors before the progress that passes them (rule 3).
-    async fn park(&self, targets: &[Target], outcome: &Outcome, store: &dyn ErrorStore) -> Result<(), Setback> {
+    async fn park(
+        &self,
+        targets: &[Target],
+        outcome: &Outcome,
+        store: &dyn ErrorStore,
+    ) -> Result<(), Setback> {
         for (map, target) in targets.iter().enumerate() {
             let records: Vec<ParkedRecord> = outcome
                 .parked
@@ -124,7 +150,10 @@ impl Session {
             }
             if let Err(error) = keep(store, &target.map_id, &records).await {
                 self.roll_back().await?;
-                return Err(Setback::Lane(LaneError::Store { map: target.map_id.clone(), message: error.0 }));
+                return Err(Setback::Lane(LaneError::Store {
+                    map: target.map_id.clone(),
+                    message: error.0,
+                }));
             }
         }
         Ok(())
@@ -134,9 +163,15 @@ impl Session {
 /// Parks records, and marks those that a later record of the same transaction has replaced.
 async fn keep(store: &dyn ErrorStore, map_id: &str, records: &[ParkedRecord]) -> Result<(), StoreError> {
     store.park(map_id, records).await?;
-    let marks: Vec<(Position, Position)> =
-        records.iter().filter_map(|record| Some((record.change.position, record.superseded_by?))).collect();
-    if marks.is_empty() { Ok(()) } else { store.supersede(map_id, &marks).await }
+    let marks: Vec<(Position, Position)> = records
+        .iter()
+        .filter_map(|record| Some((record.change.position, record.superseded_by?)))
+        .collect();
+    if marks.is_empty() {
+        Ok(())
+    } else {
+        store.supersede(map_id, &marks).await
+    }
 }
 
 /// What a transaction of single records will have done.
@@ -148,7 +183,10 @@ struct Outcome {
 
 impl Outcome {
     fn progress(&mut self, map: usize) -> Option<&mut super::Progress> {
-        self.next.iter_mut().find(|(known, _)| *known == map).map(|(_, progress)| progress)
+        self.next
+            .iter_mut()
+            .find(|(known, _)| *known == map)
+            .map(|(_, progress)| progress)
     }
 
     fn count(&mut self, map: usize, hit: &Hit) -> Option<Refusal> {
@@ -162,11 +200,18 @@ impl Outcome {
     }
 
     fn refuse(&mut self, write: &Planned<'_>, items: &[&Item], refusal: Refusal) {
-        let Some(item) = items.get(write.index) else { return };
+        let Some(item) = items.get(write.index) else {
+            return;
+        };
         let now = jiff::Timestamp::now().as_microsecond();
         let record = ParkedRecord {
             id: String::new(),
-            keys: write.act.keys().into_iter().map(|key| key.as_bytes().to_vec()).collect(),
+            keys: write
+                .act
+                .keys()
+                .into_iter()
+                .map(|key| key.as_bytes().to_vec())
+                .collect(),
             change: item.change.clone(),
             refusal,
             first_time: now,
@@ -195,7 +240,10 @@ impl Outcome {
         let keys = write.act.keys();
         let mut count = 0;
         for (map, record) in &mut self.parked {
-            let same = record.keys.iter().any(|parked| keys.iter().any(|key| key.as_bytes() == parked.as_slice()));
+            let same = record
+                .keys
+                .iter()
+                .any(|parked| keys.iter().any(|key| key.as_bytes() == parked.as_slice()));
             if *map == write.map && same && record.superseded_by.is_none() {
                 record.superseded_by = Some(write.position);
                 count += 1;
@@ -231,11 +279,14 @@ fn behind(targets: &[Target], write: &Planned<'_>, outcome: &Outcome) -> bool {
         return false;
     }
     let keys = write.act.keys();
-    let before = targets.get(write.map).is_some_and(|target| {
-        keys.iter().any(|key| target.parked.contains_key(key.as_bytes()))
-    });
+    let before = targets
+        .get(write.map)
+        .is_some_and(|target| keys.iter().any(|key| target.parked.contains_key(key.as_bytes())));
     let now = outcome.parked.iter().any(|(map, record)| {
-        *map == write.map && keys.iter().any(|key| record.keys.iter().any(|parked| parked == key.as_bytes()))
+        *map == write.map
+            && keys
+                .iter()
+                .any(|key| record.keys.iter().any(|parked| parked == key.as_bytes()))
     });
     before || now
 }
@@ -246,9 +297,16 @@ fn waits_for(target: &Target, error: &DbError, record: Position, parents: &dyn P
         return None;
     }
     let constraint = error.constraint()?;
-    let keys = target.shape.foreign_keys.iter().filter(|key| key.name == constraint && key.other != target.table);
+    let keys = target
+        .shape
+        .foreign_keys
+        .iter()
+        .filter(|key| key.name == constraint && key.other != target.table);
     keys.filter_map(|key| parents.behind(&target.map_id, (&key.other.0, &key.other.1), record))
-        .map(|name| Aside::WaitsForParent { name, position: record })
+        .map(|name| Aside::WaitsForParent {
+            name,
+            position: record,
+        })
         .next()
 }
 
@@ -260,7 +318,11 @@ fn refused(target: Option<&Target>, error: &DbError) -> Refusal {
         (Some(table), Some(within)) => Some(format!("{table}/{within}")),
         (table, _) => table,
     };
-    let text = [Some(error.message()), error.detail()].into_iter().flatten().collect::<Vec<_>>().join(" ");
+    let text = [Some(error.message()), error.detail()]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join(" ");
     Refusal {
         class: verdict.class,
         code: error.code().code().to_owned(),
@@ -281,9 +343,15 @@ fn own(code: &str, remedy: &str) -> Refusal {
 }
 
 fn row_missing() -> Refusal {
-    own("RowMissing", "The destination has no such row, and the source sent only part of it: write the row anew at the source.")
+    own(
+        "RowMissing",
+        "The destination has no such row, and the source sent only part of it: write the row anew at the source.",
+    )
 }
 
 fn parked_behind() -> Refusal {
-    own("ParkedBehind", "An earlier record of this key is parked: retry that one first.")
+    own(
+        "ParkedBehind",
+        "An earlier record of this key is parked: retry that one first.",
+    )
 }

@@ -20,7 +20,11 @@ impl Target {
 
     fn key_columns(&self) -> Vec<String> {
         let columns = self.columns();
-        self.mapping.key().iter().filter_map(|index| columns.get(*index).cloned()).collect()
+        self.mapping
+            .key()
+            .iter()
+            .filter_map(|index| columns.get(*index).cloned())
+            .collect()
     }
 
     fn on_conflict(&self) -> String {
@@ -40,7 +44,11 @@ impl Target {
     }
 
     fn overriding(&self) -> &'static str {
-        if self.shape.overrides_identity { " OVERRIDING SYSTEM VALUE" } else { "" }
+        if self.shape.overrides_identity {
+            " OVERRIDING SYSTEM VALUE"
+        } else {
+            ""
+        }
     }
 
     /// Parameters: every value, in the mapping's order.
@@ -63,9 +71,18 @@ impl Target {
         let set: Vec<String> = sent
             .iter()
             .enumerate()
-            .filter_map(|(number, index)| columns.get(*index).map(|column| format!("{column} = ${}", number + 1)))
+            .filter_map(|(number, index)| {
+                columns
+                    .get(*index)
+                    .map(|column| format!("{column} = ${}", number + 1))
+            })
             .collect();
-        format!("UPDATE {} SET {} WHERE {}", self.qualified(), set.join(", "), self.where_key(sent.len()))
+        format!(
+            "UPDATE {} SET {} WHERE {}",
+            self.qualified(),
+            set.join(", "),
+            self.where_key(sent.len())
+        )
     }
 
     /// Parameters: the key.
@@ -93,7 +110,11 @@ impl Target {
     }
 
     pub(super) fn copy_sql(&self, stage: &str, keys_only: bool) -> String {
-        let columns = if keys_only { self.key_columns() } else { self.columns() };
+        let columns = if keys_only {
+            self.key_columns()
+        } else {
+            self.columns()
+        };
         format!("COPY {stage} ({}) FROM STDIN", columns.join(", "))
     }
 
@@ -108,8 +129,16 @@ impl Target {
     }
 
     pub(super) fn sweep_sql(&self, stage: &str) -> String {
-        let terms: Vec<String> = self.key_columns().iter().map(|column| format!("t.{column} = s.{column}")).collect();
-        format!("DELETE FROM {} t USING {stage} s WHERE {}", self.qualified(), terms.join(" AND "))
+        let terms: Vec<String> = self
+            .key_columns()
+            .iter()
+            .map(|column| format!("t.{column} = s.{column}"))
+            .collect();
+        format!(
+            "DELETE FROM {} t USING {stage} s WHERE {}",
+            self.qualified(),
+            terms.join(" AND ")
+        )
     }
 }
 

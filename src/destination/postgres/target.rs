@@ -24,7 +24,13 @@ impl Item {
     /// A change that was queued: the queue's custody holds the counters.
     #[must_use]
     pub fn replayed(map: usize, change: Change) -> Self {
-        Self { map, change, received: 0, filtered: 0, replayed: true }
+        Self {
+            map,
+            change,
+            received: 0,
+            filtered: 0,
+            replayed: true,
+        }
     }
 }
 
@@ -111,7 +117,11 @@ impl Target {
 
     /// The mapping bound to a relation, made once for each.
     pub(super) fn binding(&mut self, relation: &Arc<Relation>) -> Result<Arc<Binding>, String> {
-        if let Some((_, binding)) = self.bindings.iter().find(|(known, _)| Arc::ptr_eq(known, relation)) {
+        if let Some((_, binding)) = self
+            .bindings
+            .iter()
+            .find(|(known, _)| Arc::ptr_eq(known, relation))
+        {
             return binding.clone();
         }
         let binding = self.bind(relation).map(Arc::new);
@@ -123,7 +133,10 @@ impl Target {
     }
 
     fn bind(&self, relation: &Arc<Relation>) -> Result<Binding, String> {
-        let binding = self.mapping.bind_stored(relation).map_err(|error| error.to_string())?;
+        let binding = self
+            .mapping
+            .bind_stored(relation)
+            .map_err(|error| error.to_string())?;
         let types: Result<Vec<KeyType>, _> = binding
             .key_columns()
             .zip(&self.shape.key)

@@ -65,7 +65,9 @@ impl Admin {
     /// # Errors
     /// The source cannot be reached, or refuses.
     pub async fn connect(settings: &Settings) -> Result<Self, SourceError> {
-        Ok(Self { connected: connect(settings, "tablemap").await? })
+        Ok(Self {
+            connected: connect(settings, "tablemap").await?,
+        })
     }
 
     pub(super) fn client(&self) -> &tokio_postgres::Client {
@@ -86,7 +88,11 @@ impl Admin {
             return Err(SourceError::NotLogical(wal_level));
         }
         let timeline: i32 = row.get(1);
-        Ok(ServerFacts { system: row.get(0), timeline: timeline.unsigned_abs(), version: row.get(3) })
+        Ok(ServerFacts {
+            system: row.get(0),
+            timeline: timeline.unsigned_abs(),
+            version: row.get(3),
+        })
     }
 
     /// A slot, if it exists.
@@ -99,7 +105,10 @@ impl Admin {
           FROM pg_replication_slots WHERE slot_name = $1";
         let row = within(self.client().query_opt(sql, &[&name])).await?;
         Ok(row.map(|row| SlotState {
-            confirmed: row.get::<_, Option<String>>(0).and_then(|lsn| lsn.parse().ok()).unwrap_or_default(),
+            confirmed: row
+                .get::<_, Option<String>>(0)
+                .and_then(|lsn| lsn.parse().ok())
+                .unwrap_or_default(),
             active_pid: row.get(1),
             wal_status: row.get(2),
             retained: row.get(3),
@@ -111,7 +120,11 @@ impl Admin {
     /// # Errors
     /// The user may not, or the source cannot be asked.
     pub async fn create_publication_empty(&self, name: &str) -> Result<(), SourceError> {
-        let there = within(self.client().query_opt("SELECT 1 FROM pg_publication WHERE pubname = $1", &[&name])).await?;
+        let there = within(
+            self.client()
+                .query_opt("SELECT 1 FROM pg_publication WHERE pubname = $1", &[&name]),
+        )
+        .await?;
         if there.is_some() {
             return Ok(());
         }
@@ -141,11 +154,20 @@ impl Admin {
     pub async fn terminate_walsender(&self, slot: &str) -> Result<(), SourceError> {
         let started = tokio::time::Instant::now();
         loop {
-            let Some(pid) = self.slot(slot).await?.and_then(|slot| slot.active_pid) else { return Ok(()) };
+            let Some(pid) = self.slot(slot).await?.and_then(|slot| slot.active_pid) else {
+                return Ok(());
+            };
             if started.elapsed() > WALSENDER {
-                return Err(SourceError::SlotActive { slot: slot.to_owned(), pid: Some(pid) });
+                return Err(SourceError::SlotActive {
+                    slot: slot.to_owned(),
+                    pid: Some(pid),
+                });
             }
-            within(self.client().query_one("SELECT pg_terminate_backend($1)", &[&pid])).await?;
+            within(
+                self.client()
+                    .query_one("SELECT pg_terminate_backend($1)", &[&pid]),
+            )
+            .await?;
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -164,6 +186,10 @@ impl Admin {
     /// # Errors
     /// The source cannot be asked.
     pub async fn drop_publication(&self, name: &str) -> Result<(), SourceError> {
-        within(self.client().batch_execute(&format!("DROP PUBLICATION IF EXISTS {}", quote(name)))).await
+        within(
+            self.client()
+                .batch_execute(&format!("DROP PUBLICATION IF EXISTS {}", quote(name))),
+        )
+        .await
     }
 }

@@ -37,7 +37,10 @@ impl Assembler {
         if self.chunk.is_empty() {
             return None;
         }
-        Some(Chunk { received: self.received, ..mem::take(&mut self.chunk) })
+        Some(Chunk {
+            received: self.received,
+            ..mem::take(&mut self.chunk)
+        })
     }
 
     /// Adds the body of one `CopyData` (PostgreSQL manual, "Streaming Replication Protocol").
@@ -55,14 +58,20 @@ impl Assembler {
             b'k' => {
                 let end = Lsn(body.try_get_u64().map_err(short)?);
                 body.try_get_i64().map_err(short)?; // the server's clock
-                let wish = if body.try_get_u8().map_err(short)? == 0 { Wish::Nothing } else { Wish::Feedback };
+                let wish = if body.try_get_u8().map_err(short)? == 0 {
+                    Wish::Nothing
+                } else {
+                    Wish::Feedback
+                };
                 self.received = self.received.max(end);
                 // Inside a transaction it cannot vouch for what has not come yet.
                 let limit = self.transaction.map_or(end, |begin| begin.final_lsn);
                 self.covered(end.min(limit));
                 Ok(wish)
             }
-            tag => Err(SourceError::Protocol(format!("an unknown replication message {tag:#04x}"))),
+            tag => Err(SourceError::Protocol(format!(
+                "an unknown replication message {tag:#04x}"
+            ))),
         }
     }
 
@@ -110,18 +119,29 @@ impl Assembler {
         old: Option<OldRow>,
         new: Option<Row>,
     ) -> Result<(), SourceError> {
-        let begin = self.transaction.ok_or_else(|| unexpected("a change outside a transaction"))?;
-        let relation = self.relations.get(&table).ok_or_else(|| unexpected("a change of a table not described"))?;
+        let begin = self
+            .transaction
+            .ok_or_else(|| unexpected("a change outside a transaction"))?;
+        let relation = self
+            .relations
+            .get(&table)
+            .ok_or_else(|| unexpected("a change of a table not described"))?;
         let rows = old.as_ref().map(OldRow::row).into_iter().chain(new.as_ref());
         if rows.into_iter().any(|row| row.len() != relation.columns.len()) {
             return Err(unexpected("a row with another number of columns than its table"));
         }
         let index = match self.last {
             // The rows of one COPY share a log record.
-            Some((last, at)) if last == table && at.commit == begin.final_lsn && at.change == start => at.index + 1,
+            Some((last, at)) if last == table && at.commit == begin.final_lsn && at.change == start => {
+                at.index + 1
+            }
             _ => 0,
         };
-        let position = Position { commit: begin.final_lsn, change: start, index };
+        let position = Position {
+            commit: begin.final_lsn,
+            change: start,
+            index,
+        };
         self.last = Some((table, position));
         self.chunk.bytes += size;
         self.chunk.changes.push(Change {
@@ -218,19 +238,36 @@ mod tests {
     #[test]
     fn rows_of_one_log_record_count_up_and_the_next_record_starts_anew() {
         let mut assembler = Assembler::default();
-        let rows = [insert(50, 1, 1), insert(50, 1, 1), insert(60, 1, 1), insert(60, 2, 1)];
-        push_all(&mut assembler, [begin(100), relation(1), relation(2)].into_iter().chain(rows));
+        let rows = [
+            insert(50, 1, 1),
+            insert(50, 1, 1),
+            insert(60, 1, 1),
+            insert(60, 2, 1),
+        ];
+        push_all(
+            &mut assembler,
+            [begin(100), relation(1), relation(2)].into_iter().chain(rows),
+        );
         let chunk = assembler.take().expect("changes");
         let at = |change: &Change| (change.position.change.0, change.position.index);
-        assert_eq!(chunk.changes.iter().map(at).collect::<Vec<_>>(), [(50, 0), (50, 1), (60, 0), (60, 0)]);
+        assert_eq!(
+            chunk.changes.iter().map(at).collect::<Vec<_>>(),
+            [(50, 0), (50, 1), (60, 0), (60, 0)]
+        );
         assert_eq!(chunk.through, None, "the transaction is not at its end");
     }
 
     #[test]
     fn through_never_passes_a_transaction_that_is_not_at_its_end() {
         let mut assembler = Assembler::default();
-        push_all(&mut assembler, [begin(100), relation(1), insert(50, 1, 1), keepalive(900, 0)]);
-        assert_eq!(assembler.take().and_then(|chunk| chunk.through), Some(Position::through(Lsn(100))));
+        push_all(
+            &mut assembler,
+            [begin(100), relation(1), insert(50, 1, 1), keepalive(900, 0)],
+        );
+        assert_eq!(
+            assembler.take().and_then(|chunk| chunk.through),
+            Some(Position::through(Lsn(100)))
+        );
         push_all(&mut assembler, [insert(60, 1, 1), commit(100, 148)]);
         let chunk = assembler.take().expect("the rest");
         assert_eq!(chunk.through, Some(Position::through(Lsn(148))));
@@ -241,7 +278,10 @@ mod tests {
     fn a_keepalive_moves_an_idle_stream_once() {
         let mut assembler = Assembler::default();
         assert_eq!(assembler.push(keepalive(10, 1)), Ok(Wish::Feedback));
-        assert_eq!(assembler.take().and_then(|chunk| chunk.through), Some(Position::through(Lsn(10))));
+        assert_eq!(
+            assembler.take().and_then(|chunk| chunk.through),
+            Some(Position::through(Lsn(10)))
+        );
         assert_eq!(assembler.push(keepalive(10, 0)), Ok(Wish::Nothing));
         assert!(assembler.take().is_none());
     }
@@ -261,9 +301,16 @@ mod tests {
 
     #[test]
     fn messages_out_of_place_are_errors() {
-        for messages in [vec![insert(50, 1, 1)], vec![begin(1), insert(50, 1, 1)], vec![begin(1), begin(2)], vec![commit(1, 2)]] {
+        for messages in [
+            vec![insert(50, 1, 1)],
+            vec![begin(1), insert(50, 1, 1)],
+            vec![begin(1), begin(2)],
+            vec![commit(1, 2)],
+        ] {
             let mut assembler = Assembler::default();
-            let outcome = messages.into_iter().try_for_each(|message| assembler.push(message).map(drop));
+            let outcome = messages
+                .into_iter()
+                .try_for_each(|message| assembler.push(message).map(drop));
             assert!(matches!(outcome, Err(SourceError::Protocol(_))));
         }
     }

@@ -29,7 +29,10 @@ impl Chunk {
     /// Whether there is nothing to hand out.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.truncates.is_empty() && self.relations.is_empty() && self.through.is_none()
+        self.changes.is_empty()
+            && self.truncates.is_empty()
+            && self.relations.is_empty()
+            && self.through.is_none()
     }
 
     /// Whether a message of this size may be added.

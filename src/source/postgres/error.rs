@@ -30,7 +30,9 @@ pub enum SourceError {
     NotLogical(String),
     #[error("the source has no replication slot left: raise max_replication_slots and restart it")]
     NoSlotsLeft,
-    #[error("the user may not do this at the source (SQLSTATE {0}): it needs LOGIN, REPLICATION and CREATE on the database")]
+    #[error(
+        "the user may not do this at the source (SQLSTATE {0}): it needs LOGIN, REPLICATION and CREATE on the database"
+    )]
     Permission(String),
     #[error("the source sent what the replication protocol does not allow: {0}")]
     Protocol(String),
@@ -127,7 +129,9 @@ impl ServerError {
     pub(super) fn parse(fields: &[u8]) -> Self {
         let mut error = Self::default();
         for field in fields.split(|byte| *byte == 0) {
-            let Some((kind, text)) = field.split_first() else { continue };
+            let Some((kind, text)) = field.split_first() else {
+                continue;
+            };
             let text = || String::from_utf8_lossy(text).into_owned();
             match kind {
                 b'C' => error.code = text(),
@@ -146,7 +150,10 @@ impl ServerError {
                 SourceError::PublicationMissing(publication.to_owned())
             }
             ("42704", _) => SourceError::SlotMissing(slot.to_owned()),
-            ("55006", _) => SourceError::SlotActive { slot: slot.to_owned(), pid: self.pid() },
+            ("55006", _) => SourceError::SlotActive {
+                slot: slot.to_owned(),
+                pid: self.pid(),
+            },
             // An invalidated slot (55000), or a log segment that is gone (58P01, XX000 by older servers).
             ("55000" | "58P01", _) | ("XX000", "XLogFileReadOpen" | "ReportWalSummaryError") => {
                 SourceError::SlotLost(slot.to_owned())
@@ -157,7 +164,11 @@ impl ServerError {
 
     /// The number that ends "replication slot … is active for PID …".
     fn pid(&self) -> Option<i32> {
-        self.message.rsplit(|c: char| !c.is_ascii_digit()).find(|digits| !digits.is_empty())?.parse().ok()
+        self.message
+            .rsplit(|c: char| !c.is_ascii_digit())
+            .find(|digits| !digits.is_empty())?
+            .parse()
+            .ok()
     }
 }
 
@@ -171,13 +182,29 @@ mod tests {
             let fields = format!("SFEHLER\0C{code}\0M{message}\0R{routine}\0\0");
             ServerError::parse(fields.as_bytes()).judge("s", "p")
         };
-        assert_eq!(judge("42704", "ReplicationSlotAcquire", ""), SourceError::SlotMissing("s".into()));
-        assert_eq!(judge("42704", "get_publication_oid", ""), SourceError::PublicationMissing("p".into()));
+        assert_eq!(
+            judge("42704", "ReplicationSlotAcquire", ""),
+            SourceError::SlotMissing("s".into())
+        );
+        assert_eq!(
+            judge("42704", "get_publication_oid", ""),
+            SourceError::PublicationMissing("p".into())
+        );
         assert_eq!(judge("58P01", "WALRead", ""), SourceError::SlotLost("s".into()));
         assert_eq!(
-            judge("55006", "ReplicationSlotAcquire", "Slot »s2« ist aktiv für PID 4711"),
-            SourceError::SlotActive { slot: "s".into(), pid: Some(4711) }
+            judge(
+                "55006",
+                "ReplicationSlotAcquire",
+                "Slot »s2« ist aktiv für PID 4711"
+            ),
+            SourceError::SlotActive {
+                slot: "s".into(),
+                pid: Some(4711)
+            }
         );
-        assert_eq!(judge("57P01", "ProcessInterrupts", ""), SourceError::Terminated("57P01".into()));
+        assert_eq!(
+            judge("57P01", "ProcessInterrupts", ""),
+            SourceError::Terminated("57P01".into())
+        );
     }
 }

@@ -17,7 +17,9 @@ pub(super) struct Frame {
 /// Splits the frame at the front off, without copying it. If it is not there whole, room for the rest of it is
 /// made: a large row is so received into one allocation of its own size.
 pub(super) fn split_frame(inbox: &mut BytesMut) -> Result<Option<Frame>, SourceError> {
-    let Some(length) = frame_length(inbox)? else { return Ok(None) };
+    let Some(length) = frame_length(inbox)? else {
+        return Ok(None);
+    };
     if inbox.len() < length {
         inbox.reserve(length - inbox.len());
         return Ok(None);
@@ -34,9 +36,15 @@ const MESSAGE_LIMIT: usize = (1 << 30) + (1 << 16);
 /// The whole length of the frame at the front, if its header is there.
 fn frame_length(inbox: &[u8]) -> Result<Option<usize>, SourceError> {
     let too_long = || SourceError::Protocol("a message of impossible length".to_owned());
-    let Some(header) = Header::parse(inbox).map_err(|_| too_long())? else { return Ok(None) };
+    let Some(header) = Header::parse(inbox).map_err(|_| too_long())? else {
+        return Ok(None);
+    };
     let length = usize::try_from(header.len()).map_err(|_| too_long())? + 1;
-    if length > MESSAGE_LIMIT { Err(too_long()) } else { Ok(Some(length)) }
+    if length > MESSAGE_LIMIT {
+        Err(too_long())
+    } else {
+        Ok(Some(length))
+    }
 }
 
 #[cfg(test)]

@@ -24,7 +24,9 @@ pub enum JoinError {
     NoTable(String),
     #[error("{0}")]
     Key(String),
-    #[error("the user does not own {table}: ALTER TABLE {table} OWNER TO <user>; or use `management: External`")]
+    #[error(
+        "the user does not own {table}: ALTER TABLE {table} OWNER TO <user>; or use `management: External`"
+    )]
     NotOwner { table: String },
     #[error("{0} stayed locked by running transactions; trying again")]
     Locked(String),
@@ -94,8 +96,12 @@ impl Admin {
         publication: &str,
         store: impl FnOnce(Lsn) -> Store<'s> + Send,
     ) -> Result<(), JoinError> {
-        let sql = "SELECT 1 FROM pg_publication_tables WHERE pubname = $1 AND schemaname = $2 AND tablename = $3";
-        if within(self.client().query_opt(sql, &[&publication, &table.0, &table.1])).await?.is_none() {
+        let sql =
+            "SELECT 1 FROM pg_publication_tables WHERE pubname = $1 AND schemaname = $2 AND tablename = $3";
+        if within(self.client().query_opt(sql, &[&publication, &table.0, &table.1]))
+            .await?
+            .is_none()
+        {
             let add = format!("ALTER PUBLICATION {} ADD TABLE ONLY {name}", quote(publication));
             within(self.client().batch_execute(&add)).await?;
         }
@@ -103,9 +109,14 @@ impl Admin {
     }
 
     async fn position(&self) -> Result<Lsn, JoinError> {
-        let row = within(self.client().query_one("SELECT pg_current_wal_insert_lsn()::text", &[])).await?;
+        let row = within(
+            self.client()
+                .query_one("SELECT pg_current_wal_insert_lsn()::text", &[]),
+        )
+        .await?;
         let text: String = row.get(0);
-        text.parse().map_err(|_| JoinError::Source(SourceError::Protocol("a malformed LSN".into())))
+        text.parse()
+            .map_err(|_| JoinError::Source(SourceError::Protocol("a malformed LSN".into())))
     }
 
     /// Waits for the writers that are under way, without holding up new ones for long.
@@ -167,7 +178,11 @@ impl Admin {
     }
 
     async fn older_transactions_end(&self) -> Result<(), JoinError> {
-        let row = within(self.client().query_one("SELECT pg_snapshot_xmax(pg_current_snapshot())::text", &[])).await?;
+        let row = within(
+            self.client()
+                .query_one("SELECT pg_snapshot_xmax(pg_current_snapshot())::text", &[]),
+        )
+        .await?;
         let horizon: String = row.get(0);
         let started = Instant::now();
         loop {
@@ -187,12 +202,20 @@ impl Admin {
     /// # Errors
     /// The source cannot be asked.
     pub async fn leave(&self, table: (&str, &str), publication: &str) -> Result<(), SourceError> {
-        let sql = "SELECT 1 FROM pg_publication_tables WHERE pubname = $1 AND schemaname = $2 AND tablename = $3";
-        if within(self.client().query_opt(sql, &[&publication, &table.0, &table.1])).await?.is_none() {
+        let sql =
+            "SELECT 1 FROM pg_publication_tables WHERE pubname = $1 AND schemaname = $2 AND tablename = $3";
+        if within(self.client().query_opt(sql, &[&publication, &table.0, &table.1]))
+            .await?
+            .is_none()
+        {
             return Ok(());
         }
-        let drop =
-            format!("ALTER PUBLICATION {} DROP TABLE {}.{}", quote(publication), quote(table.0), quote(table.1));
+        let drop = format!(
+            "ALTER PUBLICATION {} DROP TABLE {}.{}",
+            quote(publication),
+            quote(table.0),
+            quote(table.1)
+        );
         within(self.client().batch_execute(&drop)).await
     }
 
@@ -200,11 +223,16 @@ impl Admin {
     /// once the table is published (rule 12). Returns whether the user owns the table.
     async fn check(&self, table: (&str, &str), name: &str, key: &[String]) -> Result<bool, JoinError> {
         let row = within(self.client().query_opt(TABLE, &[&table.0, &table.1])).await?;
-        let Some(row) = row else { return Err(JoinError::NoTable(name.to_owned())) };
+        let Some(row) = row else {
+            return Err(JoinError::NoTable(name.to_owned()));
+        };
         let (oid, identity): (u32, String) = (row.get(0), row.get(1));
         let columns = names(within(self.client().query(COLUMNS, &[&oid])).await?);
         if let Some(missing) = key.iter().find(|column| !columns.contains(column)) {
-            return Err(JoinError::Key(format!("the source table {name} has no column {}", quote(missing))));
+            return Err(JoinError::Key(format!(
+                "the source table {name} has no column {}",
+                quote(missing)
+            )));
         }
         if identity != "f" {
             let sent = names(within(self.client().query(IDENTITY, &[&oid, &identity])).await?);

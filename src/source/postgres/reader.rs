@@ -75,12 +75,19 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 pub(super) async fn run(session: Session, shared: std::sync::Arc<Shared>) {
     let mut ticks = interval(FEEDBACK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut reader = Reader { session, shared: &shared, waiting: None, ticks };
+    let mut reader = Reader {
+        session,
+        shared: &shared,
+        waiting: None,
+        ticks,
+    };
     let outcome = reader.read_until_stopped().await;
     if outcome.is_ok() {
         let _ = timeout(GOODBYE_LIMIT, reader.say_goodbye()).await;
     }
-    let error = outcome.err().unwrap_or_else(|| SourceError::Unreachable("the stream was closed".to_owned()));
+    let error = outcome
+        .err()
+        .unwrap_or_else(|| SourceError::Unreachable("the stream was closed".to_owned()));
     *lock(&shared.ended) = Some(error);
     shared.ready.notify_one();
 }
@@ -138,7 +145,9 @@ impl Reader<'_> {
             match frame.tag {
                 b'd' => return Ok(Some(frame.body)),
                 b'E' => return Err(self.session.judge(&frame.body)),
-                b'c' | b'C' => return Err(SourceError::Unreachable("the source ended the stream".to_owned())),
+                b'c' | b'C' => {
+                    return Err(SourceError::Unreachable("the source ended the stream".to_owned()));
+                }
                 _ => {} // notices and parameters
             }
         }
@@ -157,7 +166,9 @@ impl Reader<'_> {
             frontend::CopyData::new(&status[..])?.write(out);
             Ok(())
         });
-        timeout(WRITE_LIMIT, send).await.map_err(|_| SourceError::Timeout(WRITE_LIMIT.as_secs()))??;
+        timeout(WRITE_LIMIT, send)
+            .await
+            .map_err(|_| SourceError::Timeout(WRITE_LIMIT.as_secs()))??;
         Ok(())
     }
 

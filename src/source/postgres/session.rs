@@ -33,7 +33,11 @@ pub(super) struct Session {
 
 impl Session {
     /// Logs in on the first host that takes the session.
-    pub(super) async fn open(settings: &Settings, slot: &str, publication: &str) -> Result<Self, ConnectError> {
+    pub(super) async fn open(
+        settings: &Settings,
+        slot: &str,
+        publication: &str,
+    ) -> Result<Self, ConnectError> {
         on_first_host(settings, |transport, host, settings| {
             let mut session = Self {
                 transport,
@@ -50,7 +54,9 @@ impl Session {
     }
 
     async fn log_in(&mut self, settings: &Settings, host: &str) -> Result<(), ConnectError> {
-        let broken = |_| ConnectError::Broken { host: host.to_owned() };
+        let broken = |_| ConnectError::Broken {
+            host: host.to_owned(),
+        };
         let application = format!("tablemap {}", self.slot);
         let parameters = [
             ("user", settings.username.as_str()),
@@ -65,13 +71,27 @@ impl Session {
             ("bytea_output", "hex"),
             ("extra_float_digits", "3"),
         ];
-        self.send(|out| frontend::startup_message(parameters, out)).await.map_err(broken)?;
+        self.send(|out| frontend::startup_message(parameters, out))
+            .await
+            .map_err(broken)?;
         let mut scram = ScramSha256::new(settings.password.as_bytes(), ChannelBinding::unrequested());
         loop {
-            let mut frame = self.receive().await.map_err(|_| broken(io::ErrorKind::InvalidData.into()))?;
+            let mut frame = self
+                .receive()
+                .await
+                .map_err(|_| broken(io::ErrorKind::InvalidData.into()))?;
             match frame.tag {
-                b'R' => self.authenticate(&mut frame.body, &mut scram, settings, host).await?,
-                b'E' => return Err(ConnectError::from_code(&ServerError::parse(&frame.body).code, settings, host)),
+                b'R' => {
+                    self.authenticate(&mut frame.body, &mut scram, settings, host)
+                        .await?
+                }
+                b'E' => {
+                    return Err(ConnectError::from_code(
+                        &ServerError::parse(&frame.body).code,
+                        settings,
+                        host,
+                    ));
+                }
                 b'Z' => return Ok(()),
                 _ => {} // parameters, the cancellation key, notices
             }
@@ -86,7 +106,9 @@ impl Session {
         settings: &Settings,
         host: &str,
     ) -> Result<(), ConnectError> {
-        let broken = |_| ConnectError::Broken { host: host.to_owned() };
+        let broken = |_| ConnectError::Broken {
+            host: host.to_owned(),
+        };
         let rejected = |_| ConnectError::Rejected {
             host: host.to_owned(),
             user: settings.username.clone(),
@@ -94,23 +116,34 @@ impl Session {
         };
         match request.try_get_u32().unwrap_or(u32::MAX) {
             0 => Ok(()),
-            3 => self.send(|out| frontend::password_message(settings.password.as_bytes(), out)).await.map_err(broken),
+            3 => self
+                .send(|out| frontend::password_message(settings.password.as_bytes(), out))
+                .await
+                .map_err(broken),
             5 => {
                 let salt = request.first_chunk::<4>().copied().unwrap_or_default();
                 let hash = md5_hash(settings.username.as_bytes(), settings.password.as_bytes(), salt);
-                self.send(|out| frontend::password_message(hash.as_bytes(), out)).await.map_err(broken)
+                self.send(|out| frontend::password_message(hash.as_bytes(), out))
+                    .await
+                    .map_err(broken)
             }
             10 => {
                 let message = scram.message().to_owned();
-                self.send(|out| frontend::sasl_initial_response(SCRAM_SHA_256, &message, out)).await.map_err(broken)
+                self.send(|out| frontend::sasl_initial_response(SCRAM_SHA_256, &message, out))
+                    .await
+                    .map_err(broken)
             }
             11 => {
                 scram.update(request).map_err(rejected)?;
                 let message = scram.message().to_owned();
-                self.send(|out| frontend::sasl_response(&message, out)).await.map_err(broken)
+                self.send(|out| frontend::sasl_response(&message, out))
+                    .await
+                    .map_err(broken)
             }
             12 => scram.finish(request).map_err(rejected),
-            _ => Err(ConnectError::Method { host: host.to_owned() }),
+            _ => Err(ConnectError::Method {
+                host: host.to_owned(),
+            }),
         }
     }
 
@@ -153,7 +186,10 @@ impl Session {
         ServerError::parse(fields).judge(&self.slot, &self.publication)
     }
 
-    pub(super) async fn send(&mut self, write: impl FnOnce(&mut BytesMut) -> io::Result<()>) -> io::Result<()> {
+    pub(super) async fn send(
+        &mut self,
+        write: impl FnOnce(&mut BytesMut) -> io::Result<()>,
+    ) -> io::Result<()> {
         let mut out = BytesMut::new();
         write(&mut out)?;
         self.transport.write_all(&out).await?;

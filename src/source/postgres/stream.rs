@@ -66,7 +66,11 @@ impl Stream {
         limited(session.start_replication(from.unwrap_or_default())).await?;
         let shared = Arc::new(Shared::default());
         let task = AbortOnDropHandle::new(tokio::spawn(reader::run(session, Arc::clone(&shared))));
-        Ok(Started { stream: Self { shared, task }, identity, history })
+        Ok(Started {
+            stream: Self { shared, task },
+            identity,
+            history,
+        })
     }
 
     /// The next chunk, as soon as there is anything. Cancel safe.
@@ -93,7 +97,9 @@ impl Stream {
 }
 
 async fn limited<T>(step: impl Future<Output = Result<T, SourceError>>) -> Result<T, SourceError> {
-    timeout(COMMAND_LIMIT, step).await.unwrap_or(Err(SourceError::Timeout(COMMAND_LIMIT.as_secs())))
+    timeout(COMMAND_LIMIT, step)
+        .await
+        .unwrap_or(Err(SourceError::Timeout(COMMAND_LIMIT.as_secs())))
 }
 
 async fn identify(session: &mut Session) -> Result<Identity, SourceError> {
@@ -102,8 +108,12 @@ async fn identify(session: &mut Session) -> Result<Identity, SourceError> {
     let row = rows.first().ok_or_else(malformed)?;
     Ok(Identity {
         system: text(row, 0).ok_or_else(malformed)?.to_owned(),
-        timeline: text(row, 1).and_then(|text| text.parse().ok()).ok_or_else(malformed)?,
-        xlogpos: text(row, 2).and_then(|text| text.parse().ok()).ok_or_else(malformed)?,
+        timeline: text(row, 1)
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(malformed)?,
+        xlogpos: text(row, 2)
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(malformed)?,
     })
 }
 
@@ -113,12 +123,16 @@ async fn history(session: &mut Session, timeline: u32) -> Result<TimelineHistory
         return Ok(TimelineHistory::default());
     }
     match session.command(&format!("TIMELINE_HISTORY {timeline}")).await {
-        Ok(rows) => Ok(TimelineHistory::parse(rows.first().and_then(|row| text(row, 1)).unwrap_or_default())),
+        Ok(rows) => Ok(TimelineHistory::parse(
+            rows.first().and_then(|row| text(row, 1)).unwrap_or_default(),
+        )),
         Err(SourceError::Unreachable(cause)) => Err(SourceError::Unreachable(cause)),
         Err(_) => Ok(TimelineHistory::default()),
     }
 }
 
 fn text(row: &AnswerRow, column: usize) -> Option<&str> {
-    row.get(column)?.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok())
+    row.get(column)?
+        .as_deref()
+        .and_then(|bytes| std::str::from_utf8(bytes).ok())
 }

@@ -29,7 +29,8 @@ mod tests {
 
     #[test]
     fn switch_points_are_read_from_the_history_file() {
-        let history = TimelineHistory::parse("# a comment\n1\t0/3000060\tno recovery target specified\n\n2\t1/A0\tx\n");
+        let history =
+            TimelineHistory::parse("# a comment\n1\t0/3000060\tno recovery target specified\n\n2\t1/A0\tx\n");
         assert_eq!(history.switch(1), Some(Lsn(0x300_0060)));
         assert_eq!(history.switch(2), Some(Lsn(0x1_0000_00A0)));
         assert_eq!(history.switch(3), None);

@@ -72,7 +72,9 @@ impl Engine {
     }
 
     fn boot(&mut self, id: &MapId) {
-        let Some(plan) = self.plans.get(id).cloned() else { return };
+        let Some(plan) = self.plans.get(id).cloned() else {
+            return;
+        };
         let attempt = self.booting.entry(id.clone()).or_default();
         if attempt.under_way {
             return;
@@ -82,7 +84,12 @@ impl Engine {
         let epoch = self.lease_epoch;
         let map = id.clone();
         self.report_starting(id);
-        self.spawn(async move { Event::Booted { map, result: operations::boot(plan, epoch).await.map(Box::new) } });
+        self.spawn(async move {
+            Event::Booted {
+                map,
+                result: operations::boot(plan, epoch).await.map(Box::new),
+            }
+        });
     }
 
     pub(super) fn retry_boots(&mut self, now: Instant) {
@@ -98,7 +105,9 @@ impl Engine {
     }
 
     pub(super) fn booted(&mut self, id: &MapId, result: Result<Box<Booted>, BootError>) {
-        let Some(plan) = self.plans.get(id).cloned() else { return };
+        let Some(plan) = self.plans.get(id).cloned() else {
+            return;
+        };
         match result {
             Ok(booted) => {
                 self.booting.remove(id);
@@ -128,13 +137,28 @@ impl Engine {
 
     fn install(&mut self, plan: Arc<Plan>, booted: Booted) {
         let id = plan.id.clone();
-        let Booted { queue, epoch, meta, destination, partial, errors } = booted;
+        let Booted {
+            queue,
+            epoch,
+            meta,
+            destination,
+            partial,
+            errors,
+        } = booted;
         let (target, failure) = match destination {
             Ok(target) => (target, None),
             Err(failure) => (None, Some(failure)),
         };
-        let stage = if meta.is_some() { Stage::Serving } else { Stage::Joining };
-        let held = Held { destination: None, queue: Position::ZERO, trimmed: Position::ZERO };
+        let stage = if meta.is_some() {
+            Stage::Serving
+        } else {
+            Stage::Joining
+        };
+        let held = Held {
+            destination: None,
+            queue: Position::ZERO,
+            trimmed: Position::ZERO,
+        };
         let mut map = Map {
             id: id.clone(),
             stage,
@@ -188,12 +212,6 @@ impl Engine {
 
     /// A map that has a position: its changes are taken from there on.
     pub(super) fn begin_serving(&mut self, id: &MapId) {
-        if self.maps.get(id).is_some_and(|map| map.gate.route() == crate::gate::Route::Lane && map.gate.usable()) {
-            let direct = self.maps.get(id).is_some_and(|map| !map.gate.wanted() && !map.plan.shown);
-            if direct {
-                self.admit(id);
-            }
-        }
         self.drive(id);
         if self.link.is_streaming() {
             self.rewind();

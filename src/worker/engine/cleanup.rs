@@ -34,7 +34,10 @@ impl Engine {
         let settings = self.source.settings.clone();
         let names = self.link.slot().map(ToOwned::to_owned);
         let managed = self.source.external.is_none();
-        let shared = self.maps.values().any(|other| other.id != *id && other.plan.source_table == plan.source_table);
+        let shared = self
+            .maps
+            .values()
+            .any(|other| other.id != *id && other.plan.source_table == plan.source_table);
         let map = id.clone();
         if map_is_last {
             self.stop_source();
@@ -42,24 +45,42 @@ impl Engine {
         self.spawn(async move {
             drop(evicted.await);
             let cleaned = async {
-                let control =
-                    Control::connect(&plan.destination_settings).await.map_err(|error| error.to_string())?;
-                control.drop_progress(&plan.id).await.map_err(|error| error.to_string())?;
+                let control = Control::connect(&plan.destination_settings)
+                    .await
+                    .map_err(|error| error.to_string())?;
+                control
+                    .drop_progress(&plan.id)
+                    .await
+                    .map_err(|error| error.to_string())?;
                 queue.drop_all().await.map_err(|error| error.to_string())?;
                 if let Some(name) = names.filter(|_| managed) {
-                    let admin = Admin::connect(&settings).await.map_err(|error| error.to_string())?;
+                    let admin = Admin::connect(&settings)
+                        .await
+                        .map_err(|error| error.to_string())?;
                     if map_is_last {
-                        admin.terminate_walsender(&name).await.map_err(|error| error.to_string())?;
+                        admin
+                            .terminate_walsender(&name)
+                            .await
+                            .map_err(|error| error.to_string())?;
                         admin.drop_slot(&name).await.map_err(|error| error.to_string())?;
-                        admin.drop_publication(&name).await.map_err(|error| error.to_string())?;
+                        admin
+                            .drop_publication(&name)
+                            .await
+                            .map_err(|error| error.to_string())?;
                     } else if !shared {
                         let table = (plan.source_table.0.as_str(), plan.source_table.1.as_str());
-                        admin.leave(table, &name).await.map_err(|error| error.to_string())?;
+                        admin
+                            .leave(table, &name)
+                            .await
+                            .map_err(|error| error.to_string())?;
                     }
                 }
                 Ok(())
             };
-            Event::CleanedUp { map, result: cleaned.await }
+            Event::CleanedUp {
+                map,
+                result: cleaned.await,
+            }
         });
     }
 
@@ -96,6 +117,7 @@ impl crate::worker::map::Map {
     /// Nothing waits, in the queue or before it.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.gate.route() == Route::Lane || (self.stock.waiting() == 0 && self.appender.is_idle() && self.held.is_empty())
+        self.gate.route() == Route::Lane
+            || (self.stock.waiting() == 0 && self.appender.is_idle() && self.held.is_empty())
     }
 }

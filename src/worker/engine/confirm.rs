@@ -12,7 +12,10 @@ impl Engine {
             return;
         }
         let joined = self.maps.values_mut().filter(|map| map.has_joined());
-        let least: Position = joined.map(|map| map.confirmable.position(now)).min().unwrap_or(self.through);
+        let least: Position = joined
+            .map(|map| map.confirmable.position(now))
+            .min()
+            .unwrap_or(self.through);
         let lsn = least.confirmable();
         if lsn <= self.link.confirmed() {
             return;

@@ -53,8 +53,14 @@ impl Engine {
 
     /// The maps of a lane whose queues are replayed.
     fn replaying(&self, lane: &str) -> Vec<MapId> {
-        let Some(seating) = self.lanes.get(lane) else { return Vec::new() };
-        let replays = |id: &&MapId| self.maps.get(*id).is_some_and(|map| map.gate.draining() && !map.gate.wanted());
+        let Some(seating) = self.lanes.get(lane) else {
+            return Vec::new();
+        };
+        let replays = |id: &&MapId| {
+            self.maps
+                .get(*id)
+                .is_some_and(|map| map.gate.draining() && !map.gate.wanted())
+        };
         seating.seats.iter().filter(replays).cloned().collect()
     }
 
@@ -64,7 +70,9 @@ impl Engine {
         let mut held: Vec<(Item, Option<Share>)> = Vec::new();
         let mut seats = Vec::new();
         for id in group {
-            let Some(map) = self.maps.get_mut(id) else { continue };
+            let Some(map) = self.maps.get_mut(id) else {
+                continue;
+            };
             map.gate.set_drained(true);
             if map.gate.step() != Some(Step::Direct) {
                 continue;
@@ -80,7 +88,12 @@ impl Engine {
         held.sort_by_key(|(item, _)| item.change.position);
         let share = held.iter().find_map(|(_, share)| share.clone());
         let items = held.into_iter().map(|(item, _)| item).collect();
-        let parcel = Parcel { items, marks: Vec::new(), share, advance: true };
+        let parcel = Parcel {
+            items,
+            marks: Vec::new(),
+            share,
+            advance: true,
+        };
         if let Some(seating) = self.lanes.get(lane) {
             seating.lane.order(Order::Direct { seats, parcel });
         }
@@ -92,15 +105,24 @@ impl Engine {
 
 /// Nothing is left but what is held.
 fn is_drained(map: &Map) -> bool {
-    let flushed = map.progress.as_ref().map_or(Position::ZERO, |progress| progress.position);
+    let flushed = map
+        .progress
+        .as_ref()
+        .map_or(Position::ZERO, |progress| progress.position);
     map.appender.is_idle() && (map.stock.records == 0 || flushed >= map.stock.last)
 }
 
 fn is_near(map: &Map) -> bool {
-    let most = map.plan.cap.map_or(NEAR, |cap| NEAR.min(u64::from(cap / 2).max(1)));
+    let most = map
+        .plan
+        .cap
+        .map_or(NEAR, |cap| NEAR.min(u64::from(cap / 2).max(1)));
     map.stock.waiting() + map.appender.len() as u64 <= most
 }
 
 fn is_over(map: &Map) -> bool {
-    map.held_bytes > HELD_BYTES || map.cutover_since.is_some_and(|since| Instant::now().duration_since(since) > PATIENCE)
+    map.held_bytes > HELD_BYTES
+        || map
+            .cutover_since
+            .is_some_and(|since| Instant::now().duration_since(since) > PATIENCE)
 }

@@ -10,7 +10,7 @@ use crate::{
     gate::{Outcome, Step},
     record::Position,
     worker::{
-        lane::{Evicted, Lane, Mark, Order, Parcel},
+        lane::{Evicted, Lane, Order},
         map::{Blocked, CatchUp, Counters, Map, MapId, Unusable, UnusableKind},
     },
 };
@@ -21,7 +21,9 @@ impl Engine {
     /// Takes every step that is due for a map, and reports what has changed.
     pub(super) fn drive(&mut self, id: &MapId) {
         loop {
-            let Some(map) = self.maps.get_mut(id).filter(|map| map.has_joined()) else { return };
+            let Some(map) = self.maps.get_mut(id).filter(|map| map.has_joined()) else {
+                return;
+            };
             if map.retry_at.is_some() {
                 break;
             }
@@ -51,7 +53,8 @@ impl Engine {
         let retry = self.pace.retry;
         let Some(map) = self.maps.get_mut(id) else { return };
         map.gate.done(step, outcome);
-        let again = matches!(outcome, Outcome::Failed) || (step == Step::Fence && outcome == Outcome::NotFenced);
+        let again =
+            matches!(outcome, Outcome::Failed) || (step == Step::Fence && outcome == Outcome::NotFenced);
         map.retry_at = again.then(|| Instant::now() + retry);
     }
 
@@ -72,12 +75,23 @@ impl Engine {
                 }
             };
             let (evicted, raised) = tokio::join!(evicted, raise);
-            let failure = raised.as_ref().and_then(|raised| raised.as_ref().err().map(ToString::to_string));
+            let failure = raised
+                .as_ref()
+                .and_then(|raised| raised.as_ref().err().map(ToString::to_string));
             let fenced = raised.and_then(Result::ok);
             let base = base(fenced.as_ref(), evicted.flushed.as_ref(), known.as_ref());
             let begun = operations::begin(&queue, step == Step::Leave, base.as_ref(), floor).await;
-            let closed = Closed { fenced, failure, begun };
-            Event::Closed { map, step, evicted: Box::new(evicted), closed: Box::new(closed) }
+            let closed = Closed {
+                fenced,
+                failure,
+                begun,
+            };
+            Event::Closed {
+                map,
+                step,
+                evicted: Box::new(evicted),
+                closed: Box::new(closed),
+            }
         });
     }
 
@@ -87,9 +101,17 @@ impl Engine {
         let map = self.maps.get(id);
         let seating = map.and_then(|map| self.lanes.get(&map.plan.destination));
         if let (Some(seating), Some(map)) = (seating, map) {
-            seating.lane.order(Order::Evict { seat: map.seat, reply });
+            seating.lane.order(Order::Evict {
+                seat: map.seat,
+                reply,
+            });
         }
-        async move { answer.await.unwrap_or(Evicted { flushed: None, leftover: Vec::new() }) }
+        async move {
+            answer.await.unwrap_or(Evicted {
+                flushed: None,
+                leftover: Vec::new(),
+            })
+        }
     }
 
     pub(super) fn closed(&mut self, id: &MapId, step: Step, evicted: Evicted, closed: Closed) {
@@ -103,7 +125,11 @@ impl Engine {
                 map.stock.partial = partial;
             }
             Err(error) => {
-                let outcome = if closed.fenced.is_some() { Outcome::FencedOnly } else { Outcome::Failed };
+                let outcome = if closed.fenced.is_some() {
+                    Outcome::FencedOnly
+                } else {
+                    Outcome::Failed
+                };
                 self.done(id, step, outcome);
                 self.queue_failed(id, &error);
                 return;
@@ -138,7 +164,11 @@ impl Engine {
                 Step::Record => queue.set_fenced(token).await,
                 _ => queue.clear_fenced().await,
             };
-            Event::Stepped { map, step, ended: ended.map_err(|error| error.to_string()) }
+            Event::Stepped {
+                map,
+                step,
+                ended: ended.map_err(|error| error.to_string()),
+            }
         });
     }
 
@@ -163,7 +193,10 @@ impl Engine {
     }
 
     pub(super) fn status_written(&mut self, id: &MapId, _version: u64) {
-        let opening = self.maps.get(id).is_some_and(|map| map.gate.busy() == Some(Step::Open));
+        let opening = self
+            .maps
+            .get(id)
+            .is_some_and(|map| map.gate.busy() == Some(Step::Open));
         if opening {
             self.done(id, Step::Open, Outcome::Done);
             self.drive(id);
@@ -175,7 +208,10 @@ impl Engine {
         let (plan, epoch, queue) = (map.plan.clone(), map.epoch, map.queue.clone());
         let map = id.clone();
         self.spawn(async move {
-            Event::Checked { map, result: operations::check(plan, epoch, queue).await.map(Box::new) }
+            Event::Checked {
+                map,
+                result: operations::check(plan, epoch, queue).await.map(Box::new),
+            }
         });
     }
 
@@ -183,7 +219,11 @@ impl Engine {
         let Some(map) = self.maps.get_mut(id) else { return };
         match result {
             Ok(checked) => {
-                let Checked { target, partial, meta } = *checked;
+                let Checked {
+                    target,
+                    partial,
+                    meta,
+                } = *checked;
                 map.restock(&meta);
                 map.stock.partial = partial;
                 adopt(map, target.progress.clone());
@@ -215,14 +255,34 @@ impl Engine {
         match failure {
             CheckFailure::Away(error) => {
                 let (reason, message) = (error.reason(), error.to_string());
-                self.unusable(id, Unusable { reason, message, kind: UnusableKind::Away });
+                self.unusable(
+                    id,
+                    Unusable {
+                        reason,
+                        message,
+                        kind: UnusableKind::Away,
+                    },
+                );
             }
             CheckFailure::Unfit(message) => {
-                self.unusable(id, Unusable { reason: "SchemaMismatch", message, kind: UnusableKind::Unfit });
+                self.unusable(
+                    id,
+                    Unusable {
+                        reason: "SchemaMismatch",
+                        message,
+                        kind: UnusableKind::Unfit,
+                    },
+                );
             }
             CheckFailure::Queue(error) => self.queue_failed(id, &error),
-            CheckFailure::Lost { message, errors: true } => self.block(id, Blocked::ErrorsLost { message }),
-            CheckFailure::Lost { message, errors: false } => self.block(id, Blocked::PositionLost { message }),
+            CheckFailure::Lost {
+                message,
+                errors: true,
+            } => self.block(id, Blocked::ErrorsLost { message }),
+            CheckFailure::Lost {
+                message,
+                errors: false,
+            } => self.block(id, Blocked::PositionLost { message }),
         }
     }
 
@@ -242,7 +302,9 @@ impl Engine {
             parks_before: target.progress.parks,
             received_before: map.counters.received,
         });
-        let Some(seating) = self.lanes.get(&map.plan.destination) else { return };
+        let Some(seating) = self.lanes.get(&map.plan.destination) else {
+            return;
+        };
         map.tell_tail(self.through);
         seating.lane.order(Order::Replay {
             seat: map.seat,
@@ -280,30 +342,24 @@ impl Engine {
             let events = self.events.clone();
             self.tasks.spawn(async move {
                 while let Some(notice) = inbox.recv().await {
-                    let _ = events.send(Event::Lane { lane: name.clone(), notice });
+                    let _ = events.send(Event::Lane {
+                        lane: name.clone(),
+                        notice,
+                    });
                 }
             });
             let settings = map.plan.destination_settings.clone();
             let lane = Lane::start(settings, self.statuses.stores(), self.pace.timeouts, notices);
-            Seating { lane, seats: Vec::new() }
+            Seating {
+                lane,
+                seats: Vec::new(),
+            }
         });
         if map.seat == usize::MAX {
             map.seat = seating.seats.len();
             seating.seats.push(id.clone());
         }
         self.statuses.add_store(&map.id, &map.queue);
-    }
-
-    /// Writes directly from now on: a map whose queue is empty, at start.
-    pub(super) fn admit(&mut self, id: &MapId) {
-        self.ensure_seat(id);
-        let Some(map) = self.maps.get_mut(id) else { return };
-        let Some(target) = map.target.take() else { return };
-        let mark: Mark = map.mark(Position::ZERO);
-        if let Some(seating) = self.lanes.get(&map.plan.destination) {
-            seating.lane.order(Order::Admit { seat: map.seat, target: Box::new(target), mark });
-            seating.lane.order(Order::Items(Parcel { advance: true, ..Parcel::default() }));
-        }
     }
 
     /// Steps that failed are tried again; what may be mended by now is looked at again.
@@ -344,23 +400,35 @@ fn base<'a>(
     evicted: Option<&'a Progress>,
     known: Option<&'a Progress>,
 ) -> Option<Progress> {
-    let flushed = [evicted, known].into_iter().flatten().max_by_key(|progress| progress.position);
+    let flushed = [evicted, known]
+        .into_iter()
+        .flatten()
+        .max_by_key(|progress| progress.position);
     fenced.or(flushed).cloned()
 }
 
 /// Takes over what the destination holds.
 pub(super) fn adopt(map: &mut Map, progress: Progress) {
-    let parked = map.progress.as_ref().is_some_and(|known| known.parks < progress.parks);
+    let parked = map
+        .progress
+        .as_ref()
+        .is_some_and(|known| known.parks < progress.parks);
     map.confirmable.flushed(progress.position, parked, Instant::now());
     map.progress = Some(progress);
 }
 
 /// What the lane had not flushed goes to the queue first, then what came while the map was leaving.
 fn requeue(map: &mut Map, evicted: Evicted) {
-    let flushed = map.progress.as_ref().map_or(Position::ZERO, |progress| progress.position);
+    let flushed = map
+        .progress
+        .as_ref()
+        .map_or(Position::ZERO, |progress| progress.position);
     for (item, share) in evicted.leftover {
         if item.change.position > flushed {
-            let counters = Counters { received: item.received, filtered: item.filtered };
+            let counters = Counters {
+                received: item.received,
+                filtered: item.filtered,
+            };
             map.appender.push(item.change, counters, share);
         }
     }
@@ -370,10 +438,12 @@ fn requeue(map: &mut Map, evicted: Evicted) {
 fn requeue_held(map: &mut Map, flushed: Position) {
     for (item, share) in std::mem::take(&mut map.held) {
         if item.change.position > flushed {
-            let counters = Counters { received: item.received, filtered: item.filtered };
+            let counters = Counters {
+                received: item.received,
+                filtered: item.filtered,
+            };
             map.appender.push(item.change, counters, share);
         }
     }
     map.held_bytes = 0;
 }
-

@@ -78,7 +78,10 @@ pub enum Event {
         result: Result<Box<Checked>, CheckFailure>,
     },
     /// A destination that could not be written was asked again.
-    Probed { map: MapId, result: Result<(), CheckFailure> },
+    Probed {
+        map: MapId,
+        result: Result<(), CheckFailure>,
+    },
     /// Redis was read again for every map.
     ReadBack(Vec<(MapId, Result<Option<Meta>, QueueError>)>),
     /// The source was looked at; streaming may begin.
@@ -159,4 +162,3 @@ pub enum CheckFailure {
     #[error("{message}")]
     Lost { message: String, errors: bool },
 }
-

@@ -1,9 +1,6 @@
 //! Joining: a map's table enters the publication, and the map gets its first position (rule 13).
 
-use super::{
-    Engine, Event,
-    event::JoinFailure,
-};
+use super::{Engine, Event, event::JoinFailure};
 use crate::{
     destination::postgres::Control,
     record::{Era, Position},
@@ -38,7 +35,9 @@ impl Engine {
         let waiting: Vec<MapId> = self
             .maps
             .values()
-            .filter(|map| map.stage == Stage::Joining && map.retry_at.is_none() && map.plan.deletion.is_none())
+            .filter(|map| {
+                map.stage == Stage::Joining && map.retry_at.is_none() && map.plan.deletion.is_none()
+            })
             .map(|map| map.id.clone())
             .collect();
         for id in waiting {
@@ -47,7 +46,9 @@ impl Engine {
     }
 
     fn join(&mut self, id: &MapId) {
-        let Some((era, publication)) = self.link.era_and_publication() else { return };
+        let Some((era, publication)) = self.link.era_and_publication() else {
+            return;
+        };
         let retry = self.pace.retry;
         let external = self.source.external.is_some();
         let settings = self.source.settings.clone();
@@ -58,8 +59,13 @@ impl Engine {
         }
         map.joining = true;
         map.retry_at = Some(Instant::now() + retry);
-        let joining =
-            Joining { plan: map.plan.clone(), epoch: map.epoch, queue: map.queue.clone(), era, events };
+        let joining = Joining {
+            plan: map.plan.clone(),
+            epoch: map.epoch,
+            queue: map.queue.clone(),
+            era,
+            events,
+        };
         let map = id.clone();
         self.spawn(async move {
             let result = join(joining, &settings, &publication, external).await;
@@ -77,10 +83,8 @@ impl Engine {
             map.stock.custody = first;
             map.stock.trimmed = first;
             map.confirmable = Confirmable::new(delay, map.held_by());
-            // Nothing is admitted to the lane before the destination was checked.
-            map.gate.set_usable(false);
-            map.gate.recheck();
-            self.drive(id);
+            // Changes are held until the join is complete and the queue can begin.
+            map.gate = super::boot::fresh_gate(&map.plan);
         }
         let _ = ready.send(());
     }
@@ -91,7 +95,8 @@ impl Engine {
         match result {
             Ok(()) => {
                 map.retry_at = None;
-                self.usable_again(id);
+                map.unusable = None;
+                self.drive(id);
             }
             Err(failure) => {
                 map.stage = Stage::Joining;
@@ -101,7 +106,11 @@ impl Engine {
                     JoinFailure::Source(error) => (error.reason(), error.to_string()),
                 };
                 tracing::warn!(map = %map.plan.name, reason, %message, "the table could not join; trying again");
-                map.unusable = Some(Unusable { reason, message, kind: UnusableKind::Unfit });
+                map.unusable = Some(Unusable {
+                    reason,
+                    message,
+                    kind: UnusableKind::Unfit,
+                });
                 self.retry_later(id);
                 self.report(id);
             }
@@ -115,17 +124,27 @@ async fn join(
     publication: &str,
     external: bool,
 ) -> Result<(), JoinFailure> {
-    let control = Control::connect(&joining.plan.destination_settings).await.map_err(refused_by_destination)?;
+    let control = Control::connect(&joining.plan.destination_settings)
+        .await
+        .map_err(refused_by_destination)?;
     // What only the databases can tell is found before the first write.
     control
         .inspect(&joining.plan.destination_table, &joining.plan.mapping)
         .await
-        .map_err(|problem| JoinFailure::Refused { reason: "SchemaMismatch", message: problem.to_string() })?;
-    let admin = Admin::connect(settings).await.map_err(|error| JoinFailure::Refused {
-        reason: error.reason(),
-        message: error.to_string(),
-    })?;
-    let table = (joining.plan.source_table.0.as_str(), joining.plan.source_table.1.as_str());
+        .map_err(|problem| JoinFailure::Refused {
+            reason: "SchemaMismatch",
+            message: problem.to_string(),
+        })?;
+    let admin = Admin::connect(settings)
+        .await
+        .map_err(|error| JoinFailure::Refused {
+            reason: error.reason(),
+            message: error.to_string(),
+        })?;
+    let table = (
+        joining.plan.source_table.0.as_str(),
+        joining.plan.source_table.1.as_str(),
+    );
     let key = joining.plan.mapping.key_source_columns();
     let store = |lsn| -> crate::source::postgres::Store<'_> {
         Box::pin(joining.store(&control, Position::through(lsn)))
@@ -137,19 +156,28 @@ async fn join(
     match result {
         Ok(()) => {
             let finished = joining.queue.finish_join().await;
-            finished.map_err(|error| JoinFailure::Refused { reason: "QueueUnavailable", message: error.to_string() })
+            finished.map_err(|error| JoinFailure::Refused {
+                reason: "QueueUnavailable",
+                message: error.to_string(),
+            })
         }
         Err(error) => Err(JoinFailure::from(error)),
     }
 }
 
 fn refused_by_destination(error: crate::destination::postgres::LaneError) -> JoinFailure {
-    JoinFailure::Refused { reason: error.reason(), message: error.to_string() }
+    JoinFailure::Refused {
+        reason: error.reason(),
+        message: error.to_string(),
+    }
 }
 
 impl From<JoinError> for JoinFailure {
     fn from(error: JoinError) -> Self {
-        Self::Refused { reason: error.reason(), message: error.to_string() }
+        Self::Refused {
+            reason: error.reason(),
+            message: error.to_string(),
+        }
     }
 }
 
@@ -158,7 +186,10 @@ impl Joining {
     /// the table's lock is released.
     async fn store(&self, control: &Control, first: Position) -> Result<(), String> {
         let stored = async {
-            self.queue.join(first, &self.era, self.epoch).await.map_err(|error| error.to_string())?;
+            self.queue
+                .join(first, &self.era, self.epoch)
+                .await
+                .map_err(|error| error.to_string())?;
             control
                 .join(&self.plan.id, self.epoch, &self.era, first)
                 .await

@@ -20,7 +20,9 @@ impl Engine {
             Notice::Aside { seat, aside } => self.with_seat(lane, seat, |engine, id| engine.aside(id, aside)),
             Notice::Fenced { seat } => self.with_seat(lane, seat, Self::lane_fenced),
             Notice::WentBack { seat, progress } => {
-                self.with_seat(lane, seat, |engine, id| engine.destination_went_back(id, progress));
+                self.with_seat(lane, seat, |engine, id| {
+                    engine.destination_went_back(id, progress)
+                });
             }
             Notice::CannotPark { seat, message } => self.with_seat(lane, seat, |engine, id| {
                 engine.expel(id);
@@ -34,15 +36,32 @@ impl Engine {
     }
 
     fn with_seat(&mut self, lane: &str, seat: usize, act: impl FnOnce(&mut Self, &MapId)) {
-        let id = self.lanes.get(lane).and_then(|seating| seating.seats.get(seat)).cloned();
+        let id = self
+            .lanes
+            .get(lane)
+            .and_then(|seating| seating.seats.get(seat))
+            .cloned();
         if let Some(id) = id {
             act(self, &id);
         }
     }
 
     fn durable(&mut self, lane: &str, durable: Vec<Durable>) {
-        for Durable { seat, progress, passed, parked } in durable {
-            let Some(id) = self.lanes.get(lane).and_then(|seating| seating.seats.get(seat)).cloned() else { continue };
+        for Durable {
+            seat,
+            progress,
+            passed,
+            parked,
+        } in durable
+        {
+            let Some(id) = self
+                .lanes
+                .get(lane)
+                .and_then(|seating| seating.seats.get(seat))
+                .cloned()
+            else {
+                continue;
+            };
             if let Some(map) = self.maps.get_mut(&id) {
                 adopt(map, progress);
             }
@@ -66,10 +85,22 @@ impl Engine {
         let queue = map.queue.clone();
         let map = id.clone();
         self.spawn(async move {
-            let Passed { seq, through: to, records, bytes, .. } = passed;
+            let Passed {
+                seq,
+                through: to,
+                records,
+                bytes,
+                ..
+            } = passed;
             failpoint::hit("between-commit-and-trim");
             let result = queue.trim(seq, to, records, bytes).await;
-            Event::Trimmed { map, to, records, bytes, result }
+            Event::Trimmed {
+                map,
+                to,
+                records,
+                bytes,
+                result,
+            }
         });
     }
 
@@ -77,7 +108,9 @@ impl Engine {
         for (seat, progress) in up {
             self.with_seat(lane, seat, |engine, id| {
                 let confirmed = engine.link.confirmed();
-                let Some(map) = engine.maps.get_mut(id) else { return };
+                let Some(map) = engine.maps.get_mut(id) else {
+                    return;
+                };
                 adopt(map, progress);
                 if let Err(gap) = map.held_by().check(confirmed) {
                     engine.lose(id, gap);
@@ -87,9 +120,15 @@ impl Engine {
     }
 
     fn lane_down(&mut self, lane: &str, reason: &'static str, message: &str) {
-        let Some(seating) = self.lanes.get(lane) else { return };
+        let Some(seating) = self.lanes.get(lane) else {
+            return;
+        };
         for id in seating.seats.clone() {
-            let unusable = Unusable { reason, message: message.to_owned(), kind: UnusableKind::Away };
+            let unusable = Unusable {
+                reason,
+                message: message.to_owned(),
+                kind: UnusableKind::Away,
+            };
             if self.maps.get(&id).is_some_and(|map| map.gate.usable()) {
                 self.unusable(&id, unusable);
             }
@@ -99,11 +138,21 @@ impl Engine {
     fn aside(&mut self, id: &MapId, aside: Aside) {
         let (reason, message) = (aside.reason(), aside.to_string());
         let kind = match aside {
-            Aside::WaitsForParent { name, position, .. } => UnusableKind::Waits { parent: name, record: position },
+            Aside::WaitsForParent { name, position, .. } => UnusableKind::Waits {
+                parent: name,
+                record: position,
+            },
             Aside::Stuck { .. } => UnusableKind::Stuck,
             Aside::Unfit { .. } => UnusableKind::Unfit,
         };
-        self.unusable(id, Unusable { reason, message, kind });
+        self.unusable(
+            id,
+            Unusable {
+                reason,
+                message,
+                kind,
+            },
+        );
     }
 
     /// A token of ours was raised by a pause of ours; or by another worker, and then Redis tells.
@@ -115,8 +164,20 @@ impl Engine {
         map.gate.recheck();
         let kind = UnusableKind::Stuck;
         let message = "The destination refused this worker's token; looking again.".to_owned();
-        self.unusable(id, Unusable { reason: "Fenced", message, kind });
-        let queues: Vec<_> = self.maps.get(id).map(|map| (id.clone(), map.queue.clone())).into_iter().collect();
+        self.unusable(
+            id,
+            Unusable {
+                reason: "Fenced",
+                message,
+                kind,
+            },
+        );
+        let queues: Vec<_> = self
+            .maps
+            .get(id)
+            .map(|map| (id.clone(), map.queue.clone()))
+            .into_iter()
+            .collect();
         self.spawn(async move { Event::ReadBack(super::operations::read_back(queues).await) });
     }
 
@@ -148,12 +209,19 @@ impl Engine {
         let through = self.through;
         for seating in self.lanes.values() {
             let direct = |(seat, id): (usize, &MapId)| {
-                let map = self.maps.get(id).filter(|map| map.takes() && map.gate.route() == Route::Lane)?;
+                let map = self
+                    .maps
+                    .get(id)
+                    .filter(|map| map.takes() && map.gate.route() == Route::Lane)?;
                 Some((seat, map.mark(through)))
             };
             let marks: Vec<(usize, Mark)> = seating.seats.iter().enumerate().filter_map(direct).collect();
             if !marks.is_empty() {
-                seating.lane.order(Order::Items(Parcel { marks, advance: true, ..Parcel::default() }));
+                seating.lane.order(Order::Items(Parcel {
+                    marks,
+                    advance: true,
+                    ..Parcel::default()
+                }));
             }
         }
     }

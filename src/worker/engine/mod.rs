@@ -35,10 +35,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::{
-    sync::mpsc,
-    task::JoinSet,
-};
+use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// What one worker needs to know of its source.
@@ -177,10 +174,30 @@ impl Engine {
             Event::Activate { map, first, ready } => self.activate(&map, first, ready),
             Event::Joined { map, result } => self.joined(&map, result),
             Event::Lane { lane, notice } => self.noticed(&lane, notice),
-            Event::Appended { map, appended, result } => self.appended(&map, &appended, result),
-            Event::Advanced { map, to, counters, result } => self.advanced(&map, to, counters, result),
-            Event::Trimmed { map, to, records, bytes, result } => self.trimmed(&map, to, records, bytes, result),
-            Event::Closed { map, step, evicted, closed } => self.closed(&map, step, *evicted, *closed),
+            Event::Appended {
+                map,
+                appended,
+                result,
+            } => self.appended(&map, &appended, result),
+            Event::Advanced {
+                map,
+                to,
+                counters,
+                result,
+            } => self.advanced(&map, to, counters, result),
+            Event::Trimmed {
+                map,
+                to,
+                records,
+                bytes,
+                result,
+            } => self.trimmed(&map, to, records, bytes, result),
+            Event::Closed {
+                map,
+                step,
+                evicted,
+                closed,
+            } => self.closed(&map, step, *evicted, *closed),
             Event::Stepped { map, step, ended } => self.stepped(&map, step, ended),
             Event::Checked { map, result } => self.checked(&map, result),
             Event::Probed { map, result } => self.probed(&map, result),

@@ -36,22 +36,48 @@ pub async fn boot(plan: Arc<Plan>, lease_epoch: i64) -> Result<Booted, BootError
         Ok(control) => control.peek(&plan.id).await.map_err(CheckFailure::from),
         Err(error) => Err(CheckFailure::Away(error.clone())),
     };
-    let at_destination = known.as_ref().ok().and_then(Option::as_ref).map_or(0, |progress| progress.epoch);
+    let at_destination = known
+        .as_ref()
+        .ok()
+        .and_then(Option::as_ref)
+        .map_or(0, |progress| progress.epoch);
     let epoch = lease_epoch.max(seen.unwrap_or(0)).max(at_destination) + 1;
+    queue.use_epoch(epoch);
     let joined = plan.joined || matches!(known, Ok(Some(_)));
     let Some(_) = seen else {
         return match joined {
-            true => Err(lost("its queue in Redis is gone: changes that only Redis held are lost")),
-            false => Ok(Booted { queue, epoch, meta: None, destination: Ok(None), partial: 0, errors: None }),
+            true => Err(lost(
+                "its queue in Redis is gone: changes that only Redis held are lost",
+            )),
+            false => Ok(Booted {
+                queue,
+                epoch,
+                meta: None,
+                destination: Ok(None),
+                partial: 0,
+                errors: None,
+            }),
         };
     };
     queue.take_epoch(epoch).await?;
-    let meta = queue.meta().await?.ok_or_else(|| lost("its queue in Redis has lost its position"))?;
+    let meta = queue
+        .meta()
+        .await?
+        .ok_or_else(|| lost("its queue in Redis has lost its position"))?;
     if !meta.joined {
-        return Ok(Booted { queue, epoch, meta: None, destination: Ok(None), partial: 0, errors: None });
+        return Ok(Booted {
+            queue,
+            epoch,
+            meta: None,
+            destination: Ok(None),
+            partial: 0,
+            errors: None,
+        });
     }
     if matches!(known, Ok(None)) {
-        return Err(lost("its progress row at the destination is gone: was the destination restored?"));
+        return Err(lost(
+            "its progress row at the destination is gone: was the destination restored?",
+        ));
     }
     let destination = match control {
         Ok(control) => take(&control, &plan, epoch, &queue, &meta).await,
@@ -61,13 +87,26 @@ pub async fn boot(plan: Arc<Plan>, lease_epoch: i64) -> Result<Booted, BootError
         Ok(target) => settle(&queue, target.progress.position).await?,
         Err(_) => 0,
     };
-    let meta = queue.meta().await?.ok_or_else(|| lost("its queue in Redis has lost its position"))?;
+    let meta = queue
+        .meta()
+        .await?
+        .ok_or_else(|| lost("its queue in Redis has lost its position"))?;
     let errors = queue.error_summary().await.ok();
-    Ok(Booted { queue, epoch, meta: Some(meta), destination: destination.map(Some), partial, errors })
+    Ok(Booted {
+        queue,
+        epoch,
+        meta: Some(meta),
+        destination: destination.map(Some),
+        partial,
+        errors,
+    })
 }
 
 fn lost(what: &str) -> BootError {
-    BootError::Lost { message: what.to_owned(), errors: false }
+    BootError::Lost {
+        message: what.to_owned(),
+        errors: false,
+    }
 }
 
 /// What the check of a destination has found.
@@ -80,21 +119,38 @@ pub struct Checked {
 
 /// Checks the destination's schema, raises the map's token, and compares what its custodians say.
 pub async fn check(plan: Arc<Plan>, epoch: i64, queue: Queue) -> Result<Checked, CheckFailure> {
-    let control = Control::connect(&plan.destination_settings).await.map_err(CheckFailure::Away)?;
-    let meta = queue.meta().await?.ok_or_else(|| gone("its queue in Redis is gone"))?;
+    let control = Control::connect(&plan.destination_settings)
+        .await
+        .map_err(CheckFailure::Away)?;
+    let meta = queue
+        .meta()
+        .await?
+        .ok_or_else(|| gone("its queue in Redis is gone"))?;
     let target = take(&control, &plan, epoch, &queue, &meta).await?;
     let partial = settle(&queue, target.progress.position).await?;
-    let meta = queue.meta().await?.ok_or_else(|| gone("its queue in Redis is gone"))?;
-    Ok(Checked { target, partial, meta })
+    let meta = queue
+        .meta()
+        .await?
+        .ok_or_else(|| gone("its queue in Redis is gone"))?;
+    Ok(Checked {
+        target,
+        partial,
+        meta,
+    })
 }
 
 fn gone(what: &str) -> CheckFailure {
-    CheckFailure::Lost { message: what.to_owned(), errors: false }
+    CheckFailure::Lost {
+        message: what.to_owned(),
+        errors: false,
+    }
 }
 
 /// Whether the destination can be reached and its schema fits; changes nothing there.
 pub async fn probe(plan: &Plan) -> Result<(), CheckFailure> {
-    let control = Control::connect(&plan.destination_settings).await.map_err(CheckFailure::Away)?;
+    let control = Control::connect(&plan.destination_settings)
+        .await
+        .map_err(CheckFailure::Away)?;
     control.inspect(&plan.destination_table, &plan.mapping).await?;
     Ok(())
 }
@@ -110,19 +166,34 @@ async fn take(
     let progress = control.take(&plan.id, epoch).await?;
     if progress.parks > meta.parks {
         let missing = progress.parks - meta.parks;
-        let message = format!("{missing} parked records are missing from Redis: was it restored from an older copy?");
-        return Err(CheckFailure::Lost { message, errors: true });
+        let message =
+            format!("{missing} parked records are missing from Redis: was it restored from an older copy?");
+        return Err(CheckFailure::Lost {
+            message,
+            errors: true,
+        });
     }
     queue.drop_provisional(progress.position).await?;
     let parked = queue.parked_keys().await?;
-    Ok(Target::new(plan.id.to_string(), plan.name.clone(), plan.destination_table.clone(), plan.mapping.clone(), shape, epoch, progress, parked))
+    Ok(Target::new(
+        plan.id.to_string(),
+        plan.name.clone(),
+        plan.destination_table.clone(),
+        plan.mapping.clone(),
+        shape,
+        epoch,
+        progress,
+        parked,
+    ))
 }
 
 /// Trims what the destination has, and counts what it has of the first entry that stays (rule 1, I5).
 pub async fn settle(queue: &Queue, has: Position) -> Result<u64, QueueError> {
     let mut seq = 0;
     loop {
-        let Some(entry) = queue.read(seq, 1).await?.into_iter().next() else { return Ok(0) };
+        let Some(entry) = queue.read(seq, 1).await?.into_iter().next() else {
+            return Ok(0);
+        };
         if entry.header.first > has {
             return Ok(0);
         }
@@ -131,7 +202,14 @@ pub async fn settle(queue: &Queue, has: Position) -> Result<u64, QueueError> {
             return Ok(changes.iter().filter(|change| change.position <= has).count() as u64);
         }
         seq = entry.seq;
-        queue.trim(seq, entry.header.last, u64::from(entry.header.count), entry.bytes.len() as u64).await?;
+        queue
+            .trim(
+                seq,
+                entry.header.last,
+                u64::from(entry.header.count),
+                entry.bytes.len() as u64,
+            )
+            .await?;
     }
 }
 
@@ -164,9 +242,20 @@ pub async fn begin(
     match base {
         Some(base) => {
             let custody = base.position.max(meta.q);
-            queue.begin(base.position, custody, base.received, base.filtered).await?;
+            queue
+                .begin(base.position, custody, base.received, base.filtered)
+                .await?;
         }
-        None => queue.begin(meta.t, Position::through(floor).max(meta.q), meta.received, meta.filtered).await?,
+        None => {
+            queue
+                .begin(
+                    meta.t,
+                    Position::through(floor).max(meta.q),
+                    meta.received,
+                    meta.filtered,
+                )
+                .await?
+        }
     }
     let meta = queue.meta().await?.ok_or(QueueError::MetaMissing)?;
     Ok((meta, partial))
@@ -177,7 +266,9 @@ pub async fn fence(plan: &Plan, epoch: i64) -> Result<Progress, LaneError> {
     let raise = Control::raise(&plan.destination_settings, &plan.id, epoch);
     match tokio::time::timeout(FENCE_DEADLINE, raise).await {
         Ok(raised) => raised,
-        Err(_) => Err(LaneError::Lost { message: "the destination did not answer in time".into() }),
+        Err(_) => Err(LaneError::Lost {
+            message: "the destination did not answer in time".into(),
+        }),
     }
 }
 
@@ -198,7 +289,11 @@ pub async fn look(
 ) -> Result<SourceState, SourceError> {
     let admin = Admin::connect(&settings).await?;
     let server = admin.inspect_server().await?;
-    let era = Era { system: server.system, generation, timeline: server.timeline };
+    let era = Era {
+        system: server.system,
+        generation,
+        timeline: server.timeline,
+    };
     admin.terminate_walsender(&slot).await?;
     let slot = admin.slot(&slot).await?;
     let metas = read_back(queues).await;
@@ -207,14 +302,18 @@ pub async fn look(
 
 /// Reads meta and epoch of every map.
 pub async fn read_back(queues: Vec<(MapId, Queue)>) -> Vec<(MapId, Result<Option<Meta>, QueueError>)> {
-    let reads = queues.into_iter().map(|(map, queue)| async move { (map, queue.meta().await) });
+    let reads = queues
+        .into_iter()
+        .map(|(map, queue)| async move { (map, queue.meta().await) });
     futures::future::join_all(reads).await
 }
 
 /// Sums up what is held, for messages.
 #[must_use]
 pub fn describe(confirmed: Lsn, held: &Held) -> String {
-    let destination = held.destination.map_or_else(|| "unknown".to_owned(), |at| at.commit.to_string());
+    let destination = held
+        .destination
+        .map_or_else(|| "unknown".to_owned(), |at| at.commit.to_string());
     format!(
         "the source was confirmed up to {confirmed}; the destination has everything up to {destination}, the queue \
          up to {} (trimmed up to {})",

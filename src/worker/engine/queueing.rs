@@ -1,10 +1,6 @@
 //! From the gate into the queue; and what follows when Redis fails, is full, or has lost something.
 
-use super::{
-    Engine, Event,
-    event::Appended,
-    operations,
-};
+use super::{Engine, Event, event::Appended, operations};
 use crate::{
     failpoint,
     gate::Route,
@@ -27,14 +23,23 @@ impl Engine {
         let Some(batch) = map.appender.next() else { return };
         let previous = map.stock.custody;
         let queue = map.queue.clone();
-        let Some(keys) = batch.changes.first().map(|change| change.relation.clone()) else { return };
+        let Some(keys) = batch.changes.first().map(|change| change.relation.clone()) else {
+            return;
+        };
         let binding = map.plan.mapping.bind(&keys).ok();
         let map = id.clone();
         self.spawn(async move {
             let counters = batch.counters;
-            let meta = EntryMeta { previous, received: counters.received, filtered: counters.filtered };
+            let meta = EntryMeta {
+                previous,
+                received: counters.received,
+                filtered: counters.filtered,
+            };
             let keys = batch.changes.iter().filter_map(|change| {
-                binding.as_ref().and_then(|binding| binding.keys(change).ok()).map(|keys| keys.key)
+                binding
+                    .as_ref()
+                    .and_then(|binding| binding.keys(change).ok())
+                    .map(|keys| keys.key)
             });
             let encoded = encode(&batch.changes, meta, keys);
             let appended = Appended {
@@ -54,7 +59,11 @@ impl Engine {
                 Err(error) => Err(QueueError::from(error)),
             };
             drop(batch.shares);
-            Event::Appended { map, appended: Box::new(appended), result }
+            Event::Appended {
+                map,
+                appended: Box::new(appended),
+                result,
+            }
         });
     }
 
@@ -95,7 +104,9 @@ impl Engine {
             QueueError::EpochMismatch { .. } => self.block(id, Blocked::EpochLost { message }),
             QueueError::MetaMissing | QueueError::EpochMissing => self.block(
                 id,
-                Blocked::PositionLost { message: format!("{message} Queued changes that only Redis held are lost.") },
+                Blocked::PositionLost {
+                    message: format!("{message} Queued changes that only Redis held are lost."),
+                },
             ),
             _ => self.block(id, Blocked::QueueUnavailable { message }),
         }
@@ -105,7 +116,11 @@ impl Engine {
     pub(super) fn block(&mut self, id: &MapId, blocked: Blocked) {
         let retry = self.pace.retry;
         let Some(map) = self.maps.get_mut(id) else { return };
-        if map.blocked.as_ref().is_some_and(|known| known.rank() > blocked.rank()) {
+        if map
+            .blocked
+            .as_ref()
+            .is_some_and(|known| known.rank() > blocked.rank())
+        {
             return;
         }
         tracing::warn!(map = %map.plan.name, reason = blocked.reason(), message = blocked.message(), "blocked");
@@ -153,14 +168,20 @@ impl Engine {
         }
         let Some(map) = self.maps.get_mut(id) else { return };
         match map.unusable.as_ref().map(|unusable| unusable.kind.clone()) {
-            Some(UnusableKind::Away | UnusableKind::Unfit | UnusableKind::Stuck) if map.gate.busy().is_none() => {
+            Some(UnusableKind::Away | UnusableKind::Unfit | UnusableKind::Stuck)
+                if map.gate.busy().is_none() =>
+            {
                 self.probe(id);
             }
             Some(UnusableKind::Waits { parent, record }) => {
                 let behind = self.maps.values().any(|other| {
                     other.plan.name == parent && other.progress.as_ref().is_none_or(|at| at.position < record)
                 });
-                if behind { self.retry_later(id) } else { self.usable_again(id) }
+                if behind {
+                    self.retry_later(id)
+                } else {
+                    self.usable_again(id)
+                }
             }
             _ => {}
         }
@@ -199,9 +220,11 @@ impl Engine {
             Err(failure) => {
                 if let Some(map) = self.maps.get_mut(id) {
                     map.unusable = match failure {
-                        super::event::CheckFailure::Unfit(message) => {
-                            Some(Unusable { reason: "SchemaMismatch", message, kind: UnusableKind::Unfit })
-                        }
+                        super::event::CheckFailure::Unfit(message) => Some(Unusable {
+                            reason: "SchemaMismatch",
+                            message,
+                            kind: UnusableKind::Unfit,
+                        }),
                         super::event::CheckFailure::Away(error) => Some(Unusable {
                             reason: error.reason(),
                             message: error.to_string(),
@@ -246,7 +269,11 @@ impl Engine {
         if away && map.gate.route() == Route::Lane && map.blocked.is_none() {
             return;
         }
-        if map.blocked.is_some() && away { self.retry_later(id) } else { self.queue_failed(id, error) }
+        if map.blocked.is_some() && away {
+            self.retry_later(id)
+        } else {
+            self.queue_failed(id, error)
+        }
     }
 
     /// What Redis holds against what it must hold.
@@ -260,15 +287,23 @@ impl Engine {
                 false => self.went_back(id, meta),
             };
         }
-        if map.progress.as_ref().is_some_and(|progress| progress.parks > meta.parks) {
-            let message = "Parked records are missing from Redis: was it restored from an older copy?".to_owned();
+        if map
+            .progress
+            .as_ref()
+            .is_some_and(|progress| progress.parks > meta.parks)
+        {
+            let message =
+                "Parked records are missing from Redis: was it restored from an older copy?".to_owned();
             return self.block(id, Blocked::ErrorsLost { message });
         }
         if meta.q < map.stock.custody && map.gate.route() != Route::Lane {
             return self.went_back(id, meta);
         }
         map.confirmable.seen(meta.q, Instant::now());
-        let passed = map.blocked.as_ref().is_some_and(|blocked| matches!(blocked, Blocked::QueueUnavailable { .. }));
+        let passed = map
+            .blocked
+            .as_ref()
+            .is_some_and(|blocked| matches!(blocked, Blocked::QueueUnavailable { .. }));
         if passed {
             map.restock(meta);
             map.fall_back();
@@ -330,20 +365,41 @@ impl Engine {
             .values()
             .filter(|map| map.takes() && map.gate.route() == Route::Queue && map.appender.is_idle())
             .filter(|map| map.received.max(through) > map.stock.custody)
-            .map(|map| (map.id.clone(), map.queue.clone(), map.stock.custody, map.received.max(through), map.counters))
+            .map(|map| {
+                (
+                    map.id.clone(),
+                    map.queue.clone(),
+                    map.stock.custody,
+                    map.received.max(through),
+                    map.counters,
+                )
+            })
             .collect();
         for (map, queue, from, to, counters) in advances {
             if let Some(map) = self.maps.get_mut(&map) {
                 map.appender.hold(to);
             }
             self.spawn(async move {
-                let result = queue.advance(from, to, counters.received, counters.filtered).await;
-                Event::Advanced { map, to, counters, result }
+                let result = queue
+                    .advance(from, to, counters.received, counters.filtered)
+                    .await;
+                Event::Advanced {
+                    map,
+                    to,
+                    counters,
+                    result,
+                }
             });
         }
     }
 
-    pub(super) fn advanced(&mut self, id: &MapId, to: Position, counters: Counters, result: Result<(), QueueError>) {
+    pub(super) fn advanced(
+        &mut self,
+        id: &MapId,
+        to: Position,
+        counters: Counters,
+        result: Result<(), QueueError>,
+    ) {
         let Some(map) = self.maps.get_mut(id) else { return };
         map.appender.ended();
         match result {

@@ -13,7 +13,9 @@ use crate::{
 impl Engine {
     /// Tells the status writer how a map stands. It decides when that is written.
     pub(super) fn report(&mut self, id: &MapId) {
-        let Some(map) = self.maps.get(id) else { return self.report_starting(id) };
+        let Some(map) = self.maps.get(id) else {
+            return self.report_starting(id);
+        };
         let facts = self.facts(map);
         self.statuses.tell(id, facts);
     }
@@ -43,14 +45,39 @@ impl Engine {
         let blocked = self.attempt(id).and_then(|attempt| attempt.blocked.as_ref());
         let (phase, reason, message) = match blocked {
             Some(blocked) => (Phase::Blocked, blocked.reason(), blocked.message().to_owned()),
-            None => (Phase::Starting, "Starting", "The map is being taken over.".to_owned()),
+            None => (
+                Phase::Starting,
+                "Starting",
+                "The map is being taken over.".to_owned(),
+            ),
         };
-        let unknown = |type_| Said { type_, status: None, reason: reason.into(), message: message.clone() };
-        let mut conditions: Vec<Said> =
-            ["SchemaValid", "SourceConnected", "DestinationConnected", "QueueDurable"].map(unknown).into();
-        let paused = Said { type_: "Paused", status: Some(plan.shown), reason: reason.into(), message: message.clone() };
+        let unknown = |type_| Said {
+            type_,
+            status: None,
+            reason: reason.into(),
+            message: message.clone(),
+        };
+        let mut conditions: Vec<Said> = [
+            "SchemaValid",
+            "SourceConnected",
+            "DestinationConnected",
+            "QueueDurable",
+        ]
+        .map(unknown)
+        .into();
+        let paused = Said {
+            type_: "Paused",
+            status: Some(plan.shown),
+            reason: reason.into(),
+            message: message.clone(),
+        };
         conditions.push(paused);
-        let caught = Said { type_: "CaughtUp", status: Some(false), reason: reason.into(), message };
+        let caught = Said {
+            type_: "CaughtUp",
+            status: Some(false),
+            reason: reason.into(),
+            message,
+        };
         conditions.push(caught);
         let facts = Facts {
             namespace: plan.namespace.clone(),
@@ -79,7 +106,9 @@ impl Engine {
 
     fn facts(&self, map: &Map) -> Facts {
         let phase = self.phase(map);
-        let through = map.mark(if map.current { self.through } else { Position::ZERO }).through;
+        let through = map
+            .mark(if map.current { self.through } else { Position::ZERO })
+            .through;
         let durable = map.held_by().durable();
         let lag_bytes = through.commit.0.saturating_sub(durable.commit.0);
         let lag_seconds = match (map.in_flight(), map.commit_time) {
@@ -92,7 +121,10 @@ impl Engine {
             generation: map.plan.generation,
             phase,
             pauses: pauses(map.plan.wanted, map.plan.actor.clone()),
-            blocked: map.blocked.as_ref().map(|blocked| (blocked.reason().to_owned(), returns_to(map))),
+            blocked: map
+                .blocked
+                .as_ref()
+                .map(|blocked| (blocked.reason().to_owned(), returns_to(map))),
             received: seen(through),
             durable: seen(durable),
             commit_time: map.commit_time,
@@ -139,7 +171,10 @@ impl Engine {
         let (status, reason, message) = match (&self.link.trouble, self.link.is_streaming(), map.stage) {
             (_, true, Stage::Joining) => (
                 map.unusable.is_none().then_some(true),
-                map.unusable.as_ref().map_or("Joining", |unusable| unusable.reason).to_owned(),
+                map.unusable
+                    .as_ref()
+                    .map_or("Joining", |unusable| unusable.reason)
+                    .to_owned(),
                 map.unusable.as_ref().map_or_else(
                     || "The source table is joining the publication.".to_owned(),
                     |unusable| unusable.message.clone(),
@@ -147,22 +182,44 @@ impl Engine {
             ),
             (_, true, _) => {
                 let slot = self.link.slot().unwrap_or_default();
-                (Some(true), "Streaming".to_owned(), format!("Reading from slot {slot}."))
+                (
+                    Some(true),
+                    "Streaming".to_owned(),
+                    format!("Reading from slot {slot}."),
+                )
             }
             (Some((reason, message)), ..) => (Some(false), (*reason).to_owned(), message.clone()),
-            (None, ..) => (None, "Connecting".to_owned(), "Connecting to the source.".to_owned()),
+            (None, ..) => (
+                None,
+                "Connecting".to_owned(),
+                "Connecting to the source.".to_owned(),
+            ),
         };
-        Said { type_: "SourceConnected", status, reason, message }
+        Said {
+            type_: "SourceConnected",
+            status,
+            reason,
+            message,
+        }
     }
 
     fn queue_durable(&self, map: &Map) -> Said {
         let (status, reason, message) = self.statuses.durability(&map.id);
-        Said { type_: "QueueDurable", status, reason: reason.to_owned(), message }
+        Said {
+            type_: "QueueDurable",
+            status,
+            reason: reason.to_owned(),
+            message,
+        }
     }
 }
 
 fn pauses(wanted: bool, actor: Option<String>) -> Vec<PauseFacts> {
-    let spec = PauseFacts { cause: "Spec", name: "spec.state".into(), actor };
+    let spec = PauseFacts {
+        cause: "Spec",
+        name: "spec.state".into(),
+        actor,
+    };
     wanted.then_some(spec).into_iter().collect()
 }
 
@@ -213,7 +270,12 @@ fn catch_up(map: &Map) -> Option<CatchUpFacts> {
 }
 
 fn said(type_: &'static str, status: bool, reason: &str, message: impl Into<String>) -> Said {
-    Said { type_, status: Some(status), reason: reason.into(), message: message.into() }
+    Said {
+        type_,
+        status: Some(status),
+        reason: reason.into(),
+        message: message.into(),
+    }
 }
 
 fn paused(map: &Map) -> Said {
@@ -231,24 +293,43 @@ fn paused(map: &Map) -> Said {
             "CannotFence",
             "Changes are queued, but the destination cannot be reached: a write that was under way may still land.",
         ),
-        (false, true) => said("Paused", false, "Pausing", "Writes that are under way are being ended."),
+        (false, true) => said(
+            "Paused",
+            false,
+            "Pausing",
+            "Writes that are under way are being ended.",
+        ),
         (false, false) => said("Paused", false, "NothingWantsAPause", "Nothing wants a pause."),
     }
 }
 
 fn caught_up(map: &Map, phase: Phase) -> Said {
     match phase {
-        Phase::Running => {
-            said("CaughtUp", true, "Direct", "The queue is empty and changes are written directly.")
-        }
+        Phase::Running => said(
+            "CaughtUp",
+            true,
+            "Direct",
+            "The queue is empty and changes are written directly.",
+        ),
         Phase::Blocked => said("CaughtUp", false, "Blocked", "Newer changes wait in the source."),
         Phase::Buffering => {
-            let why = map.unusable.as_ref().map_or("", |unusable| unusable.message.as_str());
-            said("CaughtUp", false, "Buffering", format!("Changes are being queued. {why}"))
+            let why = map
+                .unusable
+                .as_ref()
+                .map_or("", |unusable| unusable.message.as_str());
+            said(
+                "CaughtUp",
+                false,
+                "Buffering",
+                format!("Changes are being queued. {why}"),
+            )
         }
-        Phase::CatchingUp => {
-            said("CaughtUp", false, "Replaying", "The queue is being replayed; see status.catchUp.")
-        }
+        Phase::CatchingUp => said(
+            "CaughtUp",
+            false,
+            "Replaying",
+            "The queue is being replayed; see status.catchUp.",
+        ),
         Phase::Starting => said("CaughtUp", false, "Starting", "The map is being taken over."),
         _ => said("CaughtUp", false, "Queueing", "Changes are being queued."),
     }
@@ -256,39 +337,60 @@ fn caught_up(map: &Map, phase: Phase) -> Said {
 
 fn schema_valid(map: &Map) -> Said {
     match &map.unusable {
-        Some(Unusable { reason, message, kind: UnusableKind::Unfit | UnusableKind::SourceUnfit }) => {
-            said("SchemaValid", false, reason, message.clone())
-        }
+        Some(Unusable {
+            reason,
+            message,
+            kind: UnusableKind::Unfit | UnusableKind::SourceUnfit,
+        }) => said("SchemaValid", false, reason, message.clone()),
         _ if map.progress.is_none() => Said {
             type_: "SchemaValid",
             status: None,
             reason: "NotChecked".into(),
             message: "The destination was not reached yet.".into(),
         },
-        _ => said("SchemaValid", true, "Matches", "Source and destination tables fit the mapping."),
+        _ => said(
+            "SchemaValid",
+            true,
+            "Matches",
+            "Source and destination tables fit the mapping.",
+        ),
     }
 }
 
 fn destination_connected(map: &Map) -> Said {
     match &map.unusable {
-        Some(Unusable { reason, message, kind: UnusableKind::Away }) => {
-            said("DestinationConnected", false, reason, message.clone())
-        }
-        Some(Unusable { reason, message, kind: UnusableKind::Stuck | UnusableKind::Waits { .. } }) => {
-            said("DestinationConnected", true, reason, message.clone())
-        }
+        Some(Unusable {
+            reason,
+            message,
+            kind: UnusableKind::Away,
+        }) => said("DestinationConnected", false, reason, message.clone()),
+        Some(Unusable {
+            reason,
+            message,
+            kind: UnusableKind::Stuck | UnusableKind::Waits { .. },
+        }) => said("DestinationConnected", true, reason, message.clone()),
         _ if map.progress.is_none() => Said {
             type_: "DestinationConnected",
             status: None,
             reason: "Connecting".into(),
             message: "The destination was not reached yet.".into(),
         },
-        _ => said("DestinationConnected", true, "Connected", "Connected to the destination."),
+        _ => said(
+            "DestinationConnected",
+            true,
+            "Connected",
+            "Connected to the destination.",
+        ),
     }
 }
 
 fn within_limits() -> Said {
-    said("WithinLimits", true, "BelowSoftLimit", "The queue is bounded by Redis's maxmemory only.")
+    said(
+        "WithinLimits",
+        true,
+        "BelowSoftLimit",
+        "The queue is bounded by Redis's maxmemory only.",
+    )
 }
 
 fn cleaned_up(map: &Map) -> Said {
@@ -305,7 +407,11 @@ fn cleaned_up(map: &Map) -> Said {
                 map.stock.waiting()
             ),
         ),
-        _ => said("CleanedUp", false, "CleaningUp", "Progress row, queue and publication entry are being removed."),
+        _ => said(
+            "CleanedUp",
+            false,
+            "CleaningUp",
+            "Progress row, queue and publication entry are being removed.",
+        ),
     }
 }
-

@@ -72,13 +72,19 @@ impl Engine {
         parcels: &mut BTreeMap<String, Parcel>,
         queued: &mut Vec<MapId>,
     ) {
-        let Some(table) = self.routes.tables.get(&change.relation.id) else { return };
+        let Some(table) = self.routes.tables.get(&change.relation.id) else {
+            return;
+        };
         for (id, binding) in &table.maps {
-            let Some(map) = self.maps.get_mut(id) else { continue };
+            let Some(map) = self.maps.get_mut(id) else {
+                continue;
+            };
             if !map.takes() || change.position <= map.received {
                 continue;
             }
-            let Some(taken) = admit(map, binding.as_ref(), &change) else { continue };
+            let Some(taken) = admit(map, binding.as_ref(), &change) else {
+                continue;
+            };
             let counters = map.counters;
             match map.gate.route() {
                 Route::Lane => {
@@ -106,7 +112,9 @@ impl Engine {
 
     fn deliver(&mut self, parcels: BTreeMap<String, Parcel>, share: Option<Share>) {
         for (lane, mut parcel) in parcels {
-            let Some(seating) = self.lanes.get(&lane) else { continue };
+            let Some(seating) = self.lanes.get(&lane) else {
+                continue;
+            };
             parcel.share.clone_from(&share);
             for (seat, mark) in &mut parcel.marks {
                 let map = seating.seats.get(*seat).and_then(|id| self.maps.get(id));
@@ -123,7 +131,9 @@ impl Engine {
         let ids: Vec<MapId> = self
             .maps
             .values()
-            .filter(|map| map.plan.source_table.0 == relation.schema && map.plan.source_table.1 == relation.name)
+            .filter(|map| {
+                map.plan.source_table.0 == relation.schema && map.plan.source_table.1 == relation.name
+            })
             .map(|map| map.id.clone())
             .collect();
         let mut maps = Vec::new();
@@ -146,7 +156,12 @@ impl Engine {
 
     /// A changed mapping, or a map that has joined, is bound again to the tables that are known.
     pub(super) fn bind_again(&mut self) {
-        let known: Vec<Arc<Relation>> = self.routes.tables.values().map(|table| table.relation.clone()).collect();
+        let known: Vec<Arc<Relation>> = self
+            .routes
+            .tables
+            .values()
+            .map(|table| table.relation.clone())
+            .collect();
         for relation in known {
             self.describe(relation);
         }
@@ -154,7 +169,11 @@ impl Engine {
 
     fn source_fits(&mut self, id: &MapId) {
         let Some(map) = self.maps.get_mut(id) else { return };
-        if map.unusable.as_ref().is_some_and(|unusable| unusable.kind == UnusableKind::SourceUnfit) {
+        if map
+            .unusable
+            .as_ref()
+            .is_some_and(|unusable| unusable.kind == UnusableKind::SourceUnfit)
+        {
             map.unusable = None;
             map.gate.set_usable(true);
             self.drive(id);
@@ -164,16 +183,28 @@ impl Engine {
     /// A column of the key is gone: Blocked. Any other: the changes are queued, and heal once the mapping is mended.
     fn source_unfit(&mut self, id: &MapId, error: &BindError) {
         let message = error.to_string();
-        let concerns_key = self.maps.get(id).is_some_and(|map| error.concerns_key(&map.plan.mapping));
+        let concerns_key = self
+            .maps
+            .get(id)
+            .is_some_and(|map| error.concerns_key(&map.plan.mapping));
         if concerns_key {
             self.block(id, Blocked::KeyColumnsGone { message });
         } else {
-            self.unusable(id, Unusable { reason: "SourceColumnMissing", message, kind: UnusableKind::SourceUnfit });
+            self.unusable(
+                id,
+                Unusable {
+                    reason: "SourceColumnMissing",
+                    message,
+                    kind: UnusableKind::SourceUnfit,
+                },
+            );
         }
     }
 
     fn truncated(&mut self, relation: u32) {
-        let Some(table) = self.routes.tables.get(&relation) else { return };
+        let Some(table) = self.routes.tables.get(&relation) else {
+            return;
+        };
         for (id, _) in &table.maps {
             if let Some(map) = self.maps.get(id) {
                 self.statuses.warn(
@@ -187,7 +218,11 @@ impl Engine {
 
     /// Tells the replays how far their queues reach.
     pub(super) fn tell_tails(&self) {
-        for map in self.maps.values().filter(|map| map.gate.draining() && map.takes()) {
+        for map in self
+            .maps
+            .values()
+            .filter(|map| map.gate.draining() && map.takes())
+        {
             map.tell_tail(self.through);
         }
     }
@@ -210,5 +245,11 @@ fn admit(map: &mut Map, binding: Option<&Binding>, change: &Change) -> Option<Ch
 }
 
 pub(super) fn item(map: &Map, change: Change) -> Item {
-    Item { map: map.seat, change, received: map.counters.received, filtered: map.counters.filtered, replayed: false }
+    Item {
+        map: map.seat,
+        change,
+        received: map.counters.received,
+        filtered: map.counters.filtered,
+        replayed: false,
+    }
 }

@@ -102,7 +102,11 @@ impl Engine {
     }
 
     fn look_at_source(&mut self) {
-        let metas_era = self.maps.values().filter(|map| map.has_joined()).find_map(|map| map.era.clone());
+        let metas_era = self
+            .maps
+            .values()
+            .filter(|map| map.has_joined())
+            .find_map(|map| map.era.clone());
         self.link.generation = metas_era.map_or(self.link.generation.max(1), |era| era.generation);
         let (slot, publication) = self.names(self.link.generation);
         self.link.publication = Some(publication);
@@ -133,8 +137,11 @@ impl Engine {
             Some(slot) => {
                 self.link.confirmed = slot.confirmed;
                 if slot.is_lost() {
-                    let message = "The slot has lost WAL that it needed: raise max_slot_wal_keep_size at the source.";
-                    self.block_all(|| Blocked::SlotLost { message: message.into() });
+                    let message =
+                        "The slot has lost WAL that it needed: raise max_slot_wal_keep_size at the source.";
+                    self.block_all(|| Blocked::SlotLost {
+                        message: message.into(),
+                    });
                 }
                 self.hold_against(seen.era, seen.metas);
                 self.stream();
@@ -145,7 +152,9 @@ impl Engine {
                     "The replication slot {slot} does not exist any more: changes since the last confirmed position \
                      are gone from the source. Delete the worker's maps and make them anew."
                 );
-                self.block_all(|| Blocked::SlotLost { message: message.clone() });
+                self.block_all(|| Blocked::SlotLost {
+                    message: message.clone(),
+                });
                 self.source_down(Some(("SlotLost", message)));
             }
             None => {
@@ -175,11 +184,25 @@ impl Engine {
     }
 
     /// Compares the slot with what each map's custodians hold (rule 1).
-    fn hold_against(&mut self, era: Era, metas: Vec<(MapId, Result<Option<crate::queue::Meta>, crate::queue::QueueError>)>) {
+    fn hold_against(
+        &mut self,
+        era: Era,
+        metas: Vec<(
+            MapId,
+            Result<Option<crate::queue::Meta>, crate::queue::QueueError>,
+        )>,
+    ) {
         self.read_back(metas);
-        let ids: Vec<MapId> = self.maps.values().filter(|map| map.has_joined()).map(|map| map.id.clone()).collect();
+        let ids: Vec<MapId> = self
+            .maps
+            .values()
+            .filter(|map| map.has_joined())
+            .map(|map| map.id.clone())
+            .collect();
         for id in ids {
-            let Some(map) = self.maps.get_mut(&id) else { continue };
+            let Some(map) = self.maps.get_mut(&id) else {
+                continue;
+            };
             if let Some(known) = map.era.clone().filter(|known| *known != era) {
                 let message = format!(
                     "The source is another system, or another timeline of it: its era is {era}, the map's positions \
@@ -201,7 +224,12 @@ impl Engine {
     }
 
     fn block_all(&mut self, blocked: impl Fn() -> Blocked) {
-        let ids: Vec<MapId> = self.maps.values().filter(|map| map.has_joined()).map(|map| map.id.clone()).collect();
+        let ids: Vec<MapId> = self
+            .maps
+            .values()
+            .filter(|map| map.has_joined())
+            .map(|map| map.id.clone())
+            .collect();
         for id in ids {
             self.expel(&id);
             self.block(&id, blocked());
@@ -229,7 +257,10 @@ impl Engine {
         self.link.state = State::Starting;
         let (budget, readings, session) = (self.budget.clone(), self.to_readings.clone(), self.link.session);
         self.spawn(async move {
-            Event::SourceStarted { session, result: Reader::start(start, budget, readings).await }
+            Event::SourceStarted {
+                session,
+                result: Reader::start(start, budget, readings).await,
+            }
         });
     }
 

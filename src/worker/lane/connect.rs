@@ -22,9 +22,16 @@ impl Task {
     }
 
     async fn open(&mut self) -> Result<(), LaneError> {
-        let session =
-            Session::connect(&self.settings, "tablemap", self.timeouts.lock, self.timeouts.statement).await?;
-        let seated: Vec<usize> = (0..self.seats.len()).filter(|index| self.is_writable(*index)).collect();
+        let session = Session::connect(
+            &self.settings,
+            "tablemap",
+            self.timeouts.lock,
+            self.timeouts.statement,
+        )
+        .await?;
+        let seated: Vec<usize> = (0..self.seats.len())
+            .filter(|index| self.is_writable(*index))
+            .collect();
         let maps: Vec<(&str, i64)> = seated
             .iter()
             .map(|index| (self.targets[*index].map_id.as_str(), self.targets[*index].epoch))
@@ -35,7 +42,11 @@ impl Task {
             self.resume(*index, progress.clone());
         }
         let targets = &self.targets;
-        let has = |index: usize| targets.get(index).map_or(Position::ZERO, |target| target.progress.position);
+        let has = |index: usize| {
+            targets
+                .get(index)
+                .map_or(Position::ZERO, |target| target.progress.position)
+        };
         self.window.rewind(has);
         self.merge.rewind(has);
         self.session = Some(session);
@@ -50,12 +61,17 @@ impl Task {
         self.targets[index].progress = progress.clone();
         if went_back {
             self.set_aside(index);
-            self.tell(Notice::WentBack { seat: index, progress });
+            self.tell(Notice::WentBack {
+                seat: index,
+                progress,
+            });
         }
     }
 
     pub(super) fn is_writable(&self, index: usize) -> bool {
-        self.seats.get(index).is_some_and(|seat| matches!(seat.seating, Seating::Direct | Seating::Replaying))
+        self.seats
+            .get(index)
+            .is_some_and(|seat| matches!(seat.seating, Seating::Direct | Seating::Replaying))
     }
 
     /// Nothing more of this seat is written; the engine will evict it.
@@ -73,7 +89,10 @@ impl Task {
         match error {
             LaneError::Fenced { maps } => self.each(&maps, |seat| Notice::Fenced { seat }),
             LaneError::Store { map, message } => {
-                self.each(&[map], |seat| Notice::CannotPark { seat, message: message.clone() });
+                self.each(&[map], |seat| Notice::CannotPark {
+                    seat,
+                    message: message.clone(),
+                });
             }
             LaneError::Destination { reason, message, .. } => {
                 self.session = None;

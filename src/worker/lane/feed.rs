@@ -58,10 +58,25 @@ const RETRY: Duration = Duration::from_millis(500);
 impl Feed {
     /// Feeds the entries after `seq`, leaving out what lies at or below `has`. `wake` is told of each arrival.
     #[must_use]
-    pub fn start(queue: Queue, seq: u64, has: Position, tail: watch::Receiver<Tail>, wake: Arc<Notify>) -> Self {
+    pub fn start(
+        queue: Queue,
+        seq: u64,
+        has: Position,
+        tail: watch::Receiver<Tail>,
+        wake: Arc<Notify>,
+    ) -> Self {
         let (sender, fed) = mpsc::channel(1);
         let task = tokio::spawn(async move {
-            Reader { queue, seq, has, tail, sender, wake }.run().await;
+            Reader {
+                queue,
+                seq,
+                has,
+                tail,
+                sender,
+                wake,
+            }
+            .run()
+            .await;
         });
         Self { fed, task }
     }
@@ -81,7 +96,11 @@ impl Reader {
     async fn run(mut self) {
         loop {
             let tail = *self.tail.borrow_and_update();
-            let going = if self.seq < tail.seq { self.entry().await } else { self.end(tail.through).await };
+            let going = if self.seq < tail.seq {
+                self.entry().await
+            } else {
+                self.end(tail.through).await
+            };
             if !going {
                 return;
             }
@@ -121,7 +140,17 @@ impl Reader {
 fn decode(entry: queue::Entry, has: Position) -> Result<Fed, queue::BatchError> {
     let (seq, last, records) = (entry.seq, entry.header.last, u64::from(entry.header.count));
     let bytes = entry.bytes.len() as u64;
-    let mut changes = if last > has { queue::decode(entry.bytes)? } else { Vec::new() };
+    let mut changes = if last > has {
+        queue::decode(entry.bytes)?
+    } else {
+        Vec::new()
+    };
     changes.retain(|change| change.position > has);
-    Ok(Fed::Entry(Entry { seq, last, records, bytes, changes }))
+    Ok(Fed::Entry(Entry {
+        seq,
+        last,
+        records,
+        bytes,
+        changes,
+    }))
 }

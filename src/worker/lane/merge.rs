@@ -77,7 +77,12 @@ impl Merge {
     /// Ends a map's replay. What was not flushed is still in its queue.
     pub fn stop(&mut self, seat: usize) {
         self.strands.remove(&seat);
-        let gone = self.taken.iter().take(self.committed).filter(|item| item.map == seat).count();
+        let gone = self
+            .taken
+            .iter()
+            .take(self.committed)
+            .filter(|item| item.map == seat)
+            .count();
         self.committed -= gone;
         self.taken.retain(|item| item.map != seat);
         self.govern();
@@ -86,8 +91,15 @@ impl Merge {
     fn govern(&mut self) {
         let cap = self.strands.values().filter_map(|strand| strand.cap).min();
         self.rate = match (cap, self.rate.take()) {
-            (Some(cap), Some(rate)) => Some(Rate { cap: f64::from(cap), ..rate }),
-            (Some(cap), None) => Some(Rate { cap: f64::from(cap), tokens: 1.0, at: Instant::now() }),
+            (Some(cap), Some(rate)) => Some(Rate {
+                cap: f64::from(cap),
+                ..rate
+            }),
+            (Some(cap), None) => Some(Rate {
+                cap: f64::from(cap),
+                tokens: 1.0,
+                at: Instant::now(),
+            }),
             (None, _) => None,
         };
     }
@@ -95,8 +107,16 @@ impl Merge {
     /// Takes what the feeds have, and merges it, until about `records` wait. Returns what is wrong with a seat.
     pub fn fill(&mut self, records: usize, bytes: usize) -> Option<(usize, String)> {
         let waiting = self.taken.len() - self.committed;
-        let room = self.rate.as_mut().map_or(records, |rate| rate.allowance().min(records));
-        let mut size: usize = self.taken.iter().skip(self.committed).map(|item| item.change.size()).sum();
+        let room = self
+            .rate
+            .as_mut()
+            .map_or(records, |rate| rate.allowance().min(records));
+        let mut size: usize = self
+            .taken
+            .iter()
+            .skip(self.committed)
+            .map(|item| item.change.size())
+            .sum();
         let mut count = waiting;
         while count < room && size < bytes {
             let Some((seat, change)) = self.next() else { break };
@@ -104,7 +124,9 @@ impl Merge {
             count += 1;
             self.taken.push_back(Item::replayed(seat, change));
         }
-        self.strands.iter_mut().find_map(|(seat, strand)| strand.corrupt.take().map(|text| (*seat, text)))
+        self.strands
+            .iter_mut()
+            .find_map(|(seat, strand)| strand.corrupt.take().map(|text| (*seat, text)))
     }
 
     /// The lowest change of all heads, if no map whose head is empty may still bring a lower one.
@@ -191,9 +213,20 @@ impl Strand {
     fn pull(&mut self) {
         while self.head.is_empty() {
             match self.feed.fed.try_recv() {
-                Ok(Fed::Entry(Entry { seq, last, records, bytes, changes })) => {
+                Ok(Fed::Entry(Entry {
+                    seq,
+                    last,
+                    records,
+                    bytes,
+                    changes,
+                })) => {
                     self.end = self.end.max(last);
-                    self.open.push_back(Open { seq, last, records, bytes });
+                    self.open.push_back(Open {
+                        seq,
+                        last,
+                        records,
+                        bytes,
+                    });
                     self.head = changes.into();
                 }
                 Ok(Fed::End(position)) => self.end = self.end.max(position),
@@ -207,7 +240,11 @@ impl Strand {
 impl Rate {
     /// How many records may be written now. A quarter of a second may be saved up: enough to be smooth, too little
     /// to be a burst.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded by the cap, never negative")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "bounded by the cap, never negative"
+    )]
     fn allowance(&mut self) -> usize {
         let now = Instant::now();
         let gained = now.duration_since(self.at).as_secs_f64() * self.cap;

@@ -34,15 +34,25 @@ pub struct Parcel {
 /// From the engine to a lane, carried out in order.
 #[derive(Debug)]
 pub enum Order {
-    /// A seat for a map. Its changes are written directly from now on.
-    Admit { seat: usize, target: Box<Target>, mark: Mark },
     /// A seat for a map whose queue is replayed.
-    Replay { seat: usize, target: Box<Target>, queue: Queue, tail: watch::Receiver<Tail>, cap: Option<u32> },
+    Replay {
+        seat: usize,
+        target: Box<Target>,
+        queue: Queue,
+        tail: watch::Receiver<Tail>,
+        cap: Option<u32>,
+    },
     /// The replayed seats are drained: they go on directly, beginning with the parcel.
-    Direct { seats: Vec<(usize, Mark)>, parcel: Parcel },
+    Direct {
+        seats: Vec<(usize, Mark)>,
+        parcel: Parcel,
+    },
     Items(Parcel),
     /// Take a map out: nothing more of it is sent after the reply.
-    Evict { seat: usize, reply: oneshot::Sender<Evicted> },
+    Evict {
+        seat: usize,
+        reply: oneshot::Sender<Evicted>,
+    },
 }
 
 /// A map taken out of its lane.
@@ -72,15 +82,32 @@ pub enum Notice {
     /// Connected; the progress that the destination holds for the admitted seats.
     Up(Vec<(usize, Progress)>),
     /// The destination cannot be reached or used: every map of the lane.
-    Down { reason: &'static str, message: String },
+    Down {
+        reason: &'static str,
+        message: String,
+    },
     /// One map cannot be written, the others go on.
-    Aside { seat: usize, aside: Aside },
+    Aside {
+        seat: usize,
+        aside: Aside,
+    },
     /// The destination refused this map's token: a pause of ours, or another worker.
-    Fenced { seat: usize },
+    Fenced {
+        seat: usize,
+    },
     /// The destination went back below what it had flushed.
-    WentBack { seat: usize, progress: Progress },
+    WentBack {
+        seat: usize,
+        progress: Progress,
+    },
     /// A record could not be parked: Redis is away.
-    CannotPark { seat: usize, message: String },
+    CannotPark {
+        seat: usize,
+        message: String,
+    },
     /// A queue entry cannot be read.
-    Corrupt { seat: usize, message: String },
+    Corrupt {
+        seat: usize,
+        message: String,
+    },
 }

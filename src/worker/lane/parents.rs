@@ -32,10 +32,16 @@ impl Standing {
                 name: target.name.clone(),
                 schema: target.table.0.clone(),
                 table: target.table.1.clone(),
-                position: if idle { position.max(seat.mark.through) } else { position },
+                position: if idle {
+                    position.max(seat.mark.through)
+                } else {
+                    position
+                },
             }
         };
-        Self { maps: seats.iter().zip(targets).enumerate().map(stand).collect() }
+        Self {
+            maps: seats.iter().zip(targets).enumerate().map(stand).collect(),
+        }
     }
 }
 

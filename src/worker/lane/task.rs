@@ -49,7 +49,8 @@ impl Lane {
         notices: mpsc::UnboundedSender<Notice>,
     ) -> Self {
         let (orders, inbox) = mpsc::unbounded_channel();
-        let task = tokio::spawn(async move { Task::new(settings, store, timeouts, inbox, notices).run().await });
+        let task =
+            tokio::spawn(async move { Task::new(settings, store, timeouts, inbox, notices).run().await });
         Self { orders, task }
     }
 
@@ -57,7 +58,6 @@ impl Lane {
     pub fn order(&self, order: Order) {
         let _ = self.orders.send(order);
     }
-
 }
 
 /// How long the destination may take.
@@ -204,10 +204,15 @@ impl Task {
 
     fn carry_out(&mut self, order: Order) {
         match order {
-            Order::Admit { seat, target, mark } => self.seat(seat, *target, mark, Seating::Direct),
-            Order::Replay { seat, target, queue, tail, cap } => {
+            Order::Replay {
+                seat,
+                target,
+                queue,
+                tail,
+                cap,
+            } => {
                 let feed = Feed::start(queue, 0, target.progress.position, tail, self.wake.clone());
-                self.seat(seat, *target, Mark::default(), Seating::Replaying);
+                self.seat(seat, *target);
                 self.merge.start(seat, feed, cap);
             }
             Order::Direct { seats, parcel } => {
@@ -223,8 +228,14 @@ impl Task {
         }
     }
 
-    fn seat(&mut self, index: usize, target: Target, mark: Mark, seating: Seating) {
-        let seat = Seat { seating, flushed: target.progress.clone(), mark, parked: false, stash: Vec::new() };
+    fn seat(&mut self, index: usize, target: Target) {
+        let seat = Seat {
+            seating: Seating::Replaying,
+            flushed: target.progress.clone(),
+            mark: Mark::default(),
+            parked: false,
+            stash: Vec::new(),
+        };
         // Seats are given out by the engine in order; a map keeps its own for good.
         if index < self.seats.len() {
             self.seats[index] = seat;
@@ -237,7 +248,11 @@ impl Task {
 
     fn go_direct(&mut self, index: usize, mark: Mark) {
         self.merge.stop(index);
-        if let Some(seat) = self.seats.get_mut(index).filter(|seat| seat.seating == Seating::Replaying) {
+        if let Some(seat) = self
+            .seats
+            .get_mut(index)
+            .filter(|seat| seat.seating == Seating::Replaying)
+        {
             seat.seating = Seating::Direct;
             seat.mark = mark;
         }
@@ -262,17 +277,25 @@ impl Task {
         self.merge.stop(index);
         let waiting = self.window.evict(index);
         let Some(seat) = self.seats.get_mut(index) else {
-            return Evicted { flushed: None, leftover: waiting };
+            return Evicted {
+                flushed: None,
+                leftover: waiting,
+            };
         };
         seat.seating = Seating::Gone;
         let mut leftover = std::mem::take(&mut seat.stash);
         leftover.extend(waiting);
         leftover.retain(|(item, _)| item.change.position > seat.flushed.position);
-        Evicted { flushed: Some(seat.flushed.clone()), leftover }
+        Evicted {
+            flushed: Some(seat.flushed.clone()),
+            leftover,
+        }
     }
 
     pub(super) fn is_seated(&self) -> bool {
-        self.seats.iter().any(|seat| matches!(seat.seating, Seating::Direct | Seating::Replaying))
+        self.seats
+            .iter()
+            .any(|seat| matches!(seat.seating, Seating::Direct | Seating::Replaying))
     }
 
     pub(super) fn tell(&self, notice: Notice) {
@@ -292,7 +315,12 @@ impl Task {
             seat.flushed = target.progress.clone();
             let passed = self.merge.passed(index, seat.flushed.position);
             let parked = std::mem::take(&mut seat.parked);
-            durable.push(Durable { seat: index, progress: seat.flushed.clone(), passed, parked });
+            durable.push(Durable {
+                seat: index,
+                progress: seat.flushed.clone(),
+                passed,
+                parked,
+            });
         }
         if !durable.is_empty() {
             self.tell(Notice::Durable(durable));

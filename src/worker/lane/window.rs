@@ -44,13 +44,19 @@ impl Window {
     /// The connection is gone: what was committed may be lost. Drops what `has` says the destination holds, and
     /// sends the rest again.
     pub fn rewind(&mut self, has: impl Fn(usize) -> Position) {
-        self.items.retain(|(item, _)| item.change.position > has(item.map));
+        self.items
+            .retain(|(item, _)| item.change.position > has(item.map));
         self.committed = 0;
     }
 
     /// Takes the items of one seat out, in order.
     pub fn evict(&mut self, seat: usize) -> Vec<(Item, Option<Share>)> {
-        let before = self.items.iter().take(self.committed).filter(|(item, _)| item.map == seat).count();
+        let before = self
+            .items
+            .iter()
+            .take(self.committed)
+            .filter(|(item, _)| item.map == seat)
+            .count();
         self.committed -= before;
         let mut out = VecDeque::new();
         let mut kept = VecDeque::with_capacity(self.items.len());
@@ -73,7 +79,10 @@ impl Window {
 
     /// Whether one seat has items that wait to be committed.
     pub fn waits(&self, seat: usize) -> bool {
-        self.items.iter().skip(self.committed).any(|(item, _)| item.map == seat)
+        self.items
+            .iter()
+            .skip(self.committed)
+            .any(|(item, _)| item.map == seat)
     }
 
     pub fn is_unflushed(&self) -> bool {

@@ -62,7 +62,18 @@ impl Task {
 
     async fn write(&mut self, from: From) {
         let overdue = self.flushed_at.elapsed() >= FLUSH_EVERY;
-        let Self { session, targets, window, merge, inbox, pending, store, seats, timeouts, .. } = self;
+        let Self {
+            session,
+            targets,
+            window,
+            merge,
+            inbox,
+            pending,
+            store,
+            seats,
+            timeouts,
+            ..
+        } = self;
         let Some(live) = session.as_mut() else { return };
         let items = match from {
             From::Direct => window.batch(RECORDS, BYTES),
@@ -76,7 +87,11 @@ impl Task {
         };
         let standing = Standing::of(seats, targets, |seat| window.waits(seat));
         let durable = last || overdue;
-        let patience = Patience { inbox, pending, evict: timeouts.evict };
+        let patience = Patience {
+            inbox,
+            pending,
+            evict: timeouts.evict,
+        };
         let write = live.write(targets, &items, &upto, durable, &**store, &standing);
         let written = patience.wait(write).await;
         match written {
@@ -94,7 +109,10 @@ impl Task {
         for (index, aside) in &written.aside {
             count -= written.left(*index);
             self.set_aside(*index);
-            self.tell(Notice::Aside { seat: *index, aside: aside.clone() });
+            self.tell(Notice::Aside {
+                seat: *index,
+                aside: aside.clone(),
+            });
         }
         for index in &written.parked {
             if let Some(seat) = self.seats.get_mut(*index) {
@@ -111,8 +129,12 @@ impl Task {
     }
 
     async fn flush(&mut self) {
-        let maps: Vec<usize> = (0..self.seats.len()).filter(|index| self.is_writable(*index)).collect();
-        let Some(session) = self.session.as_mut() else { return };
+        let maps: Vec<usize> = (0..self.seats.len())
+            .filter(|index| self.is_writable(*index))
+            .collect();
+        let Some(session) = self.session.as_mut() else {
+            return;
+        };
         match session.flush(&self.targets, &maps).await {
             Ok(()) => self.flushed(),
             Err(error) => self.fail(error),
@@ -141,7 +163,9 @@ impl Task {
         if upto.is_empty() {
             return;
         }
-        let Some(session) = self.session.as_mut() else { return };
+        let Some(session) = self.session.as_mut() else {
+            return;
+        };
         match session.advance(&mut self.targets, &upto).await {
             Ok(()) => self.flushed(),
             Err(error) => self.fail(error),
@@ -191,7 +215,10 @@ fn replay_upto(items: &[&Item], targets: &[Target]) -> Vec<Upto> {
 fn direct_upto(items: &[&Item], seats: &[Seat], drained: bool) -> Vec<Upto> {
     let mut upto = last_of(items);
     for known in upto.iter_mut().filter(|_| drained) {
-        if let Some(seat) = seats.get(known.map).filter(|seat| seat.mark.through > known.position) {
+        if let Some(seat) = seats
+            .get(known.map)
+            .filter(|seat| seat.mark.through > known.position)
+        {
             known.position = seat.mark.through;
             known.received = seat.mark.received;
             known.filtered = seat.mark.filtered;

@@ -38,10 +38,16 @@ impl Appender {
         if self.under_way.is_some() || self.waiting.is_empty() {
             return None;
         }
-        let mut batch = Batch { changes: Vec::new(), counters: Counters::default(), shares: Vec::new() };
+        let mut batch = Batch {
+            changes: Vec::new(),
+            counters: Counters::default(),
+            shares: Vec::new(),
+        };
         let mut bytes = 0;
         while bytes < BYTES && batch.changes.len() < RECORDS {
-            let Some((change, counters, share)) = self.waiting.pop_front() else { break };
+            let Some((change, counters, share)) = self.waiting.pop_front() else {
+                break;
+            };
             bytes += change.size();
             batch.counters = counters;
             batch.changes.push(change);
@@ -76,6 +82,7 @@ impl Appender {
 
     /// The first change that is not known to be in the queue.
     pub fn oldest(&self) -> Option<Position> {
-        self.under_way.or_else(|| self.waiting.front().map(|(change, ..)| change.position))
+        self.under_way
+            .or_else(|| self.waiting.front().map(|(change, ..)| change.position))
     }
 }

@@ -149,11 +149,15 @@ impl Map {
     /// The counters that the custodian holds.
     #[must_use]
     pub fn durable_counters(&self) -> Counters {
-        let queue = Counters { received: self.stock.received, filtered: self.stock.filtered };
+        let queue = Counters {
+            received: self.stock.received,
+            filtered: self.stock.filtered,
+        };
         match &self.progress {
-            Some(progress) if progress.position > self.stock.custody => {
-                Counters { received: progress.received, filtered: progress.filtered }
-            }
+            Some(progress) if progress.position > self.stock.custody => Counters {
+                received: progress.received,
+                filtered: progress.filtered,
+            },
             _ => queue,
         }
     }
@@ -221,9 +225,15 @@ impl Map {
     /// Tells a running replay how far the queue reaches.
     pub fn tell_tail(&self, through: Position) {
         let taken = self.received.max(through);
-        let through = self.appender.oldest().map_or(taken, |oldest| before(oldest).min(taken));
+        let through = self
+            .appender
+            .oldest()
+            .map_or(taken, |oldest| before(oldest).min(taken));
         self.tail.send_if_modified(|tail| {
-            let next = Tail { seq: self.stock.seq, through: through.max(tail.through) };
+            let next = Tail {
+                seq: self.stock.seq,
+                through: through.max(tail.through),
+            };
             let changed = next != *tail;
             *tail = next;
             changed
@@ -240,15 +250,30 @@ impl Map {
 /// Just below a change's position: everything that the stream sent before it.
 fn before(position: Position) -> Position {
     match position {
-        Position { index: 0, change, commit } => {
-            Position { commit, change: crate::record::Lsn(change.0.saturating_sub(1)), index: u32::MAX }
-        }
-        Position { index, .. } => Position { index: index - 1, ..position },
+        Position {
+            index: 0,
+            change,
+            commit,
+        } => Position {
+            commit,
+            change: crate::record::Lsn(change.0.saturating_sub(1)),
+            index: u32::MAX,
+        },
+        Position { index, .. } => Position {
+            index: index - 1,
+            ..position
+        },
     }
 }
 
 /// The gate of a map that a worker takes over.
 #[must_use]
 pub fn recovered_gate(wanted: bool, usable: bool, queued: bool, fenced: bool, shown: bool) -> Gate {
-    Gate::recover(Recovered { wanted, usable, queued, fenced, shown })
+    Gate::recover(Recovered {
+        wanted,
+        usable,
+        queued,
+        fenced,
+        shown,
+    })
 }

@@ -17,7 +17,10 @@ pub struct Memory {
 
 /// A time as Kubernetes prints it, to the second.
 fn time(micros: i64) -> String {
-    Timestamp::from_microsecond(micros).map_or_else(|_| String::new(), |at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+    Timestamp::from_microsecond(micros).map_or_else(
+        |_| String::new(),
+        |at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+    )
 }
 
 /// A time to the microsecond.
@@ -64,8 +67,11 @@ impl Memory {
         }
         status.insert("errors".into(), errors(facts));
         status.insert("ledger".into(), ledger(facts, now));
-        let conditions: Vec<Value> =
-            facts.conditions.iter().map(|said| self.condition(said, facts.generation, now)).collect();
+        let conditions: Vec<Value> = facts
+            .conditions
+            .iter()
+            .map(|said| self.condition(said, facts.generation, now))
+            .collect();
         status.insert("conditions".into(), json!(conditions));
         Value::Object(status)
     }
@@ -84,7 +90,12 @@ impl Memory {
 
     fn pauses(&mut self, facts: &Facts, now: Timestamp) -> Value {
         let key = |cause: &str, name: &str| format!("{cause}/{name}");
-        self.pauses.retain(|known, _| facts.pauses.iter().any(|pause| key(pause.cause, &pause.name) == *known));
+        self.pauses.retain(|known, _| {
+            facts
+                .pauses
+                .iter()
+                .any(|pause| key(pause.cause, &pause.name) == *known)
+        });
         let pauses = facts.pauses.iter().map(|pause| {
             let since = self
                 .pauses
@@ -146,7 +157,11 @@ fn catch_up(facts: &Facts) -> Option<Value> {
         "remaining": catch_up.remaining, "recordsPerSecond": catch_up.per_second,
         "arrivingPerSecond": catch_up.arriving_per_second,
     });
-    if let Some(net) = catch_up.per_second.checked_sub(catch_up.arriving_per_second).filter(|net| *net > 0) {
+    if let Some(net) = catch_up
+        .per_second
+        .checked_sub(catch_up.arriving_per_second)
+        .filter(|net| *net > 0)
+    {
         let seconds = i64::try_from(catch_up.remaining / net).unwrap_or(i64::MAX / 2_000_000);
         value["estimatedEndTime"] = json!(time(Timestamp::now().as_microsecond() + seconds * 1_000_000));
     }
@@ -164,9 +179,14 @@ fn ledger(facts: &Facts, now: Timestamp) -> Value {
 }
 
 fn errors(facts: &Facts) -> Value {
-    let Some(errors) = &facts.errors else { return json!({"count": 0}) };
-    let by_class: Vec<Value> =
-        errors.by_class.iter().map(|(class, count)| json!({"class": class.as_str(), "count": count})).collect();
+    let Some(errors) = &facts.errors else {
+        return json!({"count": 0});
+    };
+    let by_class: Vec<Value> = errors
+        .by_class
+        .iter()
+        .map(|(class, count)| json!({"class": class.as_str(), "count": count}))
+        .collect();
     let recent: Vec<Value> = errors.recent.iter().map(recent).collect();
     json!({"count": errors.count, "byClass": by_class, "recent": recent})
 }

@@ -12,7 +12,10 @@ use tokio::sync::mpsc;
 
 /// Publishes until the engine is gone.
 pub async fn publish(client: Client, identity: String, mut warnings: mpsc::UnboundedReceiver<Warning>) {
-    let reporter = Reporter { controller: "tablemap-worker".into(), instance: Some(identity) };
+    let reporter = Reporter {
+        controller: "tablemap-worker".into(),
+        instance: Some(identity),
+    };
     let recorder = Recorder::new(client, reporter);
     while let Some(warning) = warnings.recv().await {
         let event = Event {

@@ -63,8 +63,7 @@ impl Statuses {
     /// How a map stands now. Written at once if it is a transition; counters when they are due.
     pub fn tell(&mut self, id: &MapId, facts: Facts) {
         let due = self.last.get(id).is_none_or(|last| {
-            facts.is_transition(&last.facts)
-                || (facts != last.facts && last.at.elapsed() >= interval(&facts))
+            facts.is_transition(&last.facts) || (facts != last.facts && last.at.elapsed() >= interval(&facts))
         });
         if due {
             self.send(id, facts);
@@ -74,9 +73,21 @@ impl Statuses {
     fn send(&mut self, id: &MapId, facts: Facts) {
         let first = !self.last.contains_key(id);
         let version = self.last.get(id).map_or(1, |last| last.version + 1);
-        let update = Update { map: id.clone(), facts: Box::new(facts.clone()), version, force: first || self.force };
+        let update = Update {
+            map: id.clone(),
+            facts: Box::new(facts.clone()),
+            version,
+            force: first || self.force,
+        };
         let _ = self.updates.send(update);
-        self.last.insert(id.clone(), Last { facts, at: Instant::now(), version });
+        self.last.insert(
+            id.clone(),
+            Last {
+                facts,
+                at: Instant::now(),
+                version,
+            },
+        );
     }
 
     /// Writes what was last said once more, so that its being written can be awaited (rule 6).
@@ -89,7 +100,11 @@ impl Statuses {
 
     /// After the Lease had expired, the operator may own our fields.
     pub fn force_once(&mut self) {
-        let all: Vec<(MapId, Facts)> = self.last.iter().map(|(id, last)| (id.clone(), last.facts.clone())).collect();
+        let all: Vec<(MapId, Facts)> = self
+            .last
+            .iter()
+            .map(|(id, last)| (id.clone(), last.facts.clone()))
+            .collect();
         self.force = true;
         for (id, facts) in all {
             self.send(&id, facts);
@@ -114,7 +129,13 @@ impl Statuses {
     /// A Warning event.
     pub fn warn(&self, plan: &Plan, reason: &'static str, note: &'static str) {
         let (namespace, name, map) = (plan.namespace.clone(), plan.name.clone(), plan.id.clone());
-        let _ = self.warnings.send(Warning { namespace, name, map, reason, note });
+        let _ = self.warnings.send(Warning {
+            namespace,
+            name,
+            map,
+            reason,
+            note,
+        });
     }
 
     /// The error stores of all maps, as the lanes see them.
@@ -150,7 +171,11 @@ impl Statuses {
     /// The condition `QueueDurable` of a map.
     #[must_use]
     pub fn durability(&self, id: &MapId) -> (Option<bool>, &'static str, String) {
-        match self.stores.known(id).and_then(|Known { durability, .. }| durability) {
+        match self
+            .stores
+            .known(id)
+            .and_then(|Known { durability, .. }| durability)
+        {
             Some(durability) => durability.condition(),
             None => (None, "NotChecked", "Redis was not asked yet.".to_owned()),
         }

@@ -27,7 +27,10 @@ pub struct Stores {
 impl Stores {
     fn with<T>(&self, act: impl FnOnce(&mut HashMap<MapId, Known>) -> T) -> T {
         // A panic while holding the lock leaves a plain map behind: it stays usable.
-        act(&mut self.maps.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        act(&mut self
+            .maps
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
     pub fn add(&self, id: &MapId, queue: Queue) {
@@ -70,7 +73,10 @@ impl ErrorStore for Stores {
         marks: &'a [(Position, Position)],
     ) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
-            self.queue(map_id)?.supersede(marks).await.map_err(|error| StoreError(error.to_string()))
+            self.queue(map_id)?
+                .supersede(marks)
+                .await
+                .map_err(|error| StoreError(error.to_string()))
         })
     }
 }

@@ -46,7 +46,13 @@ impl StatusWriter {
         updates: mpsc::UnboundedReceiver<Update>,
         events: mpsc::UnboundedSender<Event>,
     ) -> Self {
-        Self { client, updates, events, waiting: BTreeMap::new(), memories: HashMap::new() }
+        Self {
+            client,
+            updates,
+            events,
+            waiting: BTreeMap::new(),
+            memories: HashMap::new(),
+        }
     }
 
     /// Writes until the engine is gone and nothing waits.
@@ -74,7 +80,11 @@ impl StatusWriter {
         let batch: Vec<Update> = std::mem::take(&mut self.waiting).into_values().collect();
         let now = jiff::Timestamp::now();
         let writes = batch.into_iter().map(|update| {
-            let status = self.memories.entry(update.map.clone()).or_default().status(&update.facts, now);
+            let status = self
+                .memories
+                .entry(update.map.clone())
+                .or_default()
+                .status(&update.facts, now);
             let client = self.client.clone();
             async move {
                 let result = write(client, &update, status).await;
@@ -90,7 +100,10 @@ impl StatusWriter {
         while let Some((update, result)) = running.next().await {
             match result {
                 Ok(()) => {
-                    let _ = self.events.send(Event::StatusWritten { map: update.map, version: update.version });
+                    let _ = self.events.send(Event::StatusWritten {
+                        map: update.map,
+                        version: update.version,
+                    });
                 }
                 Err(error) if is_gone(&error) => {}
                 Err(error) => {
@@ -127,6 +140,8 @@ async fn write(client: Client, update: &Update, status: serde_json::Value) -> Re
     let write = api.patch_status(&update.facts.name, &params, &patch);
     match tokio::time::timeout(DEADLINE, write).await {
         Ok(result) => result.map(|_| ()),
-        Err(_) => Err(kube::Error::Service("the API server did not answer in time".into())),
+        Err(_) => Err(kube::Error::Service(
+            "the API server did not answer in time".into(),
+        )),
     }
 }

@@ -61,7 +61,11 @@ impl Cursor {
 
     /// A text that ends with a zero byte.
     pub(super) fn text(&mut self) -> Result<String, DecodeError> {
-        let end = self.0.iter().position(|byte| *byte == 0).ok_or(DecodeError::Truncated)?;
+        let end = self
+            .0
+            .iter()
+            .position(|byte| *byte == 0)
+            .ok_or(DecodeError::Truncated)?;
         let text = self.0.split_to(end);
         self.0.advance(1);
         String::from_utf8(text.into()).map_err(|_| DecodeError::NotUtf8)
@@ -79,6 +83,10 @@ impl Cursor {
     }
 
     pub(super) fn end(&self) -> Result<(), DecodeError> {
-        if self.0.is_empty() { Ok(()) } else { Err(DecodeError::Trailing) }
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(DecodeError::Trailing)
+        }
     }
 }

@@ -18,8 +18,15 @@ pub fn decode(bytes: Bytes) -> Result<Message, DecodeError> {
         b'U' => update(&mut cursor)?,
         b'D' => delete(&mut cursor)?,
         b'T' => truncate(&mut cursor)?,
-        b'O' => Message::Origin { lsn: cursor.lsn()?, name: cursor.text()? },
-        b'Y' => Message::Type { id: cursor.u32()?, schema: schema(&mut cursor)?, name: cursor.text()? },
+        b'O' => Message::Origin {
+            lsn: cursor.lsn()?,
+            name: cursor.text()?,
+        },
+        b'Y' => Message::Type {
+            id: cursor.u32()?,
+            schema: schema(&mut cursor)?,
+            name: cursor.text()?,
+        },
         b'M' => logical(&mut cursor)?,
         tag => return Err(DecodeError::UnknownTag(tag)),
     };
@@ -28,7 +35,11 @@ pub fn decode(bytes: Bytes) -> Result<Message, DecodeError> {
 }
 
 fn begin(cursor: &mut Cursor) -> Result<Message, DecodeError> {
-    Ok(Message::Begin(Begin { final_lsn: cursor.lsn()?, commit_time: cursor.time()?, xid: cursor.u32()? }))
+    Ok(Message::Begin(Begin {
+        final_lsn: cursor.lsn()?,
+        commit_time: cursor.time()?,
+        xid: cursor.u32()?,
+    }))
 }
 
 fn commit(cursor: &mut Cursor) -> Result<Message, DecodeError> {
@@ -43,7 +54,11 @@ fn commit(cursor: &mut Cursor) -> Result<Message, DecodeError> {
 /// An empty schema stands for `pg_catalog`.
 fn schema(cursor: &mut Cursor) -> Result<String, DecodeError> {
     let name = cursor.text()?;
-    Ok(if name.is_empty() { "pg_catalog".to_owned() } else { name })
+    Ok(if name.is_empty() {
+        "pg_catalog".to_owned()
+    } else {
+        name
+    })
 }
 
 fn relation(cursor: &mut Cursor) -> Result<Relation, DecodeError> {
@@ -59,18 +74,32 @@ fn relation(cursor: &mut Cursor) -> Result<Relation, DecodeError> {
     };
     let count = cursor.u16()?;
     let columns = (0..count).map(|_| column(cursor)).collect::<Result<_, _>>()?;
-    Ok(Relation { id, schema, name, identity, columns })
+    Ok(Relation {
+        id,
+        schema,
+        name,
+        identity,
+        columns,
+    })
 }
 
 fn column(cursor: &mut Cursor) -> Result<Column, DecodeError> {
     let key = cursor.u8()? & 1 == 1;
-    Ok(Column { key, name: cursor.text()?, type_oid: cursor.u32()?, type_modifier: cursor.i32()? })
+    Ok(Column {
+        key,
+        name: cursor.text()?,
+        type_oid: cursor.u32()?,
+        type_modifier: cursor.i32()?,
+    })
 }
 
 fn insert(cursor: &mut Cursor) -> Result<Message, DecodeError> {
     let relation = cursor.u32()?;
     expect(cursor, b'N')?;
-    Ok(Message::Insert { relation, new: cursor.row()? })
+    Ok(Message::Insert {
+        relation,
+        new: cursor.row()?,
+    })
 }
 
 fn update(cursor: &mut Cursor) -> Result<Message, DecodeError> {
@@ -83,13 +112,20 @@ fn update(cursor: &mut Cursor) -> Result<Message, DecodeError> {
             Some(old)
         }
     };
-    Ok(Message::Update { relation, old, new: cursor.row()? })
+    Ok(Message::Update {
+        relation,
+        old,
+        new: cursor.row()?,
+    })
 }
 
 fn delete(cursor: &mut Cursor) -> Result<Message, DecodeError> {
     let relation = cursor.u32()?;
     let kind = cursor.u8()?;
-    Ok(Message::Delete { relation, old: old_row(cursor, kind)? })
+    Ok(Message::Delete {
+        relation,
+        old: old_row(cursor, kind)?,
+    })
 }
 
 fn old_row(cursor: &mut Cursor, kind: u8) -> Result<OldRow, DecodeError> {
@@ -102,7 +138,11 @@ fn old_row(cursor: &mut Cursor, kind: u8) -> Result<OldRow, DecodeError> {
 
 fn expect(cursor: &mut Cursor, tag: u8) -> Result<(), DecodeError> {
     let found = cursor.u8()?;
-    if found == tag { Ok(()) } else { Err(DecodeError::UnknownTag(found)) }
+    if found == tag {
+        Ok(())
+    } else {
+        Err(DecodeError::UnknownTag(found))
+    }
 }
 
 fn truncate(cursor: &mut Cursor) -> Result<Message, DecodeError> {
@@ -123,5 +163,10 @@ fn logical(cursor: &mut Cursor) -> Result<Message, DecodeError> {
     let lsn = cursor.lsn()?;
     let prefix = cursor.text()?;
     let length = cursor.u32()?;
-    Ok(Message::Logical { transactional, lsn, prefix, content: cursor.bytes(length)? })
+    Ok(Message::Logical {
+        transactional,
+        lsn,
+        prefix,
+        content: cursor.bytes(length)?,
+    })
 }

@@ -42,12 +42,36 @@ pub enum Message {
     Begin(Begin),
     Commit(Commit),
     Relation(Relation),
-    Insert { relation: u32, new: Row },
-    Update { relation: u32, old: Option<OldRow>, new: Row },
-    Delete { relation: u32, old: OldRow },
-    Truncate { relations: Vec<u32> },
-    Origin { lsn: Lsn, name: String },
-    Type { id: u32, schema: String, name: String },
+    Insert {
+        relation: u32,
+        new: Row,
+    },
+    Update {
+        relation: u32,
+        old: Option<OldRow>,
+        new: Row,
+    },
+    Delete {
+        relation: u32,
+        old: OldRow,
+    },
+    Truncate {
+        relations: Vec<u32>,
+    },
+    Origin {
+        lsn: Lsn,
+        name: String,
+    },
+    Type {
+        id: u32,
+        schema: String,
+        name: String,
+    },
     /// Made by `pg_logical_emit_message`.
-    Logical { transactional: bool, lsn: Lsn, prefix: String, content: Bytes },
+    Logical {
+        transactional: bool,
+        lsn: Lsn,
+        prefix: String,
+        content: Bytes,
+    },
 }

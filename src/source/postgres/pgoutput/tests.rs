@@ -16,7 +16,10 @@ fn message(tag: u8, write: impl FnOnce(&mut BytesMut)) -> Bytes {
 
 /// One of each, as Postgres sends them.
 fn samples() -> Vec<(Bytes, Message)> {
-    let (key, full) = (row(&[Cell::Text(b"1"), Cell::Null]), row(&[Cell::Text(b"1"), Cell::NotSent]));
+    let (key, full) = (
+        row(&[Cell::Text(b"1"), Cell::Null]),
+        row(&[Cell::Text(b"1"), Cell::NotSent]),
+    );
     let begin = message(b'B', |b| {
         b.put_u64(100);
         b.put_i64(5);
@@ -50,10 +53,21 @@ fn samples() -> Vec<(Bytes, Message)> {
         })
     };
     vec![
-        (begin, Message::Begin(Begin { final_lsn: Lsn(100), commit_time: POSTGRES_EPOCH + 5, xid: 7 })),
+        (
+            begin,
+            Message::Begin(Begin {
+                final_lsn: Lsn(100),
+                commit_time: POSTGRES_EPOCH + 5,
+                xid: 7,
+            }),
+        ),
         (
             commit,
-            Message::Commit(Commit { commit_lsn: Lsn(100), end_lsn: Lsn(148), commit_time: POSTGRES_EPOCH + 5 }),
+            Message::Commit(Commit {
+                commit_lsn: Lsn(100),
+                end_lsn: Lsn(148),
+                commit_time: POSTGRES_EPOCH + 5,
+            }),
         ),
         (
             relation,
@@ -62,28 +76,71 @@ fn samples() -> Vec<(Bytes, Message)> {
                 schema: "käse".into(),
                 name: "a.\"b\"".into(),
                 identity: ReplicaIdentity::Default,
-                columns: vec![Column { name: "id".into(), type_oid: 23, type_modifier: -1, key: true }],
+                columns: vec![Column {
+                    name: "id".into(),
+                    type_oid: 23,
+                    type_modifier: -1,
+                    key: true,
+                }],
             }),
         ),
-        (rest(b'I', b'N', &full), Message::Insert { relation: 16384, new: full.clone() }),
-        (update, Message::Update { relation: 16384, old: Some(OldRow::Key(key.clone())), new: full.clone() }),
+        (
+            rest(b'I', b'N', &full),
+            Message::Insert {
+                relation: 16384,
+                new: full.clone(),
+            },
+        ),
+        (
+            update,
+            Message::Update {
+                relation: 16384,
+                old: Some(OldRow::Key(key.clone())),
+                new: full.clone(),
+            },
+        ),
         (
             rest(b'U', b'N', &full),
-            Message::Update { relation: 16384, old: None, new: full.clone() },
+            Message::Update {
+                relation: 16384,
+                old: None,
+                new: full.clone(),
+            },
         ),
-        (rest(b'D', b'K', &key), Message::Delete { relation: 16384, old: OldRow::Key(key) }),
-        (rest(b'D', b'O', &full), Message::Delete { relation: 16384, old: OldRow::Full(full) }),
+        (
+            rest(b'D', b'K', &key),
+            Message::Delete {
+                relation: 16384,
+                old: OldRow::Key(key),
+            },
+        ),
+        (
+            rest(b'D', b'O', &full),
+            Message::Delete {
+                relation: 16384,
+                old: OldRow::Full(full),
+            },
+        ),
         (
             message(b'T', |b| b.put_slice(&[0, 0, 0, 2, 0, 0, 0, 0, 1, 0, 0, 0, 2])),
-            Message::Truncate { relations: vec![1, 2] },
+            Message::Truncate {
+                relations: vec![1, 2],
+            },
         ),
         (
             message(b'O', |b| b.put_slice(b"\0\0\0\0\0\0\0\x09o\0")),
-            Message::Origin { lsn: Lsn(9), name: "o".into() },
+            Message::Origin {
+                lsn: Lsn(9),
+                name: "o".into(),
+            },
         ),
         (
             message(b'Y', |b| b.put_slice(b"\0\0\0\x01\0mood\0")),
-            Message::Type { id: 1, schema: "pg_catalog".into(), name: "mood".into() },
+            Message::Type {
+                id: 1,
+                schema: "pg_catalog".into(),
+                name: "mood".into(),
+            },
         ),
         (
             message(b'M', |b| b.put_slice(b"\x01\0\0\0\0\0\0\0\x09p\0\0\0\0\x02hi")),
