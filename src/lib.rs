@@ -1,4 +1,4 @@
-//! TableMap keeps tables in step, and lets you pause without losing a change.
+//! `TableMap` keeps tables in step, and lets you pause without losing a change.
 #![forbid(unsafe_code)]
 
 pub mod api;

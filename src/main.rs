@@ -24,7 +24,7 @@ enum Command {
     Operator(Operator),
     /// Runs the worker of one source Connection and worker group.
     Worker(Worker),
-    /// Prints the CustomResourceDefinitions.
+    /// Prints the `CustomResourceDefinitions`.
     Crds,
 }
 
@@ -56,6 +56,7 @@ struct Worker {
     #[arg(long)]
     connection: String,
     #[arg(long, default_value = "default")]
+    #[allow(clippy::struct_field_names, reason = "the flag is called --worker-group")]
     worker_group: String,
     #[command(flatten)]
     common: Common,
@@ -135,9 +136,10 @@ fn log(json: bool) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
-    match json {
-        true => builder.json().init(),
-        false => builder.with_ansi(false).init(),
+    if json {
+        builder.json().init();
+    } else {
+        builder.with_ansi(false).init();
     }
 }
 

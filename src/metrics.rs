@@ -65,7 +65,7 @@ impl Metrics {
     }
 }
 
-/// In the OpenMetrics text format.
+/// In the `OpenMetrics` text format.
 #[must_use]
 pub fn text() -> String {
     let mut out = String::new();

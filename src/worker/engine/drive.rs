@@ -69,9 +69,10 @@ impl Engine {
         let map = id.clone();
         self.spawn(async move {
             let raise = async {
-                match wanted {
-                    true => Some(operations::fence(&plan, epoch).await),
-                    false => None,
+                if wanted {
+                    Some(operations::fence(&plan, epoch).await)
+                } else {
+                    None
                 }
             };
             let (evicted, raised) = tokio::join!(evicted, raise);

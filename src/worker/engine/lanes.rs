@@ -21,7 +21,7 @@ impl Engine {
             Notice::Fenced { seat } => self.with_seat(lane, seat, Self::lane_fenced),
             Notice::WentBack { seat, progress } => {
                 self.with_seat(lane, seat, |engine, id| {
-                    engine.destination_went_back(id, progress)
+                    engine.destination_went_back(id, progress);
                 });
             }
             Notice::CannotPark { seat, message } => self.with_seat(lane, seat, |engine, id| {
@@ -195,12 +195,11 @@ impl Engine {
         if let Some(map) = self.maps.get_mut(id) {
             map.fall_back();
         }
-        match held {
-            Err(gap) => self.lose(id, gap),
-            Ok(()) => {
-                self.rewind();
-                self.drive(id);
-            }
+        if let Err(gap) = held {
+            self.lose(id, gap);
+        } else {
+            self.rewind();
+            self.drive(id);
         }
     }
 

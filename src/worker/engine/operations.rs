@@ -45,18 +45,19 @@ pub async fn boot(plan: Arc<Plan>, lease_epoch: i64) -> Result<Booted, BootError
     queue.use_epoch(epoch);
     let joined = plan.joined || matches!(known, Ok(Some(_)));
     let Some(_) = seen else {
-        return match joined {
-            true => Err(lost(
+        return if joined {
+            Err(lost(
                 "its queue in Redis is gone: changes that only Redis held are lost",
-            )),
-            false => Ok(Booted {
+            ))
+        } else {
+            Ok(Booted {
                 queue,
                 epoch,
                 meta: None,
                 destination: Ok(None),
                 partial: 0,
                 errors: None,
-            }),
+            })
         };
     };
     queue.take_epoch(epoch).await?;
@@ -254,7 +255,7 @@ pub async fn begin(
                     meta.received,
                     meta.filtered,
                 )
-                .await?
+                .await?;
         }
     }
     let meta = queue.meta().await?.ok_or(QueueError::MetaMissing)?;

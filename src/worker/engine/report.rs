@@ -22,7 +22,9 @@ impl Engine {
 
     pub(super) fn report_everywhere(&mut self) {
         let ids: Vec<MapId> = self.maps.keys().cloned().collect();
-        ids.iter().for_each(|id| self.report(id));
+        for id in &ids {
+            self.report(id);
+        }
     }
 
     /// Counters change all the time: the writer limits how often they are written.
@@ -105,7 +107,7 @@ impl Engine {
     }
 
     fn facts(&self, map: &Map) -> Facts {
-        let phase = self.phase(map);
+        let phase = phase_of(map);
         let through = map
             .mark(if map.current { self.through } else { Position::ZERO })
             .through;
@@ -139,15 +141,6 @@ impl Engine {
             errors: self.statuses.errors(&map.id),
             ledger: ledger(map),
             conditions: self.conditions(map, phase),
-        }
-    }
-
-    fn phase(&self, map: &Map) -> Phase {
-        match map.stage {
-            Stage::Gone => Phase::Deleting,
-            _ if map.plan.deletion.is_some() => Phase::Deleting,
-            Stage::Joining => Phase::Starting,
-            Stage::Serving => phase(&map.gate),
         }
     }
 
@@ -211,6 +204,15 @@ impl Engine {
             reason: reason.to_owned(),
             message,
         }
+    }
+}
+
+fn phase_of(map: &Map) -> Phase {
+    match map.stage {
+        Stage::Gone => Phase::Deleting,
+        _ if map.plan.deletion.is_some() => Phase::Deleting,
+        Stage::Joining => Phase::Starting,
+        Stage::Serving => phase(&map.gate),
     }
 }
 

@@ -176,7 +176,7 @@ impl Merge {
     pub fn commit(&mut self, count: usize) {
         self.committed = (self.committed + count).min(self.taken.len());
         if let Some(rate) = &mut self.rate {
-            rate.tokens -= count as f64;
+            rate.tokens -= f64::from(u32::try_from(count).unwrap_or(u32::MAX));
         }
     }
 

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     destination::postgres::{Item, Progress, Target},
-    gate::{Gate, Recovered, Route},
+    gate::{Gate, Route},
     queue::{Meta, Queue},
     record::{Era, Position},
 };
@@ -264,16 +264,4 @@ fn before(position: Position) -> Position {
             ..position
         },
     }
-}
-
-/// The gate of a map that a worker takes over.
-#[must_use]
-pub fn recovered_gate(wanted: bool, usable: bool, queued: bool, fenced: bool, shown: bool) -> Gate {
-    Gate::recover(Recovered {
-        wanted,
-        usable,
-        queued,
-        fenced,
-        shown,
-    })
 }
