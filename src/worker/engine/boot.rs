@@ -145,6 +145,7 @@ impl Engine {
             destination,
             partial,
             errors,
+            durability,
         } = booted;
         let (target, failure) = match destination {
             Ok(target) => (target, None),
@@ -183,6 +184,7 @@ impl Engine {
             appender: Appender::default(),
             tail: watch::channel(crate::worker::lane::Tail::default()).0,
             blocked: None,
+            awaited: 0,
             unusable: None,
             retry_at: None,
             cutover_since: None,
@@ -198,7 +200,7 @@ impl Engine {
             map.confirmable = map.fresh_confirmable(self.pace.confirm_delay);
         }
         self.maps.insert(id.clone(), map);
-        self.statuses.adopt(&id, errors);
+        self.statuses.adopt(&id, errors, durability);
         self.bind_again();
         match failure {
             Some(failure) => self.check_failed(&id, failure),

@@ -79,6 +79,7 @@ impl Engine {
     fn trim(&mut self, id: &MapId, passed: Passed) {
         let Some(map) = self.maps.get_mut(id) else { return };
         map.stock.partial = passed.partial;
+        map.stock.oldest = passed.oldest.or(map.stock.oldest);
         if passed.records == 0 {
             return;
         }
@@ -90,10 +91,11 @@ impl Engine {
                 through: to,
                 records,
                 bytes,
+                oldest,
                 ..
             } = passed;
             failpoint::hit("between-commit-and-trim");
-            let result = queue.trim(seq, to, records, bytes).await;
+            let result = queue.trim(seq, to, records, bytes, oldest).await;
             Event::Trimmed {
                 map,
                 to,

@@ -247,6 +247,9 @@ impl Engine {
             .filter(|map| map.has_joined())
             .map(|map| (map.id.clone(), map.queue.clone()))
             .collect();
+        for (id, queue) in &queues {
+            self.statuses.read_durability(id, queue);
+        }
         if !queues.is_empty() {
             self.spawn(async move { Event::ReadBack(operations::read_back(queues).await) });
         }

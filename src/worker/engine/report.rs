@@ -106,7 +106,7 @@ impl Engine {
         self.statuses.tell(id, facts);
     }
 
-    fn facts(&self, map: &Map) -> Facts {
+    pub(super) fn facts(&self, map: &Map) -> Facts {
         let phase = phase_of(map);
         let through = map
             .mark(if map.current { self.through } else { Position::ZERO })
@@ -252,7 +252,7 @@ fn ledger(map: &Map) -> Ledger {
         superseded,
         discarded: 0,
         purged: 0,
-        filtered: map.counters.filtered,
+        filtered: map.counters.filtered + progress.map_or(0, |progress| progress.missed),
     }
 }
 

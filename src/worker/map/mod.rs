@@ -111,6 +111,8 @@ pub struct Map {
     pub appender: Appender,
     pub tail: watch::Sender<Tail>,
     pub blocked: Option<Blocked>,
+    /// The version of the status write that the gate waits for (rule 6).
+    pub awaited: u64,
     pub unusable: Option<Unusable>,
     /// A failed step is tried again then.
     pub retry_at: Option<Instant>,
