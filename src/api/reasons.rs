@@ -143,7 +143,9 @@ mod tests {
     /// A heading for each condition, and below it a row for each of its reasons: no more and no less.
     #[test]
     fn the_documentation_names_every_condition_and_reason() {
-        let chapter = DOCS.split("\n# ").find(|chapter| chapter.starts_with("Conditions\n"));
+        let chapter = DOCS
+            .split("\n# ")
+            .find(|chapter| chapter.starts_with("Conditions\n"));
         let sections = chapter.expect("the chapter on conditions").split("\n## ").skip(1);
         let documented: BTreeMap<&str, BTreeSet<&str>> = sections
             .map(|section| {
