@@ -1,9 +1,9 @@
 //! The command line: operator, worker, crds.
 
+use crate::{api, controller, serve, worker};
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{process::ExitCode, time::Duration};
-use crate::{api, controller, serve, worker};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 

@@ -102,7 +102,10 @@ spec:
 
     /// Starts a worker of its own for the source `crm`. `environment` holds failpoints and the like.
     pub fn worker(&mut self, environment: &[(&str, &str)]) -> Process {
-        self.run(&["worker", "--namespace", NAMESPACE, "--connection", "crm"], environment)
+        self.run(
+            &["worker", "--namespace", NAMESPACE, "--connection", "crm"],
+            environment,
+        )
     }
 
     /// Starts the operator, with embedded workers.
@@ -118,18 +121,25 @@ spec:
     fn run(&mut self, arguments: &[&str], environment: &[(&str, &str)]) -> Process {
         self.started += 1;
         let kubeconfig = self.api.kubeconfig().display().to_string();
-        let mut all = vec![("KUBECONFIG", kubeconfig.as_str()), ("TABLEMAP_LOG", "info,tablemap=debug,kube=warn")];
+        let mut all = vec![
+            ("KUBECONFIG", kubeconfig.as_str()),
+            ("TABLEMAP_LOG", "info,tablemap=debug,kube=warn"),
+        ];
         all.extend(environment);
         let own: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
         let arguments: Vec<&str> = arguments.iter().copied().chain(own).collect();
-        let log = self.folder.path().join(format!("{}-{}", self.started, arguments[0]));
+        let log = self
+            .folder
+            .path()
+            .join(format!("{}-{}", self.started, arguments[0]));
         Process::spawn_binary(PROGRAM, &arguments, &all, &log)
     }
 
     /// Asks for a pause, or for its end.
     pub fn set_state(&self, map: &str, state: &str) {
         let patch = format!(r#"{{"spec":{{"state":"{state}"}}}}"#);
-        self.api.kubectl(&["patch", "tablemap", map, "--type=merge", "-p", &patch]);
+        self.api
+            .kubectl(&["patch", "tablemap", map, "--type=merge", "-p", &patch]);
     }
 
     pub fn pause(&self, map: &str) {
@@ -147,12 +157,14 @@ spec:
 
     /// Waits for a condition's status (`Paused`, `True`), and returns the whole status.
     pub async fn condition(&self, map: &str, type_: &str, status: &str) -> Value {
-        self.condition_where(map, type_, |said| said["status"] == status).await
+        self.condition_where(map, type_, |said| said["status"] == status)
+            .await
     }
 
     /// Waits for a condition's reason.
     pub async fn reason(&self, map: &str, type_: &str, reason: &str) -> Value {
-        self.condition_where(map, type_, |said| said["reason"] == reason).await
+        self.condition_where(map, type_, |said| said["reason"] == reason)
+            .await
     }
 
     async fn condition_where(&self, map: &str, type_: &str, is_met: impl Fn(&Value) -> bool) -> Value {
@@ -162,7 +174,10 @@ spec:
             if said(&status, type_).is_some_and(&is_met) {
                 return status;
             }
-            assert!(started.elapsed() < SOON, "condition {type_} of {map} not met: {status:#}");
+            assert!(
+                started.elapsed() < SOON,
+                "condition {type_} of {map} not met: {status:#}"
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -181,11 +196,17 @@ spec:
         let (crm, erp) = (self.crm().await, self.erp().await);
         let started = std::time::Instant::now();
         loop {
-            let (left, right) = (content(&crm, table, order).await, content(&erp, table, order).await);
+            let (left, right) = (
+                content(&crm, table, order).await,
+                content(&erp, table, order).await,
+            );
             if left == right {
                 return;
             }
-            assert!(started.elapsed() < SOON, "{table}: {left:?} at the source, {right:?} at the destination");
+            assert!(
+                started.elapsed() < SOON,
+                "{table}: {left:?} at the source, {right:?} at the destination"
+            );
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
@@ -193,22 +214,29 @@ spec:
     /// The position that the source may forget.
     pub async fn confirmed(&self) -> u64 {
         let sql = "SELECT coalesce(max(confirmed_flush_lsn - '0/0'), 0)::bigint FROM pg_replication_slots";
-        self.crm().await.query_one(sql, &[]).await.unwrap().get::<_, i64>(0).cast_unsigned()
+        self.crm()
+            .await
+            .query_one(sql, &[])
+            .await
+            .unwrap()
+            .get::<_, i64>(0)
+            .cast_unsigned()
     }
 }
 
 /// Number of rows and a hash over all of them.
 async fn content(client: &tokio_postgres::Client, table: &str, order: &str) -> (i64, Option<String>) {
-    let sql = format!(
-        "SELECT count(*), md5(string_agg(md5(t::text), '' ORDER BY {order})) FROM {table} t"
-    );
+    let sql = format!("SELECT count(*), md5(string_agg(md5(t::text), '' ORDER BY {order})) FROM {table} t");
     let row = client.query_one(&sql, &[]).await.unwrap();
     (row.get(0), row.get(1))
 }
 
 /// A condition of a status.
 pub fn said<'a>(status: &'a Value, type_: &str) -> Option<&'a Value> {
-    status["conditions"].as_array()?.iter().find(|said| said["type"] == type_)
+    status["conditions"]
+        .as_array()?
+        .iter()
+        .find(|said| said["type"] == type_)
 }
 
 /// Asserts that the books balance, at rest (I5).
@@ -220,7 +248,16 @@ pub fn assert_balanced(status: &Value) {
         .filter_map(|(name, value)| Some((name.clone(), value.as_u64()?)))
         .collect();
     let count = |name: &str| ledger.get(name).copied().unwrap_or(0);
-    let parts = ["written", "inFlight", "queued", "errored", "superseded", "discarded", "purged", "filtered"];
+    let parts = [
+        "written",
+        "inFlight",
+        "queued",
+        "errored",
+        "superseded",
+        "discarded",
+        "purged",
+        "filtered",
+    ];
     let sum: u64 = parts.iter().map(|name| count(name)).sum();
     assert_eq!(count("received"), sum, "{ledger:?}");
 }
