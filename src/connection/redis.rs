@@ -99,7 +99,12 @@ fn client(settings: &Settings) -> Result<Client, RedisConnectError> {
     let Topology::Standalone { host, port } = &settings.topology else {
         return Err(RedisConnectError::Topology);
     };
-    let insecure = settings.tls.mode != TlsMode::VerifyFull;
+    if settings.tls.mode == TlsMode::VerifyCa {
+        return Err(RedisConnectError::Tls(
+            "mode VerifyCA is not supported for Redis: use VerifyFull".into(),
+        ));
+    }
+    let insecure = settings.tls.mode == TlsMode::Require;
     let address = match settings.tls.mode {
         TlsMode::Disable => ConnectionAddr::Tcp(host.clone(), *port),
         _ => ConnectionAddr::TcpTls {

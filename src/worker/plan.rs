@@ -4,6 +4,8 @@ use crate::{
     api::DeletionPolicy,
     connection::{postgres, redis},
     mapping::Mapping,
+    record::Lsn,
+    worker::status::Ledger,
 };
 use std::sync::Arc;
 
@@ -36,6 +38,24 @@ pub struct Plan {
     pub deletion: Option<DeletionPolicy>,
     /// The object's status says Paused=True.
     pub shown: bool,
+    /// What the object's status said when it was read: repeated until the map is taken over.
+    pub said: StatusBefore,
+}
+
+/// What stands in a map's status before its worker knows better.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StatusBefore {
+    /// A position: the map has joined.
+    pub durable: Option<Lsn>,
+    pub ledger: Ledger,
+    pub queued: u64,
+    pub queue_bytes: u64,
+}
+
+impl Plan {
     /// The object's status says that the map has a position.
-    pub joined: bool,
+    #[must_use]
+    pub fn joined(&self) -> bool {
+        self.said.durable.is_some()
+    }
 }

@@ -3,14 +3,17 @@
 use crate::{
     api::{
         CertificateAuthority, Connection, Credentials, KeySelector, OnExit, PostgresSpec, RedisSpec, State,
-        TableMap, TlsSpec, TlsVerification, Transform as TransformSpec, UnmatchedPolicy,
+        TableMap, TableMapStatus, TlsSpec, TlsVerification, Transform as TransformSpec, UnmatchedPolicy,
     },
     connection::{
         postgres::{self, Tls, TlsMode},
         redis,
     },
     mapping::{self, FieldSpec, FilterSpec, From, Mapping, Transform, Unmatched, ValueMap},
-    worker::plan::Plan,
+    worker::{
+        plan::{Plan, StatusBefore},
+        status::Ledger,
+    },
 };
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -113,10 +116,7 @@ impl Resolver {
                 .is_some()
                 .then_some(spec.deletion_policy),
             shown,
-            joined: status
-                .position
-                .as_ref()
-                .is_some_and(|position| position.durable.is_some()),
+            said: before(&status),
         })
     }
 
@@ -313,6 +313,35 @@ fn port(port: Option<i32>, default: u16) -> u16 {
 
 fn seconds(seconds: i64) -> Duration {
     Duration::from_secs(seconds.unsigned_abs())
+}
+
+fn before(status: &TableMapStatus) -> StatusBefore {
+    let count = |value: Option<i64>| value.unwrap_or(0).unsigned_abs();
+    let durable = status
+        .position
+        .as_ref()
+        .and_then(|position| position.durable.as_ref()?.parse().ok());
+    let ledger = status
+        .ledger
+        .as_ref()
+        .map_or_else(Ledger::default, |ledger| Ledger {
+            received: count(ledger.received),
+            written: count(ledger.written),
+            in_flight: count(ledger.in_flight),
+            queued: count(ledger.queued),
+            errored: count(ledger.errored),
+            superseded: count(ledger.superseded),
+            discarded: count(ledger.discarded),
+            purged: count(ledger.purged),
+            filtered: count(ledger.filtered),
+        });
+    let queue = status.queue.as_ref();
+    StatusBefore {
+        durable,
+        ledger,
+        queued: count(queue.and_then(|queue| queue.records)),
+        queue_bytes: count(queue.and_then(|queue| queue.bytes)),
+    }
 }
 
 /// Who wrote `spec.state` last, as far as the object says.

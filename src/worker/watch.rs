@@ -1,7 +1,7 @@
 //! Watches the maps of this worker: pausing needs no operator.
 
 use super::{engine::Event, resolve::Resolver};
-use crate::api::TableMap;
+use crate::api::{State, TableMap};
 use futures::{StreamExt, TryStreamExt};
 use kube::{
     Api, Client, ResourceExt,
@@ -112,6 +112,9 @@ impl Watch {
             }
             Err(error) => {
                 tracing::warn!(map = %object.name_any(), %error, "the map's references cannot be read; trying again");
+                let wanted = object.spec.state == State::Paused;
+                let map = uid.clone().into();
+                let _ = self.events.send(Event::Wished { map, wanted });
                 self.waiting.insert(uid, object);
             }
         }

@@ -1,7 +1,7 @@
 //! A worker's life: Lease, source, engine, watch, status; and its end.
 
 use super::{
-    engine::{Engine, Event, Pace, Source},
+    engine::{Engine, Event, Over, Pace, Source},
     resolve::{ResolveError, Resolver},
     status::{StatusWriter, Statuses},
     watch::Watch,
@@ -39,6 +39,8 @@ pub enum Error {
     Lease(#[from] LeaseError),
     #[error("the Connection {0} has `management: External` and names no slot for worker group {1}")]
     NoSlot(String, String),
+    #[error("{0}")]
+    Over(Over),
     #[error("the worker's watch ended")]
     Watch,
 }
@@ -135,7 +137,7 @@ async fn serve(context: &Context, lease: &WorkerLease, shutdown: CancellationTok
     });
     let running = engine.run(shutdown.clone());
     let ended = tokio::select! {
-        () = running => Ok(()),
+        ended = running => ended.map_err(Error::Over),
         _ = watching => Err(Error::Watch),
     };
     forcing.abort();

@@ -24,6 +24,8 @@ pub struct Attempt {
     pub under_way: bool,
     pub retry_at: Option<Instant>,
     pub blocked: Option<Blocked>,
+    /// How its clean-up ended, if it is being deleted.
+    pub cleaned: Option<Result<(), String>>,
 }
 
 impl Engine {
@@ -52,6 +54,20 @@ impl Engine {
         self.report(&id);
     }
 
+    /// A spec that cannot be used must not keep anybody from pausing.
+    pub(super) fn wished(&mut self, id: &MapId, wanted: bool) {
+        let Some(map) = self.maps.get_mut(id) else { return };
+        map.plan = Arc::new(Plan {
+            wanted,
+            ..(*map.plan).clone()
+        });
+        self.plans.insert(id.clone(), map.plan.clone());
+        map.gate.set_wanted(wanted);
+        map.retry_at = None;
+        self.drive(id);
+        self.report(id);
+    }
+
     /// A changed mapping is used from the next change on: the map leaves its lane and comes back with the new one.
     fn remap(&mut self, id: &MapId) {
         self.bind_again();
@@ -68,6 +84,7 @@ impl Engine {
             drop(self.evict(id));
         }
         self.maps.remove(id);
+        self.tell_stands();
         self.statuses.forget(id);
         self.bind_again();
     }
@@ -77,7 +94,7 @@ impl Engine {
             return;
         };
         let attempt = self.booting.entry(id.clone()).or_default();
-        if attempt.under_way {
+        if attempt.under_way || matches!(attempt.cleaned, Some(Ok(()))) {
             return;
         }
         attempt.under_way = true;
@@ -133,6 +150,7 @@ impl Engine {
         attempt.retry_at = Some(Instant::now() + retry);
         attempt.blocked = Some(blocked);
         self.report_starting(id);
+        self.delete_unbooted(id);
         self.start_source();
     }
 
@@ -200,6 +218,7 @@ impl Engine {
             map.confirmable = map.fresh_confirmable(self.pace.confirm_delay);
         }
         self.maps.insert(id.clone(), map);
+        self.tell_stands();
         self.statuses.adopt(&id, errors, durability);
         self.bind_again();
         match failure {

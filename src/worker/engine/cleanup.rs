@@ -3,12 +3,17 @@
 use super::{Engine, Event};
 use crate::{
     api::DeletionPolicy,
+    connection::{postgres::Settings, redis},
     destination::postgres::Control,
     gate::Route,
+    queue::Queue,
     source::postgres::Admin,
-    worker::map::{MapId, Stage},
+    worker::{
+        map::{MapId, Stage},
+        plan::Plan,
+    },
 };
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 impl Engine {
     /// Begins or goes on with a deletion.
@@ -24,68 +29,85 @@ impl Engine {
         if joined && policy == DeletionPolicy::Drain && !map.is_drained() {
             return self.report(id);
         }
-        let map_is_last = self.maps.len() == 1 && self.plans.len() == 1;
         let evicted = self.evict(id);
         let Some(map) = self.maps.get_mut(id) else { return };
         map.cleaning = true;
         map.gate.set_blocked(true);
         map.current = false;
-        let (plan, queue) = (map.plan.clone(), map.queue.clone());
-        let settings = self.source.settings.clone();
-        let names = self.link.slot().map(ToOwned::to_owned);
-        let managed = self.source.external.is_none();
-        let shared = self
-            .maps
-            .values()
-            .any(|other| other.id != *id && other.plan.source_table == plan.source_table);
+        let queue = map.queue.clone();
+        let cleaning = self.cleaning(id);
         let map = id.clone();
-        if map_is_last {
-            self.stop_source();
-        }
         self.spawn(async move {
             drop(evicted.await);
-            let cleaned = async {
-                let control = Control::connect(&plan.destination_settings)
-                    .await
-                    .map_err(|error| error.to_string())?;
-                control
-                    .drop_progress(&plan.id)
-                    .await
-                    .map_err(|error| error.to_string())?;
-                queue.drop_all().await.map_err(|error| error.to_string())?;
-                if let Some(name) = names.filter(|_| managed) {
-                    let admin = Admin::connect(&settings)
-                        .await
-                        .map_err(|error| error.to_string())?;
-                    if map_is_last {
-                        admin
-                            .terminate_walsender(&name)
-                            .await
-                            .map_err(|error| error.to_string())?;
-                        admin.drop_slot(&name).await.map_err(|error| error.to_string())?;
-                        admin
-                            .drop_publication(&name)
-                            .await
-                            .map_err(|error| error.to_string())?;
-                    } else if !shared {
-                        let table = (plan.source_table.0.as_str(), plan.source_table.1.as_str());
-                        admin
-                            .leave(table, &name)
-                            .await
-                            .map_err(|error| error.to_string())?;
-                    }
-                }
-                Ok(())
+            let result = match cleaning {
+                Some(cleaning) => cleaning.run(queue).await,
+                None => Ok(()),
             };
-            Event::CleanedUp {
-                map,
-                result: cleaned.await,
-            }
+            Event::CleanedUp { map, result }
         });
+    }
+
+    /// A map that could not be taken over is deleted all the same: that is the way out of a lost position.
+    pub(super) fn delete_unbooted(&mut self, id: &MapId) {
+        let Some(plan) = self.plans.get(id).filter(|plan| plan.deletion.is_some()).cloned() else {
+            return;
+        };
+        let cleaning = self.cleaning(id);
+        let Some(attempt) = self.booting.get_mut(id) else {
+            return;
+        };
+        if attempt.under_way {
+            return;
+        }
+        attempt.under_way = true;
+        let map = id.clone();
+        self.spawn(async move {
+            let result = match cleaning {
+                Some(cleaning) => cleaning.run_unbooted(&plan).await,
+                None => Ok(()),
+            };
+            Event::CleanedUp { map, result }
+        });
+    }
+
+    /// What the clean-up of a map needs. The last map's takes the source's stream down.
+    fn cleaning(&mut self, id: &MapId) -> Option<Cleaning> {
+        let plan = self.plans.get(id)?.clone();
+        let last = self.plans.len() == 1;
+        let shared = self
+            .plans
+            .values()
+            .any(|other| other.id != *id && other.source_table == plan.source_table);
+        if last {
+            self.stop_source();
+        }
+        Some(Cleaning {
+            settings: self.source.settings.clone(),
+            managed: self.source.external.is_none().then(|| self.publication()),
+            last,
+            shared,
+            plan,
+        })
+    }
+
+    fn attempt_cleaned_up(&mut self, id: &MapId, result: Result<(), String>) {
+        let retry = self.pace.retry;
+        let Some(attempt) = self.booting.get_mut(id) else {
+            return;
+        };
+        attempt.under_way = false;
+        if result.is_err() {
+            attempt.retry_at = Some(Instant::now() + retry);
+        }
+        attempt.cleaned = Some(result);
+        self.report_starting(id);
     }
 
     pub(super) fn cleaned_up(&mut self, id: &MapId, result: Result<(), String>) {
         let retry = self.pace.retry;
+        if self.booting.contains_key(id) {
+            return self.attempt_cleaned_up(id, result);
+        }
         let Some(map) = self.maps.get_mut(id) else { return };
         map.cleaning = false;
         match result {
@@ -111,6 +133,67 @@ impl Engine {
             self.delete(id);
         }
     }
+}
+
+/// What is removed, and where.
+struct Cleaning {
+    plan: Arc<Plan>,
+    settings: Settings,
+    /// Slot and publication, if the worker made them.
+    managed: Option<String>,
+    /// No other map is left.
+    last: bool,
+    /// Another map takes the same table.
+    shared: bool,
+}
+
+impl Cleaning {
+    /// The destination's row first: without it nothing of the map can be written any more.
+    async fn run(self, queue: Queue) -> Result<(), String> {
+        let control = Control::connect(&self.plan.destination_settings)
+            .await
+            .map_err(text)?;
+        control.drop_progress(&self.plan.id).await.map_err(text)?;
+        queue.drop_all().await.map_err(text)?;
+        self.leave_source().await
+    }
+
+    async fn run_unbooted(self, plan: &Plan) -> Result<(), String> {
+        let link = redis::connect(&plan.queue_settings).await.map_err(text)?;
+        let mut queue = Queue::new(link, &plan.namespace, &plan.id, &plan.name);
+        if let Some(epoch) = queue.seen_epoch().await.map_err(text)? {
+            queue.use_epoch(epoch);
+            let records = queue.meta().await.ok().flatten().map_or(0, |meta| meta.records);
+            if records > 0 && plan.deletion == Some(DeletionPolicy::Drain) {
+                return Err(format!(
+                    "{records} queued records are not written, and the map cannot be taken over. Set \
+                     spec.deletionPolicy to Discard to drop them."
+                ));
+            }
+        }
+        self.run(queue).await
+    }
+
+    async fn leave_source(&self) -> Result<(), String> {
+        let Some(name) = &self.managed else { return Ok(()) };
+        let admin = Admin::connect(&self.settings).await.map_err(text)?;
+        if self.last {
+            admin.terminate_walsender(name).await.map_err(text)?;
+            admin.drop_slot(name).await.map_err(text)?;
+            admin.drop_publication(name).await.map_err(text)?;
+        } else if !self.shared {
+            let table = (
+                self.plan.source_table.0.as_str(),
+                self.plan.source_table.1.as_str(),
+            );
+            admin.leave(table, name).await.map_err(text)?;
+        }
+        Ok(())
+    }
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
 }
 
 impl crate::worker::map::Map {

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     destination::postgres::Progress,
+    failpoint,
     gate::{Outcome, Step},
     record::Position,
     worker::{
@@ -68,6 +69,9 @@ impl Engine {
         let evicted = self.evict(id);
         let map = id.clone();
         self.spawn(async move {
+            if wanted {
+                failpoint::hit("pausing");
+            }
             let raise = async {
                 if wanted {
                     Some(operations::fence(&plan, epoch).await)
@@ -354,7 +358,15 @@ impl Engine {
                 let _ = events.send(Event::LaneEnded(name));
             });
             let settings = map.plan.destination_settings.clone();
-            let lane = Lane::start(settings, self.statuses.stores(), self.pace.timeouts, notices);
+            let stands = self.stands.clone();
+            let lane = Lane::start(
+                map.plan.destination.clone(),
+                settings,
+                stands,
+                self.statuses.stores(),
+                self.pace.timeouts,
+                notices,
+            );
             Seating {
                 lane,
                 seats: Vec::new(),

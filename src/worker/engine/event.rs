@@ -3,7 +3,7 @@
 use super::operations::{Booted, Checked, Closed, SourceState};
 use crate::{
     connection::{postgres::ConnectError, redis::RedisConnectError},
-    destination::postgres::{InspectError, LaneError},
+    destination::postgres::{InspectError, LaneError, Progress},
     gate::Step,
     queue::{Meta, QueueError},
     record::Position,
@@ -83,6 +83,16 @@ pub enum Event {
     Probed {
         map: MapId,
         result: Result<(), CheckFailure>,
+    },
+    /// The custodians of a map for which something was missing were asked again.
+    Mended {
+        map: MapId,
+        result: Result<(Meta, Progress), CheckFailure>,
+    },
+    /// A map's object is changed, but only the wish for a pause can be used.
+    Wished {
+        map: MapId,
+        wanted: bool,
     },
     /// Redis was read again for every map.
     ReadBack(Vec<(MapId, Result<Option<Meta>, QueueError>)>),

@@ -193,6 +193,7 @@ impl Engine {
         map.progress = Some(progress);
         map.confirmable = map.fresh_confirmable(delay);
         let held = map.held_by().check(confirmed);
+        self.tell_stands();
         self.expel(id);
         if let Some(map) = self.maps.get_mut(id) {
             map.fall_back();

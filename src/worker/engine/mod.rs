@@ -21,7 +21,7 @@ pub use event::Event;
 
 use super::{
     budget::Budget,
-    lane::{Lane, Timeouts},
+    lane::{Lane, Stand, Stands, Timeouts},
     map::{Map, MapId},
     plan::Plan,
     reader::{Reader, Reading},
@@ -68,7 +68,7 @@ impl Default for Pace {
             confirm_delay: Duration::from_secs(10),
             tick: Duration::from_secs(10),
             retry: Duration::from_secs(2),
-            counters: Duration::from_mins(1),
+            counters: Duration::from_secs(60),
             timeouts: Timeouts::default(),
         }
     }
@@ -96,13 +96,22 @@ pub struct Engine {
     /// Everything at or below it was handed out by the reader in this session.
     through: Position,
     statuses: Statuses,
+    /// What the lanes know of maps that do not sit there.
+    stands: Stands,
     events: mpsc::UnboundedSender<Event>,
     inbox: mpsc::UnboundedReceiver<Event>,
     readings: mpsc::Receiver<Reading>,
     to_readings: mpsc::Sender<Reading>,
     tasks: JoinSet<()>,
     ticked: Instant,
+    /// Why the engine must end.
+    over: Option<Over>,
 }
+
+/// Another worker has taken a map over: this one is not the writer any more (rule 4).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("another worker has taken over: {0}")]
+pub struct Over(String);
 
 /// How often the engine looks at its clocks.
 const CLOCK: Duration = Duration::from_millis(100);
@@ -126,12 +135,14 @@ impl Engine {
             link: Link::default(),
             through: Position::ZERO,
             statuses,
+            stands: Stands::default(),
             events,
             inbox,
             readings,
             to_readings,
             tasks: JoinSet::new(),
             ticked: Instant::now(),
+            over: None,
         }
     }
 
@@ -142,10 +153,13 @@ impl Engine {
     }
 
     /// Runs until `shutdown`. What is in flight is then finished or rolled back by dropping its connections.
-    pub async fn run(mut self, shutdown: CancellationToken) {
+    ///
+    /// # Errors
+    /// Another worker has taken over.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), Over> {
         let mut clock = tokio::time::interval(CLOCK);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
+        while self.over.is_none() {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
@@ -159,10 +173,12 @@ impl Engine {
                 }
             }
         }
+        let over = self.over.take();
         self.finish().await;
+        over.map_or(Ok(()), Err)
     }
 
-    /// Lets the lanes flush what they have, briefly.
+    /// Drops the connections: what is in flight is rolled back, or was committed with its progress.
     async fn finish(mut self) {
         self.link = Link::default();
         self.lanes.clear();
@@ -207,6 +223,8 @@ impl Engine {
             Event::Stepped { map, step, ended } => self.stepped(&map, step, ended),
             Event::Checked { map, result } => self.checked(&map, result),
             Event::Probed { map, result } => self.probed(&map, result),
+            Event::Mended { map, result } => self.mended(&map, result),
+            Event::Wished { map, wanted } => self.wished(&map, wanted),
             Event::ReadBack(metas) => self.read_back(metas),
             Event::SourceSeen(result) => self.source_seen(result),
             Event::SourceStarted { session, result } => self.source_started(session, result),
@@ -229,6 +247,7 @@ impl Engine {
         self.retry_boots(now);
         self.retry_steps(now);
         self.look_at_cutovers();
+        self.tell_stands();
         if now.duration_since(self.ticked) >= self.pace.tick {
             self.ticked = now;
             self.store_positions();
@@ -236,6 +255,22 @@ impl Engine {
         }
         self.confirm(now);
         self.report_all();
+    }
+
+    /// Tells the lanes where every map stands (rule 10).
+    fn tell_stands(&self) {
+        let stand = |map: &Map| Stand {
+            name: map.plan.name.clone(),
+            destination: map.plan.destination.clone(),
+            table: map.plan.destination_table.clone(),
+            position: map
+                .progress
+                .as_ref()
+                .map_or(Position::ZERO, |progress| progress.position),
+        };
+        let serving = self.maps.values().filter(|map| map.has_joined());
+        self.stands
+            .set(serving.map(|map| (map.id.clone(), stand(map))).collect());
     }
 
     /// Runs an operation beside the engine; it ends as an event.

@@ -45,7 +45,7 @@ pub async fn boot(plan: Arc<Plan>, lease_epoch: i64) -> Result<Booted, BootError
         .map_or(0, |progress| progress.epoch);
     let epoch = lease_epoch.max(seen.unwrap_or(0)).max(at_destination) + 1;
     queue.use_epoch(epoch);
-    let joined = plan.joined || matches!(known, Ok(Some(_)));
+    let joined = plan.joined() || matches!(known, Ok(Some(_)));
     let Some(_) = seen else {
         return if joined {
             Err(lost(
@@ -80,9 +80,7 @@ pub async fn boot(plan: Arc<Plan>, lease_epoch: i64) -> Result<Booted, BootError
         });
     }
     if matches!(known, Ok(None)) {
-        return Err(lost(
-            "its progress row at the destination is gone: was the destination restored?",
-        ));
+        return Err(lost(PROGRESS_GONE));
     }
     let destination = match control {
         Ok(control) => take(&control, &plan, epoch, &queue, &meta).await,
@@ -132,6 +130,9 @@ pub async fn check(plan: Arc<Plan>, epoch: i64, queue: Queue) -> Result<Checked,
         .meta()
         .await?
         .ok_or_else(|| gone("its queue in Redis is gone"))?;
+    if control.peek(&plan.id).await?.is_none() {
+        return Err(gone(PROGRESS_GONE));
+    }
     let target = take(&control, &plan, epoch, &queue, &meta).await?;
     let partial = settle(&queue, target.progress.position).await?;
     let meta = queue
@@ -151,6 +152,27 @@ fn gone(what: &str) -> CheckFailure {
         errors: false,
     }
 }
+
+/// What both custodians hold, after something was missing there.
+pub async fn look_at_custodians(
+    plan: &Plan,
+    mut queue: Queue,
+    epoch: i64,
+) -> Result<(Meta, Progress), CheckFailure> {
+    queue.take_epoch(epoch).await?;
+    let meta = queue
+        .meta()
+        .await?
+        .ok_or_else(|| gone("its queue in Redis is gone"))?;
+    let control = Control::connect(&plan.destination_settings)
+        .await
+        .map_err(CheckFailure::Away)?;
+    let progress = control.peek(&plan.id).await?;
+    let progress = progress.ok_or_else(|| gone(PROGRESS_GONE))?;
+    Ok((meta, progress))
+}
+
+const PROGRESS_GONE: &str = "its progress row at the destination is gone: was the destination restored?";
 
 /// Whether the destination can be reached and its schema fits; changes nothing there.
 pub async fn probe(plan: &Plan) -> Result<(), CheckFailure> {

@@ -1,7 +1,12 @@
 //! From the gate into the queue; and what follows when Redis fails, is full, or has lost something.
 
-use super::{Engine, Event, event::Appended, operations};
+use super::{
+    Engine, Event, Over,
+    event::{Appended, CheckFailure},
+    operations,
+};
 use crate::{
+    destination::postgres::Progress,
     failpoint,
     gate::Route,
     queue::{EntryMeta, Meta, QueueError, encode},
@@ -72,6 +77,9 @@ impl Engine {
         map.appender.ended();
         match result {
             Ok(seq) => {
+                if map.gate.paused() {
+                    failpoint::hit("paused");
+                }
                 map.stock.seq = seq;
                 map.stock.custody = appended.last;
                 map.stock.last = appended.last;
@@ -124,6 +132,9 @@ impl Engine {
             return;
         }
         tracing::warn!(map = %map.plan.name, reason = blocked.reason(), message = blocked.message(), "blocked");
+        if let Blocked::EpochLost { message } = &blocked {
+            self.over = Some(Over(format!("{}: {message}", map.plan.name)));
+        }
         map.blocked = Some(blocked);
         if map.gate.is_direct() {
             map.freeze(self.through);
@@ -140,7 +151,7 @@ impl Engine {
         let Some(map) = self.maps.get(id) else { return };
         let held = map.held_by();
         let message = format!(
-            "Changes between {} and {} are held by nobody: {}. Mend what was restored or reset, or accept the gap.",
+            "Changes between {} and {} are held by nobody: {}. Put back what was restored or reset, or delete the TableMap and make it anew.",
             gap.from.commit,
             gap.to.commit,
             operations::describe(self.link.confirmed(), &held),
@@ -167,6 +178,14 @@ impl Engine {
             self.spawn(async move { Event::ReadBack(operations::read_back(queues).await) });
         }
         let Some(map) = self.maps.get_mut(id) else { return };
+        if map.blocked.as_ref().is_some_and(Blocked::may_be_mended) {
+            let (plan, queue, epoch) = (map.plan.clone(), map.queue.clone(), map.epoch);
+            let map = id.clone();
+            return self.spawn(async move {
+                let result = operations::look_at_custodians(&plan, queue, epoch).await;
+                Event::Mended { map, result }
+            });
+        }
         match map.unusable.as_ref().map(|unusable| unusable.kind.clone()) {
             Some(UnusableKind::Away | UnusableKind::Unfit | UnusableKind::Stuck)
                 if map.gate.busy().is_none() =>
@@ -185,6 +204,26 @@ impl Engine {
             }
             _ => {}
         }
+    }
+
+    /// What the custodians of a map hold for which something was missing: somebody may have put it back.
+    pub(super) fn mended(&mut self, id: &MapId, result: Result<(Meta, Progress), CheckFailure>) {
+        let (confirmed, delay) = (self.link.confirmed(), self.pace.confirm_delay);
+        self.retry_later(id);
+        let Some(map) = self.maps.get_mut(id) else { return };
+        let Ok((meta, progress)) = result else { return };
+        if progress.parks > meta.parks || !self.link.is_streaming() {
+            return;
+        }
+        map.restock(&meta);
+        map.progress = Some(progress);
+        if map.held_by().check(confirmed).is_err() {
+            return;
+        }
+        map.confirmable = map.fresh_confirmable(delay);
+        map.fall_back();
+        map.retry_at = None;
+        self.unblock(id, confirmed);
     }
 
     pub(super) fn retry_later(&mut self, id: &MapId) {
@@ -214,18 +253,18 @@ impl Engine {
         });
     }
 
-    pub(super) fn probed(&mut self, id: &MapId, result: Result<(), super::event::CheckFailure>) {
+    pub(super) fn probed(&mut self, id: &MapId, result: Result<(), CheckFailure>) {
         match result {
             Ok(()) => self.usable_again(id),
             Err(failure) => {
                 if let Some(map) = self.maps.get_mut(id) {
                     map.unusable = match failure {
-                        super::event::CheckFailure::Unfit(message) => Some(Unusable {
+                        CheckFailure::Unfit(message) => Some(Unusable {
                             reason: "SchemaMismatch",
                             message,
                             kind: UnusableKind::Unfit,
                         }),
-                        super::event::CheckFailure::Away(error) => Some(Unusable {
+                        CheckFailure::Away(error) => Some(Unusable {
                             reason: error.reason(),
                             message: error.to_string(),
                             kind: UnusableKind::Away,

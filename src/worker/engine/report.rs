@@ -5,7 +5,7 @@ use crate::{
     gate::{Phase, phase},
     record::{Lsn, Position},
     worker::{
-        map::{Map, MapId, Stage, Unusable, UnusableKind},
+        map::{Blocked, Map, MapId, Stage, Unusable, UnusableKind},
         status::{CatchUpFacts, Facts, Ledger, PauseFacts, Said},
     },
 };
@@ -46,6 +46,7 @@ impl Engine {
         let Some(plan) = self.plans.get(id) else { return };
         let blocked = self.attempt(id).and_then(|attempt| attempt.blocked.as_ref());
         let (phase, reason, message) = match blocked {
+            _ if plan.deletion.is_some() => (Phase::Deleting, "Starting", "The map is being removed.".into()),
             Some(blocked) => (Phase::Blocked, blocked.reason(), blocked.message().to_owned()),
             None => (
                 Phase::Starting,
@@ -81,6 +82,12 @@ impl Engine {
             message,
         };
         conditions.push(caught);
+        conditions.push(within_limits());
+        if plan.deletion.is_some() {
+            conditions.push(cleaned(
+                self.attempt(id).and_then(|attempt| attempt.cleaned.as_ref()),
+            ));
+        }
         let facts = Facts {
             namespace: plan.namespace.clone(),
             name: plan.name.clone(),
@@ -89,18 +96,18 @@ impl Engine {
             pauses: pauses(plan.wanted, plan.actor.clone()),
             blocked: blocked.map(|blocked| (blocked.reason().to_owned(), Phase::Starting)),
             received: None,
-            durable: None,
+            durable: plan.said.durable,
             commit_time: None,
             lag_seconds: 0,
             lag_bytes: 0,
             queue_connection: plan.queue_connection.clone(),
             queue_id: id.to_string(),
-            queue_records: 0,
-            queue_bytes: 0,
+            queue_records: plan.said.queued,
+            queue_bytes: plan.said.queue_bytes,
             queue_oldest: None,
             catch_up: None,
             errors: None,
-            ledger: Ledger::default(),
+            ledger: plan.said.ledger,
             conditions,
         };
         self.statuses.tell(id, facts);
@@ -313,7 +320,15 @@ fn caught_up(map: &Map, phase: Phase) -> Said {
             "Direct",
             "The queue is empty and changes are written directly.",
         ),
-        Phase::Blocked => said("CaughtUp", false, "Blocked", "Newer changes wait in the source."),
+        Phase::Blocked => {
+            let why = map.blocked.as_ref().map_or("", Blocked::message);
+            said(
+                "CaughtUp",
+                false,
+                "Blocked",
+                format!("Newer changes wait in the source. {why}"),
+            )
+        }
         Phase::Buffering => {
             let why = map
                 .unusable
@@ -393,6 +408,20 @@ fn within_limits() -> Said {
         "BelowSoftLimit",
         "The queue is bounded by Redis's maxmemory only.",
     )
+}
+
+/// Of a map that was never taken over.
+fn cleaned(result: Option<&Result<(), String>>) -> Said {
+    match result {
+        Some(Ok(())) => said("CleanedUp", true, "CleanedUp", "Nothing of the map is left."),
+        Some(Err(message)) => said("CleanedUp", false, "CleanUpFailed", message.clone()),
+        None => said(
+            "CleanedUp",
+            false,
+            "CleaningUp",
+            "The map is being taken over to be removed.",
+        ),
+    }
 }
 
 fn cleaned_up(map: &Map) -> Said {

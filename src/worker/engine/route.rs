@@ -184,7 +184,11 @@ impl Engine {
     }
 
     fn source_fits(&mut self, id: &MapId) {
+        let confirmed = self.link.confirmed();
         let Some(map) = self.maps.get_mut(id) else { return };
+        if matches!(map.blocked, Some(Blocked::KeyColumnsGone { .. })) {
+            return self.unblock(id, confirmed);
+        }
         if map
             .unusable
             .as_ref()

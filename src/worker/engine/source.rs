@@ -85,6 +85,11 @@ impl Engine {
         }
     }
 
+    /// The publication of this worker; the slot has the same name, if the worker made them.
+    pub(super) fn publication(&self) -> String {
+        self.names(self.link.generation.max(1)).1
+    }
+
     /// Begins to look at the source, once every known map was tried at least once.
     pub(super) fn start_source(&mut self) {
         let waiting = self.plans.keys().any(|id| {
@@ -155,6 +160,13 @@ impl Engine {
                     message: message.clone(),
                 });
                 self.source_down(Some(("SlotLost", message)));
+            }
+            None if self.source.external.is_some() => {
+                let (slot, _) = self.names(self.link.generation);
+                let message = format!(
+                    "The replication slot {slot} does not exist: make it, or use `management: Managed`."
+                );
+                self.source_down(Some(("SlotMissing", message)));
             }
             None => {
                 self.link.era = Some(seen.era);

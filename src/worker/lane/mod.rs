@@ -12,4 +12,5 @@ mod write;
 pub use feed::Tail;
 pub use merge::Passed;
 pub use order::{Durable, Evicted, Mark, Notice, Order, Parcel};
+pub use parents::{Stand, Stands};
 pub use task::{Lane, Timeouts};

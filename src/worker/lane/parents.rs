@@ -1,47 +1,72 @@
-//! Which maps of this lane stand behind a record that refers to their tables (rule 10).
+//! Which maps of this worker stand behind a record that refers to their tables (rule 10).
 
 use super::task::{Seat, Seating};
 use crate::{
     destination::postgres::{Parents, Target},
     record::Position,
+    worker::map::MapId,
+};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
 };
 
-/// A picture of the lane's maps, taken before a batch.
-#[derive(Debug)]
-pub struct Standing {
-    maps: Vec<Stand>,
+/// Where one map stands at its destination.
+#[derive(Clone, Debug)]
+pub struct Stand {
+    pub name: String,
+    /// The lane.
+    pub destination: String,
+    pub table: (String, String),
+    /// D.
+    pub position: Position,
 }
 
+/// Where every map of the worker stands, seated or not: told by the engine, and never ahead of the truth.
+#[derive(Clone, Debug, Default)]
+pub struct Stands(Arc<Mutex<HashMap<MapId, Stand>>>);
+
+impl Stands {
+    /// Replaces all.
+    pub fn set(&self, stands: HashMap<MapId, Stand>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = stands;
+    }
+
+    /// The maps of a destination.
+    fn of(&self, destination: &str) -> Vec<(String, Stand)> {
+        let stands = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = stands
+            .iter()
+            .filter(|(_, stand)| stand.destination == destination);
+        here.map(|(id, stand)| (id.to_string(), stand.clone())).collect()
+    }
+}
+
+/// A picture of the maps, taken before a batch.
 #[derive(Debug)]
-struct Stand {
-    map_id: String,
-    name: String,
-    schema: String,
-    table: String,
-    position: Position,
+pub struct Standing {
+    maps: Vec<(String, Stand)>,
 }
 
 impl Standing {
-    /// A direct map that has nothing waiting stands at its mark.
-    pub fn of(seats: &[Seat], targets: &[Target], waits: impl Fn(usize) -> bool) -> Self {
-        let stand = |(index, (seat, target)): (usize, (&Seat, &Target))| {
+    /// Of seated maps the lane knows best. A direct map that has nothing waiting stands at its mark.
+    pub fn of(
+        lane: &str,
+        stands: &Stands,
+        seats: &[Seat],
+        targets: &[Target],
+        waits: impl Fn(usize) -> bool,
+    ) -> Self {
+        let mut maps = stands.of(lane);
+        for (index, (seat, target)) in seats.iter().zip(targets).enumerate() {
             let idle = seat.seating == Seating::Direct && !waits(index);
-            let position = target.progress.position;
-            Stand {
-                map_id: target.map_id.clone(),
-                name: target.name.clone(),
-                schema: target.table.0.clone(),
-                table: target.table.1.clone(),
-                position: if idle {
-                    position.max(seat.mark.through)
-                } else {
-                    position
-                },
+            let known = maps.iter_mut().find(|(id, _)| *id == target.map_id);
+            if let Some((_, stand)) = known.filter(|_| seat.seating != Seating::Gone) {
+                let has = target.progress.position;
+                stand.position = if idle { has.max(seat.mark.through) } else { has };
             }
-        };
-        Self {
-            maps: seats.iter().zip(targets).enumerate().map(stand).collect(),
         }
+        Self { maps }
     }
 }
 
@@ -49,8 +74,8 @@ impl Parents for Standing {
     fn behind(&self, child: &str, table: (&str, &str), record: Position) -> Option<String> {
         self.maps
             .iter()
-            .filter(|map| map.map_id != child && map.schema == table.0 && map.table == table.1)
-            .find(|map| map.position < record)
-            .map(|map| map.name.clone())
+            .filter(|(id, map)| id != child && map.table.0 == table.0 && map.table.1 == table.1)
+            .find(|(_, map)| map.position < record)
+            .map(|(_, map)| map.name.clone())
     }
 }

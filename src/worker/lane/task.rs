@@ -4,6 +4,7 @@ use super::{
     feed::Feed,
     merge::Merge,
     order::{Durable, Evicted, Mark, Notice, Order, Parcel},
+    parents::Stands,
     window::Window,
 };
 use crate::{
@@ -23,6 +24,8 @@ use tokio::{
 
 /// Durability is shown at least this often (rule 2).
 pub(super) const FLUSH_EVERY: Duration = Duration::from_millis(200);
+/// A connection that failed in a way which the next one may explain is tried again after this.
+const RECONNECT: Duration = Duration::from_millis(300);
 /// With a cap, how often the lane looks whether more may be written.
 const CAP_TICK: Duration = Duration::from_millis(20);
 
@@ -43,14 +46,19 @@ impl Lane {
     /// Starts a lane. `notices` is told what becomes durable and what goes wrong.
     #[must_use]
     pub fn start(
+        name: String,
         settings: Settings,
+        stands: Stands,
         store: Arc<dyn ErrorStore>,
         timeouts: Timeouts,
         notices: mpsc::UnboundedSender<Notice>,
     ) -> Self {
         let (orders, inbox) = mpsc::unbounded_channel();
-        let task =
-            tokio::spawn(async move { Task::new(settings, store, timeouts, inbox, notices).run().await });
+        let task = tokio::spawn(async move {
+            Task::new(name, settings, stands, store, timeouts, inbox, notices)
+                .run()
+                .await
+        });
         Self { orders, task }
     }
 
@@ -105,6 +113,8 @@ pub(super) struct Seat {
 }
 
 pub(super) struct Task {
+    pub name: String,
+    pub stands: Stands,
     pub settings: Settings,
     pub store: Arc<dyn ErrorStore>,
     pub timeouts: Timeouts,
@@ -125,14 +135,18 @@ pub(super) struct Task {
 
 impl Task {
     fn new(
+        name: String,
         settings: Settings,
+        stands: Stands,
         store: Arc<dyn ErrorStore>,
         timeouts: Timeouts,
         inbox: mpsc::UnboundedReceiver<Order>,
         notices: mpsc::UnboundedSender<Notice>,
     ) -> Self {
         Self {
+            name,
             settings,
+            stands,
             store,
             timeouts,
             inbox,
@@ -187,10 +201,12 @@ impl Task {
     /// Waits until there may be something to do. False: the engine is gone.
     async fn rest(&mut self) -> bool {
         let unflushed = self.window.is_unflushed() || self.merge.is_unflushed();
-        let pause = match (unflushed, self.merge.is_capped()) {
-            (_, true) => CAP_TICK,
-            (true, false) => FLUSH_EVERY.saturating_sub(self.flushed_at.elapsed()),
-            (false, false) => Duration::from_secs(3600),
+        let lost = self.is_seated() && self.session.is_none();
+        let pause = match (lost, unflushed, self.merge.is_capped()) {
+            (true, ..) => RECONNECT,
+            (_, _, true) => CAP_TICK,
+            (_, true, false) => FLUSH_EVERY.saturating_sub(self.flushed_at.elapsed()),
+            (_, false, false) => Duration::from_secs(3600),
         };
         tokio::select! {
             order = self.inbox.recv() => match order {

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     destination::postgres::{Item, LaneError, Target, Upto, Written},
+    failpoint,
     record::Position,
     worker::lane::order::Notice,
 };
@@ -72,6 +73,8 @@ impl Task {
             store,
             seats,
             timeouts,
+            name,
+            stands,
             ..
         } = self;
         let Some(live) = session.as_mut() else { return };
@@ -85,7 +88,7 @@ impl Task {
             From::Direct => direct_upto(&items, seats, window.waiting() == count),
             From::Replay => replay_upto(&items, targets),
         };
-        let standing = Standing::of(seats, targets, |seat| window.waits(seat));
+        let standing = Standing::of(name, stands, seats, targets, |seat| window.waits(seat));
         let durable = last || overdue;
         let patience = Patience {
             inbox,
@@ -120,8 +123,14 @@ impl Task {
             }
         }
         match from {
-            From::Direct => self.window.commit(count),
-            From::Replay => self.merge.commit(count),
+            From::Direct => {
+                failpoint::hit("running");
+                self.window.commit(count);
+            }
+            From::Replay => {
+                failpoint::hit("catching-up");
+                self.merge.commit(count);
+            }
         }
         if durable {
             self.flushed();

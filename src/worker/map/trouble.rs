@@ -55,6 +55,12 @@ impl Blocked {
         matches!(self, Self::QueueUnavailable { .. } | Self::KeyColumnsGone { .. })
     }
 
+    /// Whether what is missing may be put back: then the worker looks again.
+    #[must_use]
+    pub const fn may_be_mended(&self) -> bool {
+        matches!(self, Self::PositionLost { .. } | Self::ErrorsLost { .. })
+    }
+
     /// Which of two stays when both hold: `PositionLost` outranks `ErrorsLost` (rule 1).
     #[must_use]
     pub const fn rank(&self) -> u8 {

@@ -109,12 +109,13 @@ impl StatusWriter {
                 Err(error) => {
                     tracing::warn!(map = %update.facts.name, %error, "the status was not written; trying again");
                     failed = true;
-                    again.push(update);
+                    again.push((is_conflict(&error), update));
                 }
             }
         }
-        for mut update in again {
-            update.force = true;
+        for (conflict, mut update) in again {
+            // The operator has taken our fields while our Lease was expired: they are ours again.
+            update.force |= conflict;
             self.waiting.entry(update.map.clone()).or_insert(update);
         }
         if failed {
@@ -125,6 +126,10 @@ impl StatusWriter {
 
 fn is_gone(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
+fn is_conflict(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 409)
 }
 
 async fn write(client: Client, update: &Update, status: serde_json::Value) -> Result<(), kube::Error> {
