@@ -6,6 +6,8 @@
 
 mod phase;
 mod route;
+#[cfg(test)]
+mod simulation;
 mod step;
 
 pub use phase::{Phase, phase};

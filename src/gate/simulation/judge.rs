@@ -115,7 +115,16 @@ mod tests {
     #[test]
     fn a_good_schedule_breaks_nothing() {
         let quiet = [true, false].map(|wanted| Seen::Quiet { wanted });
-        let seen = [ONE, TWO, landed(1), PAUSED, quiet[0], RUNNING, landed(2), quiet[1]];
+        let seen = [
+            ONE,
+            TWO,
+            landed(1),
+            PAUSED,
+            quiet[0],
+            RUNNING,
+            landed(2),
+            quiet[1],
+        ];
         assert_eq!(judge(&seen), None);
         assert_eq!(judge(&[ONE, OTHER, landed(2), landed(1)]), None, "other keys");
     }
@@ -131,7 +140,10 @@ mod tests {
             judge(&[ONE, PAUSED, landed(1)]),
             Some(Broken::LandedWhilePaused(1))
         );
-        assert_eq!(judge(&[ONE, TWO, landed(2), RUNNING, rest]), Some(Broken::Lost(1)));
+        assert_eq!(
+            judge(&[ONE, TWO, landed(2), RUNNING, rest]),
+            Some(Broken::Lost(1))
+        );
         assert_eq!(judge(&[PAUSED, rest]), Some(Broken::NeverRan));
         assert_eq!(
             judge(&[RUNNING, Seen::Quiet { wanted: true }]),

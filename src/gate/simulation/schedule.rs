@@ -1,0 +1,274 @@
+//! One random schedule: anything may happen at any time. Then all is well for a while, and the map must follow.
+
+use super::{
+    Flaw,
+    judge::Seen,
+    random::Random,
+    reporter::Delivery,
+    worker::{Trouble, Worker},
+    world::{Fate, World},
+};
+
+/// Keys are few, so that changes of one key meet.
+const KEYS: u64 = 3;
+/// A map that has not come to rest after so many rounds in which everything works never will.
+const ROUNDS: usize = 200;
+
+/// Everything that may happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Event {
+    Produce,
+    Read,
+    Append,
+    Connect,
+    Write,
+    Land,
+    Reply,
+    LoseConnection,
+    Trim,
+    Advance,
+    Status,
+    Want,
+    Destination,
+    Redis,
+    Unfit,
+    Expel,
+    Renew,
+    Retry,
+    Cutover,
+    Impatience,
+    Confirm,
+    Crash,
+    Boot,
+}
+
+/// How often each happens.
+const WEIGHTS: &[(Event, u64)] = &[
+    (Event::Produce, 8),
+    (Event::Read, 12),
+    (Event::Append, 8),
+    (Event::Connect, 6),
+    (Event::Write, 10),
+    (Event::Land, 10),
+    (Event::Reply, 10),
+    (Event::LoseConnection, 1),
+    (Event::Trim, 4),
+    (Event::Advance, 16),
+    (Event::Status, 14),
+    (Event::Want, 2),
+    (Event::Destination, 2),
+    (Event::Redis, 2),
+    (Event::Unfit, 1),
+    (Event::Expel, 1),
+    (Event::Renew, 1),
+    (Event::Retry, 8),
+    (Event::Cutover, 6),
+    (Event::Impatience, 1),
+    (Event::Confirm, 2),
+    (Event::Crash, 2),
+    (Event::Boot, 8),
+];
+
+/// What goes on by itself while all is well, in one round.
+const ROUND: &[Event] = &[
+    Event::Boot,
+    Event::Retry,
+    Event::Read,
+    Event::Append,
+    Event::Advance,
+    Event::Connect,
+    Event::Write,
+    Event::Land,
+    Event::Reply,
+    Event::Trim,
+    Event::Cutover,
+    Event::Status,
+];
+
+pub struct Schedule {
+    random: Random,
+    flaw: Option<Flaw>,
+    world: World,
+    worker: Option<Worker>,
+    /// Nothing fails, and no answer is lost.
+    well: bool,
+    /// Write down what happens.
+    pub tell: bool,
+    pub story: Vec<String>,
+}
+
+impl Schedule {
+    pub fn new(seed: u64, flaw: Option<Flaw>) -> Self {
+        Self {
+            random: Random::new(seed),
+            flaw,
+            world: World::default(),
+            worker: None,
+            well: false,
+            tell: false,
+            story: Vec::new(),
+        }
+    }
+
+    /// Runs to its end; what could be seen.
+    pub fn run(&mut self) -> Vec<Seen> {
+        // Half of the schedules begin with a map that runs.
+        if self.random.chance(50) {
+            self.rest(false);
+        }
+        for _ in 0..self.random.below(250) {
+            let event = self.choose();
+            self.happen(event);
+        }
+        if self.random.chance(50) {
+            self.rest(true);
+        }
+        self.rest(false);
+        std::mem::take(&mut self.world.seen)
+    }
+
+    fn choose(&mut self) -> Event {
+        let total = WEIGHTS.iter().map(|(_, weight)| weight).sum();
+        let mut drawn = self.random.below(total);
+        for (event, weight) in WEIGHTS {
+            if drawn < *weight {
+                return *event;
+            }
+            drawn -= weight;
+        }
+        Event::Read
+    }
+
+    /// All is well, and nobody changes the spec: the map must come to rest.
+    fn rest(&mut self, wanted: bool) {
+        self.well = true;
+        self.world.destination.away = false;
+        self.world.redis.away = false;
+        self.world.unfit = false;
+        if self.world.wanted != wanted {
+            self.happen(Event::Want);
+        }
+        for _ in 0..ROUNDS {
+            for event in ROUND {
+                self.happen(*event);
+            }
+            if self.world.is_at_rest() {
+                break;
+            }
+        }
+        self.world.seen.push(Seen::Quiet { wanted });
+        self.well = false;
+    }
+
+    fn happen(&mut self, event: Event) {
+        let before = self.world.seen.len();
+        self.outside(event);
+        if let Some(mut worker) = self.worker.take() {
+            self.inside(event, &mut worker);
+            match event {
+                Event::Crash => worker.reporter.die(&mut self.world, self.random.chance(50)),
+                _ => self.worker = Some(worker),
+            }
+        } else if event == Event::Boot {
+            self.worker = Worker::boot(&mut self.world, self.flaw);
+        }
+        if self.tell {
+            self.note(event, before);
+        }
+    }
+
+    fn note(&mut self, event: Event, before: usize) {
+        let seen = &self.world.seen[before..];
+        let worker = self.worker.as_ref();
+        let gate = worker.map(|worker| &worker.gate);
+        let lane = worker.map(|worker| &worker.lane);
+        self.story
+            .push(format!("{event:?} {seen:?}\n    {gate:?}\n    {lane:?}"));
+    }
+
+    /// What happens outside of the worker.
+    fn outside(&mut self, event: Event) {
+        let world = &mut self.world;
+        match event {
+            Event::Produce => world.produce(u8::try_from(self.random.below(KEYS)).unwrap_or(0)),
+            Event::Land => self.land(),
+            Event::Want => world.wanted = !world.wanted,
+            Event::Destination => world.destination.away = !world.destination.away,
+            Event::Redis => world.redis.away = !world.redis.away,
+            Event::Unfit => world.unfit = !world.unfit,
+            _ => {}
+        }
+    }
+
+    /// A transaction that is under way ends, whoever sent it; when all is well, each does.
+    fn land(&mut self) {
+        let open = self.world.destination.sent.iter();
+        let open: Vec<u64> = open
+            .filter(|sent| sent.fate == Fate::Open)
+            .map(|sent| sent.id)
+            .collect();
+        if self.well {
+            open.iter().for_each(|id| self.world.land(*id));
+        } else if !open.is_empty() {
+            let drawn = self.random.below(open.len() as u64);
+            self.world.land(open[usize::try_from(drawn).unwrap_or(0)]);
+        }
+    }
+
+    fn most(&mut self) -> usize {
+        1 + usize::try_from(self.random.below(3)).unwrap_or(0)
+    }
+
+    fn answered(&mut self) -> bool {
+        self.well || self.random.chance(85)
+    }
+
+    /// What happens in the worker.
+    fn inside(&mut self, event: Event, worker: &mut Worker) {
+        let (most, answered, delivery) = (self.most(), self.answered(), self.delivery());
+        let raises = self.flaw != Some(Flaw::KeepsTheToken);
+        let world = &mut self.world;
+        let notice = match event {
+            Event::Connect => worker.lane.connect(world, raises),
+            Event::Reply => worker.lane.reply(world),
+            _ => None,
+        };
+        if let Some(notice) = notice {
+            worker.noticed(notice, world);
+        }
+        match event {
+            Event::Read => worker.read(world),
+            Event::Append => worker.append(world, most, answered),
+            Event::Write => worker.lane.write(world, most),
+            Event::LoseConnection => worker.lane.lose(),
+            Event::Trim => worker.trim(world),
+            Event::Advance => worker.advance(world, answered),
+            Event::Want => worker.planned(world),
+            Event::Unfit if world.unfit => worker.block(Trouble::Keys),
+            Event::Expel => worker.expel(),
+            Event::Renew => {
+                worker.gate.renew();
+                worker.drive(world);
+            }
+            Event::Retry => worker.try_again(world),
+            Event::Cutover => worker.look_at_cutover(world),
+            Event::Impatience => worker.impatient = true,
+            Event::Confirm => world.confirmed = world.confirmed.max(worker.durable()),
+            Event::Status => {
+                if let Some(version) = worker.reporter.advance(world, delivery) {
+                    worker.status_written(version, world);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn delivery(&mut self) -> Delivery {
+        match self.random.below(10) {
+            _ if self.well => Delivery::Written,
+            0 => Delivery::Unanswered,
+            1 | 2 => Delivery::Failed,
+            _ => Delivery::Written,
+        }
+    }
+}
