@@ -132,10 +132,11 @@ impl Gate {
         self.busy
     }
 
-    /// True while no write of this map can reach the destination (I6).
+    /// True while no write of this map can reach the destination (I6), so that the status says so. Not before
+    /// [`Step::Show`]: from then on the gate knows that it may open only after a status that takes it back.
     #[must_use]
     pub fn paused(&self) -> bool {
-        self.wanted && self.closed() && self.fence != Fence::Open
+        self.wanted && self.closed() && self.fence != Fence::Open && self.shown
     }
 
     fn closed(&self) -> bool {
@@ -228,17 +229,18 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_closes_fences_records_and_only_then_is_shown() {
+    fn a_pause_closes_and_fences_and_only_then_is_shown() {
         let mut gate = running();
         gate.set_wanted(true);
         assert_eq!(gate.step(), Some(Step::Leave));
         assert_eq!(gate.route(), Route::Leaving, "closed before anything is awaited");
         assert!(!gate.paused());
         gate.done(Step::Leave, Outcome::Fenced);
-        assert!(gate.paused());
         assert_eq!(gate.route(), Route::Queue);
-        take(&mut gate, Step::Record, Outcome::Done);
+        assert!(!gate.paused(), "nothing is shown that the gate does not know of");
         take(&mut gate, Step::Show, Outcome::Done);
+        assert!(gate.paused());
+        take(&mut gate, Step::Record, Outcome::Done);
         assert_eq!(gate.step(), None);
     }
 
@@ -273,7 +275,22 @@ mod tests {
         take(&mut gate, Step::Back, Outcome::Done);
         assert_eq!(gate.route(), Route::Queue);
         take(&mut gate, Step::Halt, Outcome::Fenced);
+        take(&mut gate, Step::Show, Outcome::Done);
         assert!(gate.paused());
+    }
+
+    #[test]
+    fn a_pause_taken_back_before_redis_remembers_it_still_waits_for_the_status() {
+        let mut gate = running();
+        gate.set_wanted(true);
+        take(&mut gate, Step::Leave, Outcome::Fenced);
+        take(&mut gate, Step::Show, Outcome::Done);
+        assert_eq!(gate.step(), Some(Step::Record));
+        gate.set_wanted(false);
+        gate.done(Step::Record, Outcome::Done);
+        take(&mut gate, Step::Forget, Outcome::Done);
+        take(&mut gate, Step::Open, Outcome::Done);
+        open(&mut gate);
     }
 
     #[test]

@@ -84,9 +84,9 @@ impl Gate {
             _ if self.draining => Some(Step::Halt),
             _ if !self.wanted => None,
             (_, Fence::Open) => Some(Step::Fence),
+            _ if !self.shown => Some(Step::Show),
             (_, Fence::Raised) => Some(Step::Record),
-            (_, Fence::Recorded) if !self.shown => Some(Step::Show),
-            _ => None,
+            (_, Fence::Recorded) => None,
         }
     }
 
