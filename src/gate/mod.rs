@@ -48,7 +48,7 @@ pub struct Gate {
     wanted: bool,
     usable: bool,
     blocked: bool,
-    /// The destination's schema was checked since the last pause or outage.
+    /// The destination's schema was checked since the last pause or outage, or is being checked.
     checked: bool,
     /// The map must leave its lane once, although nothing else asks for it.
     renewed: bool,
@@ -168,11 +168,13 @@ impl Gate {
         self.checked = false;
     }
 
-    /// The lane has given the map up: nothing goes there before the map has left and come back.
+    /// The lane has given the map up: nothing goes there before the map has left and come back. A replay has ended
+    /// too, and must be stopped so that it can begin again.
     pub fn expel(&mut self) {
         if self.route == Route::Lane {
             self.route = Route::Leaving;
         }
+        self.renewed |= self.draining;
     }
 
     /// The mapping changed: the map leaves its lane, or its replay, and comes back after a look at the destination.
@@ -290,6 +292,32 @@ mod tests {
         gate.done(Step::Record, Outcome::Done);
         take(&mut gate, Step::Forget, Outcome::Done);
         take(&mut gate, Step::Open, Outcome::Done);
+        open(&mut gate);
+    }
+
+    #[test]
+    fn a_replay_that_the_lane_gave_up_is_stopped_and_begun_again() {
+        let mut gate = Gate::recover(Recovered {
+            queued: true,
+            ..found()
+        });
+        take(&mut gate, Step::Check, Outcome::Done);
+        take(&mut gate, Step::Drain, Outcome::Done);
+        gate.expel();
+        gate.recheck();
+        take(&mut gate, Step::Halt, Outcome::Done);
+        open(&mut gate);
+    }
+
+    #[test]
+    fn a_check_that_was_overtaken_is_done_again() {
+        let mut gate = Gate::recover(Recovered {
+            queued: true,
+            ..found()
+        });
+        assert_eq!(gate.step(), Some(Step::Check));
+        gate.renew();
+        gate.done(Step::Check, Outcome::Done);
         open(&mut gate);
     }
 

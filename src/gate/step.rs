@@ -56,6 +56,8 @@ impl Gate {
         match step {
             Step::Leave => self.route = Route::Leaving,
             Step::Show => self.shown = true,
+            // Set beforehand: whatever asks for a look from now on asks for another one.
+            Step::Check => (self.checked, self.renewed) = (true, false),
             Step::Drain => self.draining = true,
             Step::Cut => self.route = Route::Cutover,
             _ => {}
@@ -133,10 +135,7 @@ impl Gate {
             Step::Record if ended => self.fence = Fence::Recorded,
             Step::Forget if ended => self.fence = Fence::Open,
             Step::Open if ended => self.shown = false,
-            Step::Check if ended => {
-                self.checked = true;
-                self.renewed = false;
-            }
+            Step::Check if !ended => self.checked = false,
             Step::Drain if !ended => self.draining = false,
             Step::Direct if ended => {
                 self.route = Route::Lane;
