@@ -50,7 +50,7 @@ pub struct Gate {
     blocked: bool,
     /// The destination's schema was checked since the last pause or outage, or is being checked.
     checked: bool,
-    /// The map must leave its lane once, although nothing else asks for it.
+    /// The map must leave its lane, or its replay, although nothing else asks for it.
     renewed: bool,
     /// Little remains to be drained: the cutover may begin.
     near: bool,
@@ -305,6 +305,21 @@ mod tests {
         take(&mut gate, Step::Drain, Outcome::Done);
         gate.expel();
         gate.recheck();
+        take(&mut gate, Step::Halt, Outcome::Done);
+        open(&mut gate);
+    }
+
+    #[test]
+    fn a_halt_that_failed_is_tried_again_even_when_nothing_asks_for_it_any_more() {
+        let mut gate = Gate::recover(Recovered {
+            queued: true,
+            ..found()
+        });
+        take(&mut gate, Step::Check, Outcome::Done);
+        take(&mut gate, Step::Drain, Outcome::Done);
+        gate.set_wanted(true);
+        take(&mut gate, Step::Halt, Outcome::Failed);
+        gate.set_wanted(false);
         take(&mut gate, Step::Halt, Outcome::Done);
         open(&mut gate);
     }

@@ -56,6 +56,8 @@ impl Gate {
         match step {
             Step::Leave => self.route = Route::Leaving,
             Step::Show => self.shown = true,
+            // The lane gives the map up at once: a halt that has begun must end, whatever is wanted by then.
+            Step::Halt => self.renewed = true,
             // Set beforehand: whatever asks for a look from now on asks for another one.
             Step::Check => (self.checked, self.renewed) = (true, false),
             Step::Drain => self.draining = true,
