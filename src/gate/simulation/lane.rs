@@ -35,7 +35,7 @@ pub struct Lane {
     token: Option<u64>,
     /// Direct changes that are not known to be flushed.
     window: Vec<Position>,
-    /// Replay has read the queue up to here.
+    /// What the destination has, as this connection knows: nothing at or below it is sent.
     cursor: Position,
     sent: Option<Sent>,
 }
@@ -89,6 +89,7 @@ impl Lane {
         if self.sent.is_some() || world.destination.away {
             return;
         }
+        self.window.retain(|position| *position > self.cursor);
         let batch: Vec<Position> = match self.seat {
             Seat::Direct => self.window.iter().copied().take(most).collect(),
             Seat::Replaying if !world.redis.away => {
@@ -141,10 +142,5 @@ impl Lane {
         }
         self.seat = Seat::Gone;
         std::mem::take(&mut self.window)
-    }
-
-    /// Nothing more is written, and the worker is told.
-    pub fn set_aside(&mut self) {
-        self.seat = Seat::Aside;
     }
 }

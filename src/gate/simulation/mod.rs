@@ -67,11 +67,55 @@ fn no_schedule_breaks_a_promise() {
 /// The first schedule that catches a flaw, and how.
 fn caught(flaw: Flaw) -> Broken {
     (0..SCHEDULES)
-        .find_map(|seed| broken(seed, Some(flaw)))
+        .find_map(|seed| {
+            let broken = broken(seed, Some(flaw))?;
+            println!("{flaw:?}: seed {seed}, {broken:?}");
+            Some(broken)
+        })
         .unwrap_or_else(|| panic!("{flaw:?} was not caught"))
 }
 
 #[test]
 fn opening_before_the_queue_is_drained_is_caught() {
     caught(Flaw::OpensBeforeDrained);
+}
+
+#[test]
+fn showing_paused_before_the_fence_is_caught() {
+    caught(Flaw::ShowsBeforeTheFence);
+}
+
+#[test]
+fn skipping_the_fence_is_caught() {
+    caught(Flaw::SkipsTheFence);
+}
+
+#[test]
+fn opening_before_the_status_is_written_is_caught() {
+    caught(Flaw::OpensBeforeTheStatus);
+}
+
+#[test]
+fn trusting_the_answer_to_an_older_status_is_caught() {
+    caught(Flaw::TrustsAnyReply);
+}
+
+#[test]
+fn fencing_while_the_lane_may_still_connect_is_caught() {
+    caught(Flaw::FencesBesideTheEviction);
+}
+
+#[test]
+fn connecting_without_a_higher_token_is_caught() {
+    caught(Flaw::KeepsTheToken);
+}
+
+#[test]
+fn queueing_what_the_source_sends_again_is_caught() {
+    caught(Flaw::QueuesTwice);
+}
+
+#[test]
+fn a_step_that_is_not_carried_out_is_caught() {
+    caught(Flaw::SwallowsAStep);
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Flaw,
-    judge::Seen,
+    judge::{Seen, judge},
     random::Random,
     reporter::Delivery,
     worker::{Trouble, Worker},
@@ -95,6 +95,7 @@ pub struct Schedule {
     /// Write down what happens.
     pub tell: bool,
     pub story: Vec<String>,
+    last: String,
 }
 
 impl Schedule {
@@ -107,6 +108,7 @@ impl Schedule {
             well: false,
             tell: false,
             story: Vec::new(),
+            last: String::new(),
         }
     }
 
@@ -172,7 +174,7 @@ impl Schedule {
         } else if event == Event::Boot {
             self.worker = Worker::boot(&mut self.world, self.flaw);
         }
-        if self.tell {
+        if self.tell && judge(&self.world.seen[..before]).is_none() {
             self.note(event, before);
         }
     }
@@ -180,10 +182,13 @@ impl Schedule {
     fn note(&mut self, event: Event, before: usize) {
         let seen = &self.world.seen[before..];
         let worker = self.worker.as_ref();
-        let gate = worker.map(|worker| &worker.gate);
-        let lane = worker.map(|worker| &worker.lane);
-        self.story
-            .push(format!("{event:?} {seen:?}\n    {gate:?}\n    {lane:?}"));
+        let state = worker.map(|worker| (&worker.gate, &worker.lane, &worker.doing));
+        let queue = &self.world.redis.records;
+        let state = format!("{seen:?}\n    {state:?}\n    {queue:?}");
+        if self.last != state {
+            self.story.push(format!("{event:?} {state}"));
+            self.last = state;
+        }
     }
 
     /// What happens outside of the worker.

@@ -158,7 +158,12 @@ impl Worker {
         self.report();
     }
 
+    /// The source sends what is neither in the queue nor in the lane.
     fn unblock(&mut self, world: &mut World) {
+        if !self.gate.is_direct() {
+            self.restock(world);
+            self.fall_back();
+        }
         self.blocked = None;
         self.gate.set_blocked(false);
         self.drive(world);
@@ -173,14 +178,13 @@ impl Worker {
     /// What may have passed by now is looked at again, and failed steps are tried again.
     pub fn try_again(&mut self, world: &mut World) {
         self.retry = false;
-        match self.blocked {
-            Some(Trouble::Queue) if !world.redis.away => {
-                self.restock(world);
-                self.fall_back();
-                self.unblock(world);
-            }
-            Some(Trouble::Keys) if !world.unfit => self.unblock(world),
-            _ => {}
+        let passed = match self.blocked {
+            Some(Trouble::Queue) => !world.redis.away,
+            Some(Trouble::Keys) => !world.unfit && (self.gate.is_direct() || !world.redis.away),
+            None => false,
+        };
+        if passed {
+            self.unblock(world);
         }
         if !self.gate.usable() && !world.destination.away && self.gate.busy().is_none() {
             self.gate.set_usable(true);
