@@ -151,10 +151,11 @@ impl Gate {
         self.wanted = wanted;
     }
 
-    /// The destination can be reached and its schema fits, or not.
+    /// The destination can be reached and its schema fits, or not. When it does not, the lane has given the map up:
+    /// it must leave, even if all is well again before a step could be taken.
     pub fn set_usable(&mut self, usable: bool) {
         if self.usable && !usable {
-            self.checked = false;
+            self.renew();
         }
         self.usable = usable;
     }
@@ -320,6 +321,20 @@ mod tests {
         gate.set_wanted(true);
         take(&mut gate, Step::Halt, Outcome::Failed);
         gate.set_wanted(false);
+        take(&mut gate, Step::Halt, Outcome::Done);
+        open(&mut gate);
+    }
+
+    #[test]
+    fn an_outage_that_is_over_before_a_step_could_be_taken_still_stops_the_replay() {
+        let mut gate = Gate::recover(Recovered {
+            queued: true,
+            ..found()
+        });
+        take(&mut gate, Step::Check, Outcome::Done);
+        take(&mut gate, Step::Drain, Outcome::Done);
+        gate.set_usable(false);
+        gate.set_usable(true);
         take(&mut gate, Step::Halt, Outcome::Done);
         open(&mut gate);
     }
