@@ -14,6 +14,9 @@ const KEYS: u64 = 3;
 /// A map that has not come to rest after so many rounds in which everything works never will.
 const ROUNDS: usize = 200;
 
+/// So many things happen at most before all is well.
+const MOST: u64 = 400;
+
 /// Everything that may happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Event {
@@ -44,21 +47,21 @@ enum Event {
 
 /// How often each happens.
 const WEIGHTS: &[(Event, u64)] = &[
-    (Event::Produce, 8),
-    (Event::Read, 12),
+    (Event::Produce, 7),
+    (Event::Read, 10),
     (Event::Append, 8),
     (Event::Connect, 6),
     (Event::Write, 10),
-    (Event::Land, 10),
+    (Event::Land, 7),
     (Event::Reply, 10),
-    (Event::LoseConnection, 1),
+    (Event::LoseConnection, 3),
     (Event::Trim, 4),
     (Event::Advance, 16),
     (Event::Status, 14),
-    (Event::Want, 2),
+    (Event::Want, 4),
     (Event::Destination, 2),
     (Event::Redis, 2),
-    (Event::Unfit, 1),
+    (Event::Unfit, 2),
     (Event::Expel, 1),
     (Event::Renew, 1),
     (Event::Retry, 8),
@@ -118,7 +121,7 @@ impl Schedule {
         if self.random.chance(50) {
             self.rest(false);
         }
-        for _ in 0..self.random.below(250) {
+        for _ in 0..self.random.below(MOST) {
             let event = self.choose();
             self.happen(event);
         }
@@ -193,14 +196,15 @@ impl Schedule {
 
     /// What happens outside of the worker.
     fn outside(&mut self, event: Event) {
+        let seldom = self.random.chance(40);
         let world = &mut self.world;
         match event {
             Event::Produce => world.produce(u8::try_from(self.random.below(KEYS)).unwrap_or(0)),
             Event::Land => self.land(),
             Event::Want => world.wanted = !world.wanted,
-            Event::Destination => world.destination.away = !world.destination.away,
-            Event::Redis => world.redis.away = !world.redis.away,
-            Event::Unfit => world.unfit = !world.unfit,
+            Event::Destination => toggle(&mut world.destination.away, seldom),
+            Event::Redis => toggle(&mut world.redis.away, seldom),
+            Event::Unfit => toggle(&mut world.unfit, seldom),
             _ => {}
         }
     }
@@ -276,4 +280,9 @@ impl Schedule {
             _ => Delivery::Written,
         }
     }
+}
+
+/// Troubles pass sooner than they come.
+fn toggle(trouble: &mut bool, seldom: bool) {
+    *trouble = !*trouble && seldom;
 }
