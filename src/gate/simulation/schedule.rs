@@ -15,7 +15,10 @@ const KEYS: u64 = 3;
 const ROUNDS: usize = 200;
 
 /// So many things happen at most before all is well.
-const MOST: u64 = 400;
+const MOST: u64 = 1000;
+
+/// Of a hundred events, so many are troubles at most.
+const MOST_UNREST: u64 = 20;
 
 /// Everything that may happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,31 +48,34 @@ enum Event {
     Boot,
 }
 
-/// How often each happens.
-const WEIGHTS: &[(Event, u64)] = &[
-    (Event::Produce, 7),
-    (Event::Read, 10),
-    (Event::Append, 8),
-    (Event::Connect, 6),
-    (Event::Write, 10),
-    (Event::Land, 7),
-    (Event::Reply, 10),
-    (Event::LoseConnection, 3),
+/// What goes on by itself, and how often.
+const WORK: &[(Event, u64)] = &[
+    (Event::Produce, 3),
+    (Event::Read, 6),
+    (Event::Append, 7),
+    (Event::Connect, 5),
+    (Event::Write, 7),
+    (Event::Land, 5),
+    (Event::Reply, 8),
     (Event::Trim, 4),
-    (Event::Advance, 16),
-    (Event::Status, 14),
+    (Event::Advance, 12),
+    (Event::Status, 8),
+    (Event::Retry, 6),
+    (Event::Cutover, 3),
+    (Event::Confirm, 1),
+];
+
+/// What comes in between.
+const TROUBLE: &[(Event, u64)] = &[
+    (Event::LoseConnection, 2),
     (Event::Want, 4),
-    (Event::Destination, 2),
-    (Event::Redis, 2),
+    (Event::Destination, 3),
+    (Event::Redis, 3),
     (Event::Unfit, 2),
     (Event::Expel, 1),
     (Event::Renew, 1),
-    (Event::Retry, 8),
-    (Event::Cutover, 6),
     (Event::Impatience, 1),
-    (Event::Confirm, 2),
-    (Event::Crash, 2),
-    (Event::Boot, 8),
+    (Event::Crash, 1),
 ];
 
 /// What goes on by itself while all is well, in one round.
@@ -121,8 +127,10 @@ impl Schedule {
         if self.random.chance(50) {
             self.rest(false);
         }
+        // Some schedules are calm, so that maps come to run; in others one trouble follows the other.
+        let unrest = 1 + self.random.below(MOST_UNREST);
         for _ in 0..self.random.below(MOST) {
-            let event = self.choose();
+            let event = self.choose(unrest);
             self.happen(event);
         }
         if self.random.chance(50) {
@@ -132,10 +140,14 @@ impl Schedule {
         std::mem::take(&mut self.world.seen)
     }
 
-    fn choose(&mut self) -> Event {
-        let total = WEIGHTS.iter().map(|(_, weight)| weight).sum();
+    fn choose(&mut self, unrest: u64) -> Event {
+        if self.worker.is_none() && self.random.chance(30) {
+            return Event::Boot;
+        }
+        let events = if self.random.chance(unrest) { TROUBLE } else { WORK };
+        let total = events.iter().map(|(_, weight)| weight).sum();
         let mut drawn = self.random.below(total);
-        for (event, weight) in WEIGHTS {
+        for (event, weight) in events {
             if drawn < *weight {
                 return *event;
             }
@@ -196,7 +208,7 @@ impl Schedule {
 
     /// What happens outside of the worker.
     fn outside(&mut self, event: Event) {
-        let seldom = self.random.chance(40);
+        let seldom = self.random.chance(50);
         let world = &mut self.world;
         match event {
             Event::Produce => world.produce(u8::try_from(self.random.below(KEYS)).unwrap_or(0)),
