@@ -31,8 +31,6 @@ enum Flaw {
     KeepsTheToken,
     /// Queues what the lane gives back, although the source has begun to send it again.
     QueuesTwice,
-    /// Asks the gate for a step and does not carry it out.
-    SwallowsAStep,
 }
 
 const SCHEDULES: u64 = 20_000;
@@ -113,9 +111,4 @@ fn connecting_without_a_higher_token_is_caught() {
 #[test]
 fn queueing_what_the_source_sends_again_is_caught() {
     caught(Flaw::QueuesTwice);
-}
-
-#[test]
-fn a_step_that_is_not_carried_out_is_caught() {
-    caught(Flaw::SwallowsAStep);
 }

@@ -302,7 +302,6 @@ impl Worker {
                     self.lane.seat = Seat::Direct;
                 }
             }
-            Some(_) if self.flaw == Some(Flaw::SwallowsAStep) => {}
             Some(step) => self.carry_out(step, world),
             None => {}
         }
