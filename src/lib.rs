@@ -1,7 +1,8 @@
-//! TableMap keeps tables in step, and lets you pause without losing a change.
+//! `TableMap` keeps tables in step, and lets you pause without losing a change.
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod cli;
 pub mod connection;
 pub mod controller;
 pub mod destination;

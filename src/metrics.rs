@@ -1,5 +1,6 @@
 //! What is counted for dashboards and alerts. Labels are bounded: namespace and map.
 
+use crate::worker::status::Facts;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{family::Family, gauge::Gauge},
@@ -63,9 +64,62 @@ impl Metrics {
             registry,
         }
     }
+
+    fn families(&self) -> [&Family<MapLabels, Gauge>; 10] {
+        [
+            &self.received,
+            &self.written,
+            &self.queued,
+            &self.queue_bytes,
+            &self.errored,
+            &self.filtered,
+            &self.lag_seconds,
+            &self.lag_bytes,
+            &self.paused,
+            &self.blocked,
+        ]
+    }
 }
 
-/// In the OpenMetrics text format.
+/// Takes over what is known of a map.
+pub fn set(facts: &Facts) {
+    let labels = labels(facts);
+    let paused = facts
+        .conditions
+        .iter()
+        .any(|said| said.type_ == "Paused" && said.status == Some(true));
+    for (family, value) in [
+        (&METRICS.received, facts.ledger.received),
+        (&METRICS.written, facts.ledger.written),
+        (&METRICS.queued, facts.queue_records),
+        (&METRICS.queue_bytes, facts.queue_bytes),
+        (&METRICS.errored, facts.ledger.errored),
+        (&METRICS.filtered, facts.ledger.filtered),
+        (&METRICS.lag_seconds, facts.lag_seconds.unsigned_abs()),
+        (&METRICS.lag_bytes, facts.lag_bytes),
+        (&METRICS.paused, u64::from(paused)),
+        (&METRICS.blocked, u64::from(facts.blocked.is_some())),
+    ] {
+        family.get_or_create(&labels).set(value.cast_signed());
+    }
+}
+
+/// The map is gone.
+pub fn forget(facts: &Facts) {
+    let labels = labels(facts);
+    for family in METRICS.families() {
+        family.remove(&labels);
+    }
+}
+
+fn labels(facts: &Facts) -> MapLabels {
+    MapLabels {
+        namespace: facts.namespace.clone(),
+        tablemap: facts.name.clone(),
+    }
+}
+
+/// In the `OpenMetrics` text format.
 #[must_use]
 pub fn text() -> String {
     let mut out = String::new();

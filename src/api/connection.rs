@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.postgres) != has(self.redis)").message("must have exactly one of `postgres` and `redis`"))]
 pub struct ConnectionSpec {
-    /// A PostgreSQL database, as a source or a destination.
+    /// A `PostgreSQL` database, as a source or a destination.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postgres: Option<PostgresSpec>,
     /// A Redis or Valkey that holds queues.
@@ -34,7 +34,7 @@ pub struct ConnectionSpec {
     pub redis: Option<RedisSpec>,
 }
 
-/// A PostgreSQL database.
+/// A `PostgreSQL` database.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PostgresSpec {
@@ -47,14 +47,14 @@ pub struct PostgresSpec {
     pub database: String,
     /// User and password.
     pub credentials: Credentials,
-    /// How the connection is secured. Default: mode VerifyFull with the system's roots.
+    /// How the connection is secured. Default: mode `VerifyFull` with the system's roots.
     #[serde(default)]
     pub tls: TlsSpec,
     /// How long a server may take to answer, in seconds. Default: 10.
     #[serde(default = "ten")]
     #[schemars(range(min = 1, max = 300))]
     pub connect_timeout_seconds: i64,
-    /// Slot and publication; read only when a TableMap uses this Connection as its source.
+    /// Slot and publication; read only when a `TableMap` uses this Connection as its source.
     #[serde(default)]
     pub replication: Replication,
 }
@@ -104,8 +104,8 @@ pub struct SecretName {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TlsSpec {
-    /// Disable: no TLS. Require: encrypted, but the server is not verified. VerifyCA: its certificate is verified,
-    /// but not its name. VerifyFull (the default): both.
+    /// Disable: no TLS. Require: encrypted, but the server is not verified. `VerifyCA`: its certificate is verified,
+    /// but not its name. `VerifyFull` (the default): both.
     #[serde(default)]
     pub mode: TlsVerification,
     /// Who signs the server's certificate. Default: the system's roots.
@@ -134,12 +134,12 @@ pub struct CertificateAuthority {
     /// A key of a Secret in the same namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_key_ref: Option<KeySelector>,
-    /// A key of a ConfigMap in the same namespace.
+    /// A key of a `ConfigMap` in the same namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map_key_ref: Option<KeySelector>,
 }
 
-/// A key of a Secret or ConfigMap.
+/// A key of a Secret or `ConfigMap`.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KeySelector {
@@ -206,7 +206,7 @@ pub struct RedisSpec {
     /// User and password. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<Credentials>,
-    /// How the connection is secured. Default: mode VerifyFull with the system's roots.
+    /// How the connection is secured. Default: mode `VerifyFull` with the system's roots.
     #[serde(default)]
     pub tls: TlsSpec,
     /// How long the server may take to answer, in seconds. Default: 10.

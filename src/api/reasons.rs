@@ -132,3 +132,30 @@ pub const EVENTS: &[&str] = &[TRUNCATE_NOT_REPLICATED, WORKER_RESTARTED];
 
 /// Added by the operator, removed once the worker has cleaned up.
 pub const FINALIZER: &str = "tablemap.dev/cleanup";
+
+#[cfg(test)]
+mod tests {
+    use super::CONDITIONS;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    const DOCS: &str = include_str!("../../docs/conditions.md");
+
+    /// A heading for each condition, and below it a row for each of its reasons: no more and no less.
+    #[test]
+    fn the_documentation_names_every_condition_and_reason() {
+        let chapter = DOCS
+            .split("\n# ")
+            .find(|chapter| chapter.starts_with("Conditions\n"));
+        let sections = chapter.expect("the chapter on conditions").split("\n## ").skip(1);
+        let documented: BTreeMap<&str, BTreeSet<&str>> = sections
+            .map(|section| {
+                let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+                let reasons = rows.filter_map(|row| row.split('`').next()).collect();
+                (section.lines().next().unwrap_or_default(), reasons)
+            })
+            .collect();
+        let known = CONDITIONS.iter();
+        let known = known.map(|(type_, reasons)| (*type_, reasons.iter().copied().collect()));
+        assert_eq!(documented, known.collect());
+    }
+}

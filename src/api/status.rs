@@ -1,5 +1,5 @@
-//! The status of a TableMap. The worker owns all but `observedGeneration` and the conditions Ready, Reconciling,
-//! Stalled, SpecValid and WorkerAvailable, which are the operator's.
+//! The status of a `TableMap`. The worker owns all but `observedGeneration` and the conditions Ready, Reconciling,
+//! Stalled, `SpecValid` and `WorkerAvailable`, which are the operator's.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
@@ -24,7 +24,7 @@ pub struct TableMapStatus {
     /// The least generation that all conditions speak of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// What the map is doing, for people: Starting, Running, Pausing, Paused, Buffering, CatchingUp, Blocked, Deleting
+    /// What the map is doing, for people: Starting, Running, Pausing, Paused, Buffering, `CatchingUp`, Blocked, Deleting
     /// or Unknown. Programs read conditions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
@@ -162,7 +162,7 @@ ErrorsStatus {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClassCount {
-    /// Application, BadRequest, Unauthorized, Throttled, Unavailable, Timeout or Schema.
+    /// Application, `BadRequest`, Unauthorized, Throttled, Unavailable, Timeout or Schema.
     pub class: String,
     /// How many.
     pub count: i64,

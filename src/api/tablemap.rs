@@ -1,4 +1,4 @@
-//! The kind TableMap: what keeps one destination table in step with one source table.
+//! The kind `TableMap`: what keeps one destination table in step with one source table.
 
 use super::{Field, LocalRef, TableMapStatus, TableRef};
 use kube::{CustomResource, KubeSchema};

@@ -22,7 +22,7 @@ pub enum TlsMode {
     VerifyFull,
 }
 
-/// TLS with its PEM texts, as read from Secrets and ConfigMaps.
+/// TLS with its PEM texts, as read from Secrets and `ConfigMaps`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Tls {
     pub mode: TlsMode,

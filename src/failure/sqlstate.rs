@@ -1,4 +1,4 @@
-//! SQLSTATE to class, fault and remedy (PostgreSQL manual, appendix A).
+//! SQLSTATE to class, fault and remedy (`PostgreSQL` manual, appendix A).
 
 use super::{Class, table::TABLE};
 

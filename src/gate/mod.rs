@@ -40,10 +40,6 @@ pub struct Recovered {
 
 /// One map's gate.
 #[derive(Clone, Debug)]
-#[allow(
-    clippy::struct_excessive_bools,
-    reason = "each is one independent fact; the phase is a function of them"
-)]
 pub struct Gate {
     wanted: bool,
     usable: bool,

@@ -41,7 +41,7 @@ impl fmt::Display for Phase {
     }
 }
 
-/// The phase of a gate. When several hold: Blocked, then Pausing or Paused, Buffering, CatchingUp, Running.
+/// The phase of a gate. When several hold: Blocked, then Pausing or Paused, Buffering, `CatchingUp`, Running.
 #[must_use]
 pub fn phase(gate: &Gate) -> Phase {
     if gate.blocked {

@@ -69,9 +69,10 @@ impl Gate {
     }
 
     fn due(&self) -> Option<Step> {
-        match self.must_close() {
-            true => self.closing(),
-            false => self.opening(),
+        if self.must_close() {
+            self.closing()
+        } else {
+            self.opening()
         }
     }
 

@@ -8,7 +8,7 @@ use super::{
     },
 };
 use crate::{
-    connection::redis::Link,
+    connection::redis::{Durability, Link},
     record::{Era, ParkedRecord, Position},
 };
 use bytes::Bytes;
@@ -55,9 +55,12 @@ impl Queue {
         }
     }
 
-    #[must_use]
-    pub fn link(&self) -> &Link {
-        &self.link
+    /// How durable the queue's Redis is.
+    ///
+    /// # Errors
+    /// Redis cannot be asked.
+    pub async fn durability(&self) -> Result<Durability, QueueError> {
+        self.link.durability().await
     }
 
     fn invoke<'a>(&'a self, script: &'a Script) -> ScriptInvocation<'a> {
@@ -218,14 +221,27 @@ impl Queue {
         found.into_iter().map(entry).collect()
     }
 
-    /// Removes the entries up to `seq`, which the destination has flushed up to `t` (rule 2).
+    /// Removes the entries up to `seq`, which the destination has flushed up to `t` (rule 2). `oldest` is the commit
+    /// time of the first record that stays, in microseconds, where it is known.
     ///
     /// # Errors
     /// Another epoch, or Redis fails.
-    pub async fn trim(&self, seq: u64, t: Position, records: u64, bytes: u64) -> Result<(), QueueError> {
+    pub async fn trim(
+        &self,
+        seq: u64,
+        t: Position,
+        records: u64,
+        bytes: u64,
+        oldest: Option<i64>,
+    ) -> Result<(), QueueError> {
+        let oldest = oldest.map_or_else(String::new, |oldest| oldest.to_string());
         let mut trim = self.invoke(&TRIM);
-        self.run(trim.arg(seq).arg(t.to_string()).arg(records).arg(bytes).arg(""))
-            .await
+        trim.arg(seq)
+            .arg(t.to_string())
+            .arg(records)
+            .arg(bytes)
+            .arg(oldest);
+        self.run(&trim).await
     }
 
     /// Remembers that the destination is fenced with this token.

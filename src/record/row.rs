@@ -12,7 +12,7 @@ pub enum Cell<'a> {
     Text(&'a [u8]),
 }
 
-/// A row in pgoutput's `TupleData` encoding (PostgreSQL manual, "Logical Replication Message Formats"): a 16-bit
+/// A row in pgoutput's `TupleData` encoding (`PostgreSQL` manual, "Logical Replication Message Formats"): a 16-bit
 /// count, then for each column `n`, `u`, or `t` with a 32-bit length and the text. Checked once when made, so that
 /// reading it cannot fail.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ mod map;
 mod plan;
 mod reader;
 mod resolve;
-mod status;
+pub mod status;
 mod watch;
 mod work;
 

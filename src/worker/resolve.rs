@@ -1,4 +1,4 @@
-//! Reads what an object refers to: Connections, Secrets and ConfigMaps, as late as possible.
+//! Reads what an object refers to: Connections, Secrets and `ConfigMaps`, as late as possible.
 
 use crate::{
     api::{

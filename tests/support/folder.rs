@@ -30,6 +30,10 @@ pub fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {}\n{printed}{errors}", output.status);
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{printed}{errors}",
+        output.status
+    );
     printed
 }

@@ -10,5 +10,6 @@ pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod redis;
+pub mod rig;
 pub mod timing;
 pub mod wait;

@@ -49,8 +49,17 @@ impl Postgres {
     pub async fn start_with(settings: &[(&str, &str)]) -> Self {
         let folder = temporary(USER);
         copy(&template().await, &folder.path().join("data"));
-        let settings = SETTINGS.iter().chain(settings).map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let mut server = Self { port: free_port(), settings, process: None, folder };
+        let settings = SETTINGS
+            .iter()
+            .chain(settings)
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        let mut server = Self {
+            port: free_port(),
+            settings,
+            process: None,
+            folder,
+        };
         server.start_again().await;
         server
     }
@@ -81,33 +90,52 @@ impl Postgres {
     }
 
     pub async fn create_database(&self, name: &str) {
-        self.client("postgres").await.batch_execute(&format!("CREATE DATABASE \"{name}\"")).await.unwrap();
+        self.client("postgres")
+            .await
+            .batch_execute(&format!("CREATE DATABASE \"{name}\""))
+            .await
+            .unwrap();
     }
 
     /// Starts the server that was stopped or killed, on the same port, with the same data.
     pub async fn start_again(&mut self) {
         assert!(self.process.is_none(), "Postgres runs already");
         let mut command = command_as(USER, format!("{PROGRAMS}/postgres"));
-        command.arg("-D").arg(self.data()).arg("-p").arg(self.port.to_string());
+        command
+            .arg("-D")
+            .arg(self.data())
+            .arg("-p")
+            .arg(self.port.to_string());
         for (name, value) in &self.settings {
             command.arg("-c").arg(format!("{name}={value}"));
         }
-        command.env_remove("LANGUAGE").env("LC_ALL", "C.UTF-8").current_dir("/");
+        command
+            .env_remove("LANGUAGE")
+            .env("LC_ALL", "C.UTF-8")
+            .current_dir("/");
         let mut process = Process::spawn(&mut command, &self.folder.path().join("log"));
-        process.ready(START, "Postgres", async || self.try_client("postgres").await.is_ok()).await;
+        process
+            .ready(START, "Postgres", async || {
+                self.try_client("postgres").await.is_ok()
+            })
+            .await;
         self.process = Some(process);
     }
 
     /// Ends it in order: open transactions are rolled back, and what replication has left is sent.
     pub async fn stop(&mut self) {
-        let Some(mut process) = self.process.take() else { return };
+        let Some(mut process) = self.process.take() else {
+            return;
+        };
         process.signal(Signal::SIGINT);
         process.end(Duration::from_secs(30)).await;
     }
 
     /// SIGKILL to the server and every process that it started.
     pub fn kill9(&mut self) {
-        let Some(mut process) = self.process.take() else { return };
+        let Some(mut process) = self.process.take() else {
+            return;
+        };
         let children = freeze(&mut process);
         process.kill9();
         for child in children {
@@ -138,9 +166,15 @@ impl Postgres {
 
     /// A killed server leaves a few bytes of System V shared memory, which only itself would remove when it starts again.
     fn remove_shared_memory(&self) {
-        let Ok(file) = std::fs::read_to_string(self.data().join("postmaster.pid")) else { return };
+        let Ok(file) = std::fs::read_to_string(self.data().join("postmaster.pid")) else {
+            return;
+        };
         // The seventh line: the key and the number of that memory.
-        if let Some(number) = file.lines().nth(6).and_then(|line| line.split_whitespace().nth(1)) {
+        if let Some(number) = file
+            .lines()
+            .nth(6)
+            .and_then(|line| line.split_whitespace().nth(1))
+        {
             let _ = Command::new("ipcrm").args(["-m", number]).output();
         }
     }
@@ -176,7 +210,20 @@ async fn template() -> PathBuf {
     let folder = temporary(USER);
     let data = folder.path().join("data");
     let mut initdb = command_as(USER, format!("{PROGRAMS}/initdb"));
-    initdb.args(["-E", "UTF8", "--locale", "C.UTF-8", "-A", "trust", "-U", USER, "--no-sync", "-D"]).arg(&data);
+    initdb
+        .args([
+            "-E",
+            "UTF8",
+            "--locale",
+            "C.UTF-8",
+            "-A",
+            "trust",
+            "-U",
+            USER,
+            "--no-sync",
+            "-D",
+        ])
+        .arg(&data);
     run(initdb.current_dir("/"));
     let new = kept.with_extension(std::process::id().to_string());
     folder::copy(&data, &new);

@@ -28,7 +28,9 @@ pub fn command_as(user: &str, program: impl AsRef<OsStr>) -> Command {
     }
     let group = super::folder::run(Command::new("id").args(["-gn", user]));
     let mut command = Command::new("setpriv");
-    command.args(["--reuid", user, "--regid", group.trim(), "--clear-groups", "--"]).arg(program);
+    command
+        .args(["--reuid", user, "--regid", group.trim(), "--clear-groups", "--"])
+        .arg(program);
     command
 }
 
@@ -36,10 +38,18 @@ impl Process {
     /// Starts a command in a process group of its own. What it prints is added to the file `log`.
     pub fn spawn(command: &mut Command, log: &Path) -> Self {
         let file = File::options().create(true).append(true).open(log).unwrap();
-        command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file).process_group(0);
+        command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().unwrap())
+            .stderr(file)
+            .process_group(0);
         let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
         let guard = guard(child.id());
-        Self { child, guard, log: log.to_owned() }
+        Self {
+            child,
+            guard,
+            log: log.to_owned(),
+        }
     }
 
     /// Starts one of this package's programs, with its own environment added to ours.
@@ -72,7 +82,10 @@ impl Process {
     pub async fn line(&self, text: &str, within: Duration) -> String {
         let what = format!("'{text}' in {}", self.log.display());
         super::wait::wait_for(within, &what, async || {
-            self.log().lines().find(|line| line.contains(text)).map(str::to_owned)
+            self.log()
+                .lines()
+                .find(|line| line.contains(text))
+                .map(str::to_owned)
         })
         .await
     }
@@ -112,15 +125,22 @@ impl Process {
     /// The most memory it ever had in use, in KiB.
     pub fn peak_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     /// The processes that it started itself.
     pub fn children(&self) -> Vec<Pid> {
         let parent = self.child.id().to_string();
-        let all = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        all.filter(|pid: &i32| parent_of(*pid).as_deref() == Some(&parent)).map(Pid::from_raw).collect()
+        let all = std::fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        all.filter(|pid: &i32| parent_of(*pid).as_deref() == Some(&parent))
+            .map(Pid::from_raw)
+            .collect()
     }
 }
 
@@ -136,7 +156,11 @@ impl Drop for Process {
 fn guard(group: u32) -> Child {
     let script = format!("read -r _; kill -s KILL -- -{group}");
     let mut command = Command::new("sh");
-    command.args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .args(["-c", &script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     command.process_group(0).spawn().unwrap()
 }
 

@@ -45,8 +45,17 @@ impl Redis {
         let folder = temporary(USER);
         let data = folder.path().join("data");
         super::folder::run(command_as(USER, "mkdir").arg(&data));
-        let settings = SETTINGS.iter().chain(settings).map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let mut server = Self { port: free_port(), settings, process: None, folder };
+        let settings = SETTINGS
+            .iter()
+            .chain(settings)
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        let mut server = Self {
+            port: free_port(),
+            settings,
+            process: None,
+            folder,
+        };
         server.start_again().await;
         server
     }
@@ -62,19 +71,29 @@ impl Redis {
 
     /// A connection without a password.
     pub async fn client(&self) -> redis::aio::MultiplexedConnection {
-        redis::Client::open(self.url()).unwrap().get_multiplexed_async_connection().await.unwrap()
+        redis::Client::open(self.url())
+            .unwrap()
+            .get_multiplexed_async_connection()
+            .await
+            .unwrap()
     }
 
     /// Starts the server that was killed, on the same port, with the same data.
     pub async fn start_again(&mut self) {
         assert!(self.process.is_none(), "Redis runs already");
         let mut command = command_as(USER, "redis-server");
-        command.arg("--port").arg(self.port.to_string()).arg("--dir").arg(self.data());
+        command
+            .arg("--port")
+            .arg(self.port.to_string())
+            .arg("--dir")
+            .arg(self.data());
         for (name, value) in &self.settings {
             command.arg(format!("--{name}")).arg(value);
         }
         let mut process = Process::spawn(command.current_dir("/"), &self.folder.path().join("log"));
-        process.ready(START, "Redis", async || answers(self.port).await.unwrap_or(false)).await;
+        process
+            .ready(START, "Redis", async || answers(self.port).await.unwrap_or(false))
+            .await;
         self.process = Some(process);
     }
 

@@ -10,7 +10,10 @@ pub struct Timed {
 }
 
 pub fn timed(name: &'static str) -> Timed {
-    Timed { name, start: Instant::now() }
+    Timed {
+        name,
+        start: Instant::now(),
+    }
 }
 
 impl Drop for Timed {

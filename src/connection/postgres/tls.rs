@@ -1,4 +1,4 @@
-//! TLS settings from PEM texts (PostgreSQL manual, "SSL Support").
+//! TLS settings from PEM texts (`PostgreSQL` manual, "SSL Support").
 
 use super::{ConnectError, Tls, TlsMode};
 use rustls::{

@@ -80,7 +80,7 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Asks the server for TLS and shakes hands (PostgreSQL manual, "SSL Session Encryption").
+/// Asks the server for TLS and shakes hands (`PostgreSQL` manual, "SSL Session Encryption").
 async fn encrypt(settings: &Settings, mut stream: TcpStream, host: &str) -> Result<Transport, ConnectError> {
     let failed = |cause: String| ConnectError::Tls {
         host: host.to_owned(),

@@ -1,4 +1,4 @@
-//! TableMaps: finalizer, worker, and the operator's part of the status.
+//! `TableMaps`: finalizer, worker, and the operator's part of the status.
 
 mod summary;
 

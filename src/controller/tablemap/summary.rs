@@ -143,7 +143,7 @@ pub fn says(map: &TableMap, status: &Value) -> bool {
     same("observedGeneration") && same("phase") && conditions
 }
 
-/// Ready, Reconciling and Stalled. Asked-for pauses are Ready, and so is a catch-up: GitOps tools must not fail on it.
+/// Ready, Reconciling and Stalled. Asked-for pauses are Ready, and so is a catch-up: `GitOps` tools must not fail on it.
 fn summary(map: &TableMap, found: &Found) -> Vec<Said> {
     let (ready, reconciling, stalled) = judge(map, found);
     let message = |type_: &str| {

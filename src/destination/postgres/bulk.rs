@@ -86,7 +86,7 @@ async fn copy<'r, 'a: 'r>(
     Ok(())
 }
 
-/// One line of COPY's text format (PostgreSQL manual, COPY).
+/// One line of COPY's text format (`PostgreSQL` manual, COPY).
 fn put_row<'r, 'a: 'r>(out: &mut BytesMut, row: impl Iterator<Item = Option<&'r Value<'a>>>) {
     for (index, value) in row.enumerate() {
         if index > 0 {

@@ -42,10 +42,7 @@ impl Control {
     pub async fn peek(&self, map: &str) -> Result<Option<Progress>, LaneError> {
         let sql = format!("SELECT {COLUMNS} FROM tablemap.progress WHERE map_id = $1");
         let row = within(STATEMENT, self.session.client().query_opt(&sql, &[&map])).await;
-        row.map_err(|error| lane(&error))?
-            .as_ref()
-            .map(Progress::read)
-            .transpose()
+        row.map_err(lane)?.as_ref().map(Progress::read).transpose()
     }
 
     /// Takes a map over, with a higher epoch and token.
@@ -77,7 +74,7 @@ impl Control {
                 .await?;
             client.batch_execute("COMMIT").await
         };
-        within(STATEMENT, work).await.map_err(|error| lane(&error))
+        within(STATEMENT, work).await.map_err(lane)
     }
 
     /// Removes a map's row.
@@ -91,10 +88,7 @@ impl Control {
                 .execute("DELETE FROM tablemap.progress WHERE map_id = $1", &[&map])
                 .await
         };
-        within(STATEMENT, work)
-            .await
-            .map(|_| ())
-            .map_err(|error| lane(&error))
+        within(STATEMENT, work).await.map(|_| ()).map_err(lane)
     }
 
     /// Looks whether the table fits the mapping.
@@ -115,7 +109,7 @@ impl Control {
             session: Session::connect(settings, "tablemap-fence", Duration::ZERO, STATEMENT).await?,
         };
         let pid = control.session.client().query_one("SELECT pg_backend_pid()", &[]);
-        let pid: i32 = within(STATEMENT, pid).await.map_err(|error| lane(&error))?.get(0);
+        let pid: i32 = within(STATEMENT, pid).await.map_err(lane)?.get(0);
         let ender = async {
             tokio::time::sleep(PATIENCE).await;
             loop {

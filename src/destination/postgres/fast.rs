@@ -37,14 +37,15 @@ pub fn coalesce<'p, 'a>(planned: &'p [Planned<'a>], targets: &[Target]) -> Optio
     let mut last: HashMap<(usize, &Key), &'p Planned<'a>> = HashMap::with_capacity(planned.len());
     for write in planned {
         let target = targets.get(write.map)?;
-        let key = match &write.act {
-            Act::Upsert { key, .. } | Act::Delete { key } => key,
-            Act::Update {
-                key,
-                if_missing: IfMissing::Refuse,
-                ..
-            } => key,
-            _ => return None,
+        let (Act::Upsert { key, .. }
+        | Act::Delete { key }
+        | Act::Update {
+            key,
+            if_missing: IfMissing::Refuse,
+            ..
+        }) = &write.act
+        else {
+            return None;
         };
         if !target.parked.is_empty() && target.parked.contains_key(key.as_bytes()) {
             return None;
@@ -64,17 +65,16 @@ pub fn coalesce<'p, 'a>(planned: &'p [Planned<'a>], targets: &[Target]) -> Optio
         {
             continue;
         }
-        let batch = match maps.iter_mut().position(|batch| batch.map == write.map) {
-            Some(at) => &mut maps[at],
-            None => {
-                maps.push(MapBatch {
-                    map: write.map,
-                    upserts: vec![],
-                    updates: vec![],
-                    deletes: vec![],
-                });
-                maps.last_mut()?
-            }
+        let batch = if let Some(at) = maps.iter_mut().position(|batch| batch.map == write.map) {
+            &mut maps[at]
+        } else {
+            maps.push(MapBatch {
+                map: write.map,
+                upserts: vec![],
+                updates: vec![],
+                deletes: vec![],
+            });
+            maps.last_mut()?
         };
         match &write.act {
             Act::Upsert { values, .. } => batch.upserts.push(values),
@@ -185,18 +185,17 @@ impl Session {
     async fn stage(&mut self, target: &Target, map: usize) -> Result<String, tokio_postgres::Error> {
         let name = format!("pg_temp.tm_stage_{map}_{}", self.stages);
         let sql = target.stage_sql(&name);
-        match self
+        if let Some((_, name)) = self
             .staged
             .iter()
             .find(|(known, _)| *known == target.stage_sql(""))
         {
-            Some((_, name)) => Ok(name.clone()),
-            None => {
-                self.client().batch_execute(&sql).await?;
-                self.stages += 1;
-                self.staged.push((target.stage_sql(""), name.clone()));
-                Ok(name)
-            }
+            Ok(name.clone())
+        } else {
+            self.client().batch_execute(&sql).await?;
+            self.stages += 1;
+            self.staged.push((target.stage_sql(""), name.clone()));
+            Ok(name)
         }
     }
 

@@ -62,7 +62,7 @@ pub(super) async fn inspect(
         let keys = client.query(FOREIGN_KEYS, &[&oid]).await?;
         Ok(Some((kind, columns, indexes, keys)))
     };
-    let found = within(deadline, work).await.map_err(|error| lane(&error))?;
+    let found = within(deadline, work).await.map_err(lane)?;
     let name = format!("{}.{}", quote(&table.0), quote(&table.1));
     let Some((kind, columns, indexes, keys)) = found else {
         return Err(problem(format!(

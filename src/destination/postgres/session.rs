@@ -105,7 +105,7 @@ impl Session {
         };
         let level = within(self.deadline, prepared).await.map_err(refused_setup)?;
         for sql in [FENCE, STORE] {
-            self.statement(sql).await.map_err(|error| lane(&Some(error)))?;
+            self.statement(sql).await.map_err(|error| lane(Some(error)))?;
         }
         self.durable = if matches!(level.as_str(), "off" | "local") {
             "on".into()
@@ -160,7 +160,7 @@ impl Session {
             }
             client.batch_execute("COMMIT").await
         };
-        within(self.deadline, work).await.map_err(|error| lane(&error))?;
+        within(self.deadline, work).await.map_err(lane)?;
         let missing: Vec<String> = maps
             .iter()
             .zip(&taken)
@@ -194,12 +194,11 @@ impl Session {
         while !items.is_empty() {
             let bindings = bind(targets, &items);
             let planned = plan(&items, &bindings);
-            let attempt = match in_order {
-                false => self.write_fast(targets, &planned, upto, durable).await,
-                true => {
-                    self.write_in_order(targets, &items, &planned, upto, store, parents, &mut written)
-                        .await
-                }
+            let attempt = if in_order {
+                self.write_in_order(targets, &items, &planned, upto, store, parents, &mut written)
+                    .await
+            } else {
+                self.write_fast(targets, &planned, upto, durable).await
             };
             match attempt {
                 Ok(()) => break,
@@ -263,7 +262,7 @@ impl Session {
 
     pub(super) async fn roll_back(&self) -> Result<(), Setback> {
         let rolled = within(self.deadline, self.client().batch_execute("ROLLBACK")).await;
-        rolled.map_err(|error| Setback::Lane(lane(&error)))
+        rolled.map_err(|error| Setback::Lane(lane(error)))
     }
 
     /// Locks the progress rows of these maps by epoch and token.
@@ -443,11 +442,11 @@ pub(super) async fn within<T>(
     }
 }
 
-pub(super) fn lane(error: &Option<tokio_postgres::Error>) -> LaneError {
+pub(super) fn lane(error: Option<tokio_postgres::Error>) -> LaneError {
     let Some(error) = error else {
         return LaneError::lost("no answer in time");
     };
-    match meaning(error) {
+    match meaning(&error) {
         Meaning::Lane(error) => error,
         Meaning::Aside(aside) => LaneError::Destination {
             class: crate::failure::Class::Schema,
@@ -479,6 +478,6 @@ fn refused_setup(error: Option<tokio_postgres::Error>) -> LaneError {
             message: "The destination is read-only: a standby, or default_transaction_read_only is on."
                 .into(),
         },
-        _ => lane(&error),
+        _ => lane(error),
     }
 }

@@ -82,13 +82,12 @@ impl Session {
                     .await
                     .map_err(|why| (Some(write.map), why))?,
             };
-            match refusal {
-                Some(refusal) => outcome.refuse(write, items, refusal),
-                None => {
-                    let marks = self.supersede(targets, write, store).await;
-                    outcome.supersede(write.map, marks.map_err(|error| (None, Meaning::Lane(error)))?);
-                    outcome.supersede_own(write);
-                }
+            if let Some(refusal) = refusal {
+                outcome.refuse(write, items, refusal);
+            } else {
+                let marks = self.supersede(targets, write, store).await;
+                outcome.supersede(write.map, marks.map_err(|error| (None, Meaning::Lane(error)))?);
+                outcome.supersede_own(write);
             }
         }
         Ok(())

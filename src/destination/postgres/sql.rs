@@ -37,9 +37,10 @@ impl Target {
             }
         }
         let keys = keys.join(", ");
-        match set.is_empty() {
-            true => format!("ON CONFLICT ({keys}) DO NOTHING"),
-            false => format!("ON CONFLICT ({keys}) DO UPDATE SET {set}"),
+        if set.is_empty() {
+            format!("ON CONFLICT ({keys}) DO NOTHING")
+        } else {
+            format!("ON CONFLICT ({keys}) DO UPDATE SET {set}")
         }
     }
 
@@ -68,7 +69,7 @@ impl Target {
     /// Parameters: the sent values, then the key.
     pub(super) fn update_sql(&self, sent: &[usize]) -> String {
         let columns = self.columns();
-        let set: Vec<String> = sent
+        let assignments: Vec<String> = sent
             .iter()
             .enumerate()
             .filter_map(|(number, index)| {
@@ -80,7 +81,7 @@ impl Target {
         format!(
             "UPDATE {} SET {} WHERE {}",
             self.qualified(),
-            set.join(", "),
+            assignments.join(", "),
             self.where_key(sent.len())
         )
     }

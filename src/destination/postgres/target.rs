@@ -56,6 +56,9 @@ pub struct Shape {
     pub overrides_identity: bool,
 }
 
+/// A source table's description, and what binding the mapping to it came to.
+type Bound = (Arc<Relation>, Result<Arc<Binding>, String>);
+
 /// One map in its lane.
 #[derive(Clone, Debug)]
 pub struct Target {
@@ -68,11 +71,15 @@ pub struct Target {
     pub progress: Progress,
     /// Canonical keys of parked records that wait, with their positions.
     pub parked: HashMap<Vec<u8>, Vec<Position>>,
-    bindings: Vec<(Arc<Relation>, Result<Arc<Binding>, String>)>,
+    bindings: Vec<Bound>,
 }
 
 impl Target {
     #[must_use]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "each is one fact of a map; a struct would repeat this one"
+    )]
     pub fn new(
         map_id: String,
         name: String,
@@ -140,7 +147,7 @@ impl Target {
         let types: Result<Vec<KeyType>, _> = binding
             .key_columns()
             .zip(&self.shape.key)
-            .map(|(source, destination)| KeyType::of(destination.clone(), source))
+            .map(|(source, destination)| KeyType::of(*destination, source))
             .collect();
         Ok(binding.with_key_types(types.map_err(|error| error.to_string())?))
     }

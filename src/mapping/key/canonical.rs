@@ -1,5 +1,5 @@
 //! Texts that a destination type reads as one value, brought to one form. Each answers `None` to a text that the type
-//! does not read (PostgreSQL manual, chapter 8, "Data Types").
+//! does not read (`PostgreSQL` manual, chapter 8, "Data Types").
 
 use std::borrow::Cow;
 

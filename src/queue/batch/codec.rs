@@ -82,9 +82,9 @@ fn block(changes: &[Change]) -> Vec<u8> {
         .map(|change| index_of(&mut relations, &change.relation))
         .collect();
     wire::put_varint(&mut out, relations.len() as u64);
-    relations
-        .iter()
-        .for_each(|relation| put_relation(&mut out, relation));
+    for relation in &relations {
+        put_relation(&mut out, relation);
+    }
     let mut previous = (0_u64, 0_u64, 0_i64);
     for (change, relation) in changes.iter().zip(indexes) {
         let Position {
@@ -138,9 +138,12 @@ fn kind(change: &Change) -> u8 {
 }
 
 fn unpack(mut from: Bytes, count: u32) -> Result<Vec<Change>, BatchError> {
-    let relations = (0..wire::varint(&mut from)?).map_while(|_| match from.has_remaining() {
-        true => Some(relation(&mut from).map(Arc::new)),
-        false => None,
+    let relations = (0..wire::varint(&mut from)?).map_while(|_| {
+        if from.has_remaining() {
+            Some(relation(&mut from).map(Arc::new))
+        } else {
+            None
+        }
     });
     let relations: Vec<Arc<Relation>> = relations.collect::<Result<_, _>>()?;
     // A record takes at least six bytes: no more than that many can be there.

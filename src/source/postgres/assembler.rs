@@ -43,7 +43,7 @@ impl Assembler {
         })
     }
 
-    /// Adds the body of one `CopyData` (PostgreSQL manual, "Streaming Replication Protocol").
+    /// Adds the body of one `CopyData` (`PostgreSQL` manual, "Streaming Replication Protocol").
     pub(super) fn push(&mut self, mut body: Bytes) -> Result<Wish, SourceError> {
         let short = |_| SourceError::Protocol("a replication message ends too early".to_owned());
         match body.try_get_u8().map_err(short)? {

@@ -1,4 +1,4 @@
-//! Postgres as a source: logical replication through the `pgoutput` plugin (PostgreSQL manual, "Logical Streaming
+//! Postgres as a source: logical replication through the `pgoutput` plugin (`PostgreSQL` manual, "Logical Streaming
 //! Replication Protocol").
 
 mod admin;

@@ -1,4 +1,4 @@
-//! A session of the walsender: logging in, commands, and the start of the stream (PostgreSQL manual, "Message Flow").
+//! A session of the walsender: logging in, commands, and the start of the stream (`PostgreSQL` manual, "Message Flow").
 
 use super::{
     SourceError,
@@ -83,7 +83,7 @@ impl Session {
             match frame.tag {
                 b'R' => {
                     self.authenticate(&mut frame.body, &mut scram, settings, host)
-                        .await?
+                        .await?;
                 }
                 b'E' => {
                     return Err(ConnectError::from_code(

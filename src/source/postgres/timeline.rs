@@ -8,7 +8,7 @@ use std::collections::HashMap;
 pub(super) struct TimelineHistory(HashMap<u32, Lsn>);
 
 impl TimelineHistory {
-    /// Reads a history file: a line holds a timeline, its switch point and a reason (PostgreSQL manual,
+    /// Reads a history file: a line holds a timeline, its switch point and a reason (`PostgreSQL` manual,
     /// "Timelines"). Other lines are comments.
     pub(super) fn parse(text: &str) -> Self {
         let entry = |line: &str| {

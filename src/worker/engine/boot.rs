@@ -6,11 +6,12 @@ use super::{
     operations::{self, Booted},
 };
 use crate::{
+    gate::{Gate, Recovered},
     queue::Meta,
     record::Position,
     worker::{
         custody::{Confirmable, Held},
-        map::{Appender, Blocked, Counters, Map, MapId, Stage, Stock, recovered_gate},
+        map::{Appender, Blocked, Counters, Map, MapId, Stage, Stock},
         plan::Plan,
     },
 };
@@ -144,6 +145,7 @@ impl Engine {
             destination,
             partial,
             errors,
+            durability,
         } = booted;
         let (target, failure) = match destination {
             Ok(target) => (target, None),
@@ -182,6 +184,7 @@ impl Engine {
             appender: Appender::default(),
             tail: watch::channel(crate::worker::lane::Tail::default()).0,
             blocked: None,
+            awaited: 0,
             unusable: None,
             retry_at: None,
             cutover_since: None,
@@ -197,7 +200,7 @@ impl Engine {
             map.confirmable = map.fresh_confirmable(self.pace.confirm_delay);
         }
         self.maps.insert(id.clone(), map);
-        self.statuses.adopt(&id, errors);
+        self.statuses.adopt(&id, errors, durability);
         self.bind_again();
         match failure {
             Some(failure) => self.check_failed(&id, failure),
@@ -224,13 +227,25 @@ impl Engine {
     }
 }
 
-fn gate(plan: &Plan, meta: Option<&Meta>, partial: u64, usable: bool) -> crate::gate::Gate {
+fn gate(plan: &Plan, meta: Option<&Meta>, partial: u64, usable: bool) -> Gate {
     let queued = meta.is_some_and(|meta| meta.records > partial);
     let fenced = meta.is_some_and(|meta| meta.fenced.is_some());
-    recovered_gate(plan.wanted, usable, queued, fenced, plan.shown)
+    Gate::recover(Recovered {
+        wanted: plan.wanted,
+        usable,
+        queued,
+        fenced,
+        shown: plan.shown,
+    })
 }
 
 /// The gate of a map that has no position yet.
-pub(super) fn fresh_gate(plan: &Plan) -> crate::gate::Gate {
-    recovered_gate(plan.wanted, true, false, false, plan.shown)
+pub(super) fn fresh_gate(plan: &Plan) -> Gate {
+    Gate::recover(Recovered {
+        wanted: plan.wanted,
+        usable: true,
+        queued: false,
+        fenced: false,
+        shown: plan.shown,
+    })
 }

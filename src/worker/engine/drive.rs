@@ -69,9 +69,10 @@ impl Engine {
         let map = id.clone();
         self.spawn(async move {
             let raise = async {
-                match wanted {
-                    true => Some(operations::fence(&plan, epoch).await),
-                    false => None,
+                if wanted {
+                    Some(operations::fence(&plan, epoch).await)
+                } else {
+                    None
                 }
             };
             let (evicted, raised) = tokio::join!(evicted, raise);
@@ -186,17 +187,20 @@ impl Engine {
 
     /// Opening: the status must be seen written before the gate opens (rule 6).
     fn open(&mut self, id: &MapId) {
-        self.report(id);
-        if let Some(map) = self.maps.get(id) {
-            self.statuses.await_written(&map.id);
+        let Some(facts) = self.maps.get(id).map(|map| self.facts(map)) else {
+            return;
+        };
+        let version = self.statuses.say_now(id, facts);
+        if let Some(map) = self.maps.get_mut(id) {
+            map.awaited = version;
         }
     }
 
-    pub(super) fn status_written(&mut self, id: &MapId, _version: u64) {
+    pub(super) fn status_written(&mut self, id: &MapId, version: u64) {
         let opening = self
             .maps
             .get(id)
-            .is_some_and(|map| map.gate.busy() == Some(Step::Open));
+            .is_some_and(|map| map.gate.busy() == Some(Step::Open) && version >= map.awaited);
         if opening {
             self.done(id, Step::Open, Outcome::Done);
             self.drive(id);
@@ -347,6 +351,7 @@ impl Engine {
                         notice,
                     });
                 }
+                let _ = events.send(Event::LaneEnded(name));
             });
             let settings = map.plan.destination_settings.clone();
             let lane = Lane::start(settings, self.statuses.stores(), self.pace.timeouts, notices);

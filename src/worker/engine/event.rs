@@ -42,6 +42,8 @@ pub enum Event {
         lane: String,
         notice: Notice,
     },
+    /// A lane's task has ended, though nobody dropped it.
+    LaneEnded(String),
     Appended {
         map: MapId,
         appended: Box<Appended>,

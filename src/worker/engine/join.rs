@@ -149,9 +149,10 @@ async fn join(
     let store = |lsn| -> crate::source::postgres::Store<'_> {
         Box::pin(joining.store(&control, Position::through(lsn)))
     };
-    let result = match external {
-        false => admin.join(table, &key, publication, store).await,
-        true => admin.join_external(table, &key, publication, store).await,
+    let result = if external {
+        admin.join_external(table, &key, publication, store).await
+    } else {
+        admin.join(table, &key, publication, store).await
     };
     match result {
         Ok(()) => {

@@ -21,7 +21,7 @@ impl Engine {
             Notice::Fenced { seat } => self.with_seat(lane, seat, Self::lane_fenced),
             Notice::WentBack { seat, progress } => {
                 self.with_seat(lane, seat, |engine, id| {
-                    engine.destination_went_back(id, progress)
+                    engine.destination_went_back(id, progress);
                 });
             }
             Notice::CannotPark { seat, message } => self.with_seat(lane, seat, |engine, id| {
@@ -79,6 +79,7 @@ impl Engine {
     fn trim(&mut self, id: &MapId, passed: Passed) {
         let Some(map) = self.maps.get_mut(id) else { return };
         map.stock.partial = passed.partial;
+        map.stock.oldest = passed.oldest.or(map.stock.oldest);
         if passed.records == 0 {
             return;
         }
@@ -90,10 +91,11 @@ impl Engine {
                 through: to,
                 records,
                 bytes,
+                oldest,
                 ..
             } = passed;
             failpoint::hit("between-commit-and-trim");
-            let result = queue.trim(seq, to, records, bytes).await;
+            let result = queue.trim(seq, to, records, bytes, oldest).await;
             Event::Trimmed {
                 map,
                 to,
@@ -195,12 +197,11 @@ impl Engine {
         if let Some(map) = self.maps.get_mut(id) {
             map.fall_back();
         }
-        match held {
-            Err(gap) => self.lose(id, gap),
-            Ok(()) => {
-                self.rewind();
-                self.drive(id);
-            }
+        if let Err(gap) = held {
+            self.lose(id, gap);
+        } else {
+            self.rewind();
+            self.drive(id);
         }
     }
 

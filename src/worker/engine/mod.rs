@@ -174,6 +174,9 @@ impl Engine {
             Event::Activate { map, first, ready } => self.activate(&map, first, ready),
             Event::Joined { map, result } => self.joined(&map, result),
             Event::Lane { lane, notice } => self.noticed(&lane, notice),
+            // The supervisor starts the worker again, and all is read from what is durable.
+            Event::LaneEnded(lane) if self.lanes.contains_key(&lane) => panic!("the lane to {lane} ended"),
+            Event::LaneEnded(_) => {}
             Event::Appended {
                 map,
                 appended,

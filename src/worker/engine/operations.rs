@@ -24,11 +24,13 @@ pub struct Booted {
     pub destination: Result<Option<Target>, CheckFailure>,
     pub partial: u64,
     pub errors: Option<crate::queue::ErrorSummary>,
+    pub durability: Option<redis::Durability>,
 }
 
 /// Takes a map over: its queue first, then its destination, each with a higher epoch than any seen (rule 4).
 pub async fn boot(plan: Arc<Plan>, lease_epoch: i64) -> Result<Booted, BootError> {
     let link = redis::connect(&plan.queue_settings).await?;
+    let durability = link.durability().await.ok();
     let mut queue = Queue::new(link, &plan.namespace, &plan.id, &plan.name);
     let seen = queue.seen_epoch().await?;
     let control = Control::connect(&plan.destination_settings).await;
@@ -45,18 +47,20 @@ pub async fn boot(plan: Arc<Plan>, lease_epoch: i64) -> Result<Booted, BootError
     queue.use_epoch(epoch);
     let joined = plan.joined || matches!(known, Ok(Some(_)));
     let Some(_) = seen else {
-        return match joined {
-            true => Err(lost(
+        return if joined {
+            Err(lost(
                 "its queue in Redis is gone: changes that only Redis held are lost",
-            )),
-            false => Ok(Booted {
+            ))
+        } else {
+            Ok(Booted {
                 queue,
                 epoch,
                 meta: None,
                 destination: Ok(None),
                 partial: 0,
                 errors: None,
-            }),
+                durability,
+            })
         };
     };
     queue.take_epoch(epoch).await?;
@@ -72,6 +76,7 @@ pub async fn boot(plan: Arc<Plan>, lease_epoch: i64) -> Result<Booted, BootError
             destination: Ok(None),
             partial: 0,
             errors: None,
+            durability,
         });
     }
     if matches!(known, Ok(None)) {
@@ -99,6 +104,7 @@ pub async fn boot(plan: Arc<Plan>, lease_epoch: i64) -> Result<Booted, BootError
         destination: destination.map(Some),
         partial,
         errors,
+        durability,
     })
 }
 
@@ -208,6 +214,7 @@ pub async fn settle(queue: &Queue, has: Position) -> Result<u64, QueueError> {
                 entry.header.last,
                 u64::from(entry.header.count),
                 entry.bytes.len() as u64,
+                None,
             )
             .await?;
     }
@@ -254,7 +261,7 @@ pub async fn begin(
                     meta.received,
                     meta.filtered,
                 )
-                .await?
+                .await?;
         }
     }
     let meta = queue.meta().await?.ok_or(QueueError::MetaMissing)?;

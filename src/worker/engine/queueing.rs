@@ -178,9 +178,9 @@ impl Engine {
                     other.plan.name == parent && other.progress.as_ref().is_none_or(|at| at.position < record)
                 });
                 if behind {
-                    self.retry_later(id)
+                    self.retry_later(id);
                 } else {
-                    self.usable_again(id)
+                    self.usable_again(id);
                 }
             }
             _ => {}
@@ -247,6 +247,9 @@ impl Engine {
             .filter(|map| map.has_joined())
             .map(|map| (map.id.clone(), map.queue.clone()))
             .collect();
+        for (id, queue) in &queues {
+            self.statuses.read_durability(id, queue);
+        }
         if !queues.is_empty() {
             self.spawn(async move { Event::ReadBack(operations::read_back(queues).await) });
         }
@@ -270,9 +273,9 @@ impl Engine {
             return;
         }
         if map.blocked.is_some() && away {
-            self.retry_later(id)
+            self.retry_later(id);
         } else {
-            self.queue_failed(id, error)
+            self.queue_failed(id, error);
         }
     }
 
@@ -282,9 +285,10 @@ impl Engine {
         let Some(map) = self.maps.get_mut(id) else { return };
         if meta.epoch != map.epoch {
             let message = format!("epoch {} is in use, ours is {}", meta.epoch, map.epoch);
-            return match meta.epoch > map.epoch {
-                true => self.block(id, Blocked::EpochLost { message }),
-                false => self.went_back(id, meta),
+            return if meta.epoch > map.epoch {
+                self.block(id, Blocked::EpochLost { message });
+            } else {
+                self.went_back(id, meta);
             };
         }
         if map

@@ -22,7 +22,9 @@ impl Engine {
 
     pub(super) fn report_everywhere(&mut self) {
         let ids: Vec<MapId> = self.maps.keys().cloned().collect();
-        ids.iter().for_each(|id| self.report(id));
+        for id in &ids {
+            self.report(id);
+        }
     }
 
     /// Counters change all the time: the writer limits how often they are written.
@@ -104,8 +106,8 @@ impl Engine {
         self.statuses.tell(id, facts);
     }
 
-    fn facts(&self, map: &Map) -> Facts {
-        let phase = self.phase(map);
+    pub(super) fn facts(&self, map: &Map) -> Facts {
+        let phase = phase_of(map);
         let through = map
             .mark(if map.current { self.through } else { Position::ZERO })
             .through;
@@ -139,15 +141,6 @@ impl Engine {
             errors: self.statuses.errors(&map.id),
             ledger: ledger(map),
             conditions: self.conditions(map, phase),
-        }
-    }
-
-    fn phase(&self, map: &Map) -> Phase {
-        match map.stage {
-            Stage::Gone => Phase::Deleting,
-            _ if map.plan.deletion.is_some() => Phase::Deleting,
-            Stage::Joining => Phase::Starting,
-            Stage::Serving => phase(&map.gate),
         }
     }
 
@@ -214,6 +207,15 @@ impl Engine {
     }
 }
 
+fn phase_of(map: &Map) -> Phase {
+    match map.stage {
+        Stage::Gone => Phase::Deleting,
+        _ if map.plan.deletion.is_some() => Phase::Deleting,
+        Stage::Joining => Phase::Starting,
+        Stage::Serving => phase(&map.gate),
+    }
+}
+
 fn pauses(wanted: bool, actor: Option<String>) -> Vec<PauseFacts> {
     let spec = PauseFacts {
         cause: "Spec",
@@ -250,7 +252,7 @@ fn ledger(map: &Map) -> Ledger {
         superseded,
         discarded: 0,
         purged: 0,
-        filtered: map.counters.filtered,
+        filtered: map.counters.filtered + progress.map_or(0, |progress| progress.missed),
     }
 }
 

@@ -113,6 +113,7 @@ impl Engine {
     fn deliver(&mut self, parcels: BTreeMap<String, Parcel>, share: Option<Share>) {
         for (lane, mut parcel) in parcels {
             let Some(seating) = self.lanes.get(&lane) else {
+                self.undelivered(&lane);
                 continue;
             };
             parcel.share.clone_from(&share);
@@ -124,6 +125,21 @@ impl Engine {
             }
             seating.lane.order(Order::Items(parcel));
         }
+    }
+
+    /// A gate that says Lane without a lane would be a mistake of ours. Nothing may be dropped all the same: the maps
+    /// fall back to what is durable, and read it again.
+    fn undelivered(&mut self, lane: &str) {
+        tracing::error!(
+            lane,
+            "changes were routed to a lane that does not run; reading them again"
+        );
+        let direct = |map: &&mut Map| map.plan.destination == lane && map.gate.is_direct();
+        for map in self.maps.values_mut().filter(direct) {
+            map.gate.expel();
+            map.fall_back();
+        }
+        self.rewind();
     }
 
     /// A table's description, at its first change in a session and whenever it changed.

@@ -77,12 +77,11 @@ impl Link {
 impl Engine {
     /// Slot and publication of a generation.
     fn names(&self, generation: u32) -> (String, String) {
-        match &self.source.external {
-            Some(names) => names.clone(),
-            None => {
-                let name = format!("{}_{generation}", self.source.base);
-                (name.clone(), name)
-            }
+        if let Some(names) = &self.source.external {
+            names.clone()
+        } else {
+            let name = format!("{}_{generation}", self.source.base);
+            (name.clone(), name)
         }
     }
 
@@ -132,7 +131,7 @@ impl Engine {
             Ok(seen) => *seen,
             Err(error) => return self.source_failed(&error),
         };
-        let joined = self.maps.values().any(|map| map.has_joined());
+        let joined = self.maps.values().any(super::super::map::Map::has_joined);
         match seen.slot {
             Some(slot) => {
                 self.link.confirmed = slot.confirmed;

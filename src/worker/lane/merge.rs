@@ -20,6 +20,8 @@ pub struct Passed {
     pub bytes: u64,
     /// Records at or below the flushed position in the entry that is next to be trimmed.
     pub partial: u64,
+    /// Commit time of the first record that stays, if it was read already: microseconds since the Unix epoch.
+    pub oldest: Option<i64>,
 }
 
 /// One entry that was read and not yet passed.
@@ -176,7 +178,7 @@ impl Merge {
     pub fn commit(&mut self, count: usize) {
         self.committed = (self.committed + count).min(self.taken.len());
         if let Some(rate) = &mut self.rate {
-            rate.tokens -= count as f64;
+            rate.tokens -= f64::from(u32::try_from(count).unwrap_or(u32::MAX));
         }
     }
 
@@ -205,6 +207,9 @@ impl Merge {
         let waiting = strand.head.len() + self.taken.iter().filter(|item| item.map == seat).count();
         let open: u64 = strand.open.iter().map(|open| open.records).sum();
         passed.partial = open.saturating_sub(waiting as u64);
+        let taken = self.taken.iter().find(|item| item.map == seat);
+        let first = taken.map(|item| &item.change).or_else(|| strand.head.front());
+        passed.oldest = first.map(|change| change.commit_time);
         Some(passed)
     }
 }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     destination::postgres::{Item, Progress, Target},
-    gate::{Gate, Recovered, Route},
+    gate::{Gate, Route},
     queue::{Meta, Queue},
     record::{Era, Position},
 };
@@ -111,6 +111,8 @@ pub struct Map {
     pub appender: Appender,
     pub tail: watch::Sender<Tail>,
     pub blocked: Option<Blocked>,
+    /// The version of the status write that the gate waits for (rule 6).
+    pub awaited: u64,
     pub unusable: Option<Unusable>,
     /// A failed step is tried again then.
     pub retry_at: Option<Instant>,
@@ -264,16 +266,4 @@ fn before(position: Position) -> Position {
             ..position
         },
     }
-}
-
-/// The gate of a map that a worker takes over.
-#[must_use]
-pub fn recovered_gate(wanted: bool, usable: bool, queued: bool, fenced: bool, shown: bool) -> Gate {
-    Gate::recover(Recovered {
-        wanted,
-        usable,
-        queued,
-        fenced,
-        shown,
-    })
 }

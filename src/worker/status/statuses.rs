@@ -5,7 +5,9 @@ use super::{
     stores::{Known, Stores},
 };
 use crate::{
+    connection::redis::Durability,
     destination::postgres::ErrorStore,
+    metrics,
     queue::{ErrorSummary, Queue},
     worker::{map::MapId, plan::Plan},
 };
@@ -65,6 +67,7 @@ impl Statuses {
         let due = self.last.get(id).is_none_or(|last| {
             facts.is_transition(&last.facts) || (facts != last.facts && last.at.elapsed() >= interval(&facts))
         });
+        metrics::set(&facts);
         if due {
             self.send(id, facts);
         }
@@ -90,11 +93,10 @@ impl Statuses {
         );
     }
 
-    /// Writes what was last said once more, so that its being written can be awaited (rule 6).
-    pub fn await_written(&mut self, id: &MapId) -> u64 {
-        if let Some(facts) = self.last.get(id).map(|last| last.facts.clone()) {
-            self.send(id, facts);
-        }
+    /// Writes a status whatever was said before. Returns its version, so that its being written can be awaited
+    /// (rule 6).
+    pub fn say_now(&mut self, id: &MapId, facts: Facts) -> u64 {
+        self.send(id, facts);
         self.last.get(id).map_or(0, |last| last.version)
     }
 
@@ -122,7 +124,9 @@ impl Statuses {
     }
 
     pub fn forget(&mut self, id: &MapId) {
-        self.last.remove(id);
+        if let Some(last) = self.last.remove(id) {
+            metrics::forget(&last.facts);
+        }
         self.stores.forget(id);
     }
 
@@ -149,8 +153,11 @@ impl Statuses {
     }
 
     /// What was found in Redis when the map was taken over.
-    pub fn adopt(&self, id: &MapId, errors: Option<ErrorSummary>) {
+    pub fn adopt(&self, id: &MapId, errors: Option<ErrorSummary>, durability: Option<Durability>) {
         self.stores.know(id, errors);
+        if let Some(durability) = durability {
+            self.stores.know_durability(id, durability);
+        }
     }
 
     /// Reads the map's errors again, in the background.
@@ -159,6 +166,16 @@ impl Statuses {
         tokio::spawn(async move {
             if let Ok(summary) = queue.error_summary().await {
                 stores.know(&id, Some(summary));
+            }
+        });
+    }
+
+    /// Asks Redis again how durable it is, in the background.
+    pub fn read_durability(&self, id: &MapId, queue: &Queue) {
+        let (stores, id, queue) = (self.stores.clone(), id.clone(), queue.clone());
+        tokio::spawn(async move {
+            if let Ok(durability) = queue.durability().await {
+                stores.know_durability(&id, durability);
             }
         });
     }

@@ -41,6 +41,10 @@ impl Stores {
         self.with(|maps| maps.entry(id.clone()).or_default().errors = errors);
     }
 
+    pub fn know_durability(&self, id: &MapId, durability: Durability) {
+        self.with(|maps| maps.entry(id.clone()).or_default().durability = Some(durability));
+    }
+
     pub fn known(&self, id: &MapId) -> Option<Known> {
         self.with(|maps| maps.get(id).cloned())
     }

@@ -5,6 +5,7 @@ use crate::{
     api::TableMap,
     worker::{engine::Event, map::MapId},
 };
+use futures::StreamExt;
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
@@ -94,7 +95,6 @@ impl StatusWriter {
         let writes: Vec<_> = writes.collect();
         let mut results = futures::stream::iter(writes);
         let mut failed = false;
-        use futures::StreamExt;
         let mut running = results.by_ref().buffer_unordered(16);
         let mut again = Vec::new();
         while let Some((update, result)) = running.next().await {

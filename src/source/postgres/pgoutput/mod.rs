@@ -1,4 +1,4 @@
-//! The messages of `pgoutput`, protocol version 1: bytes in, messages out (PostgreSQL manual, "Logical Replication
+//! The messages of `pgoutput`, protocol version 1: bytes in, messages out (`PostgreSQL` manual, "Logical Replication
 //! Message Formats"). Hostile bytes make errors, never panics, and nothing is allocated on the word of a length.
 
 mod cursor;

@@ -15,6 +15,7 @@ fn message(tag: u8, write: impl FnOnce(&mut BytesMut)) -> Bytes {
 }
 
 /// One of each, as Postgres sends them.
+#[allow(clippy::too_many_lines, reason = "a table: one sample a kind of message")]
 fn samples() -> Vec<(Bytes, Message)> {
     let (key, full) = (
         row(&[Cell::Text(b"1"), Cell::Null]),

@@ -1,0 +1,219 @@
+//! The command line: operator, worker, crds.
+
+use crate::{api, controller, serve, worker};
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::{process::ExitCode, time::Duration};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// Keeps tables in step, and lets you pause without losing a change.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// Log lines as JSON.
+    #[arg(long, global = true, env = "TABLEMAP_LOG_JSON")]
+    log_json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the controllers, and the workers beside them if they are embedded.
+    Operator(Operator),
+    /// Runs the worker of one source Connection and worker group.
+    Worker(Worker),
+    /// Prints the `CustomResourceDefinitions`.
+    Crds,
+}
+
+/// Where workers run.
+#[derive(Clone, Copy, ValueEnum)]
+enum Workers {
+    /// As tasks of the operator.
+    Embedded,
+    /// Somewhere else: each is started as `tablemap worker`.
+    None,
+}
+
+#[derive(Args)]
+struct Operator {
+    #[arg(long, value_enum, default_value = "embedded")]
+    workers: Workers,
+    /// Only this namespace. Default: all.
+    #[arg(long)]
+    namespace: Option<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Args)]
+struct Worker {
+    #[arg(long)]
+    namespace: String,
+    /// The source Connection.
+    #[arg(long)]
+    connection: String,
+    #[arg(long, default_value = "default")]
+    #[allow(clippy::struct_field_names, reason = "the flag is called --worker-group")]
+    worker_group: String,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Args)]
+struct Common {
+    /// The Redis Connection of maps that name none, in their own namespace.
+    #[arg(long)]
+    default_queue: Option<String>,
+    /// Where /metrics, /healthz and /readyz are served. Default: nowhere.
+    #[arg(long)]
+    bind_address: Option<std::net::SocketAddr>,
+    /// How long a worker's Lease lasts, in seconds.
+    #[arg(long, default_value_t = 4)]
+    lease_seconds: u64,
+    /// How far the source is confirmed behind queued positions, in milliseconds. Less than the default gives up
+    /// healing from a Redis failover that loses its last seconds.
+    #[arg(long, default_value_t = 10_000, hide = true)]
+    confirm_delay_milliseconds: u64,
+}
+
+impl Common {
+    fn pace(&self) -> worker::Pace {
+        let delay = Duration::from_millis(self.confirm_delay_milliseconds);
+        let mut pace = worker::Pace::default();
+        pace.tick = pace.tick.min(delay);
+        pace.confirm_delay = delay;
+        pace
+    }
+}
+
+/// Runs the program to its end.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tablemap: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<()> {
+    if let Command::Crds = arguments.command {
+        print!("{}", api::yaml().context("the manifests cannot be written")?);
+        return Ok(());
+    }
+    log(arguments.log_json);
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| anyhow::anyhow!("a TLS provider was installed before"))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the runtime")?;
+    runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        tokio::spawn(end_on_signal(shutdown.clone()));
+        match arguments.command {
+            Command::Operator(options) => operate(options, shutdown).await,
+            Command::Worker(options) => work(options, shutdown).await,
+            Command::Crds => Ok(()),
+        }
+    })
+}
+
+const QUIET: &[&str] = &["tokio_postgres=warn", "hyper=warn", "tower=warn", "rustls=warn"];
+
+fn log(json: bool) {
+    let filter = EnvFilter::try_from_env("TABLEMAP_LOG").unwrap_or_else(|_| EnvFilter::new("info,kube=warn"));
+    // It prints statements with their parameters, which are row data.
+    let filter = QUIET
+        .iter()
+        .filter_map(|quiet| quiet.parse().ok())
+        .fold(filter, EnvFilter::add_directive);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    if json {
+        builder.json().init();
+    } else {
+        builder.with_ansi(false).init();
+    }
+}
+
+/// SIGTERM and Ctrl-C end the process in order.
+async fn end_on_signal(shutdown: CancellationToken) {
+    let terminated = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => drop(signal.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = terminated => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    shutdown.cancel();
+}
+
+/// Names this process: the pod, or the host and process id.
+fn identity() -> String {
+    let host = std::env::var("POD_NAME")
+        .or_else(|_| std::env::var("HOSTNAME"))
+        .unwrap_or_else(|_| "local".into());
+    format!("{host}-{}-{}", std::process::id(), uuid::Uuid::new_v4().simple())
+}
+
+async fn operate(options: Operator, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let client = kube::Client::try_default()
+        .await
+        .context("no Kubernetes configuration was found")?;
+    let Operator {
+        workers,
+        namespace,
+        common,
+    } = options;
+    if let Some(address) = common.bind_address {
+        tokio::spawn(serve::serve(address, shutdown.clone()));
+    }
+    let options = controller::Options {
+        namespace,
+        default_queue: common.default_queue.clone(),
+        embedded: matches!(workers, Workers::Embedded),
+        identity: identity(),
+        lease_duration: Duration::from_secs(common.lease_seconds),
+        pace: common.pace(),
+    };
+    controller::run(client, options, shutdown).await;
+    Ok(())
+}
+
+async fn work(options: Worker, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let client = kube::Client::try_default()
+        .await
+        .context("no Kubernetes configuration was found")?;
+    let Worker {
+        namespace,
+        connection,
+        worker_group,
+        common,
+    } = options;
+    if let Some(address) = common.bind_address {
+        tokio::spawn(serve::serve(address, shutdown.clone()));
+    }
+    let context = worker::Context {
+        client,
+        namespace,
+        connection,
+        group: worker_group,
+        identity: identity(),
+        default_queue: common.default_queue.clone(),
+        lease_duration: Duration::from_secs(common.lease_seconds),
+        pace: common.pace(),
+    };
+    worker::run(context, shutdown).await.context("the worker ended")
+}

@@ -1,0 +1,164 @@
+//! A Kubernetes API with its etcd, and our custom resources in it.
+
+use super::{folder::run, ports::free_port, process::Process};
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use std::{fs::write, path::PathBuf, process::Command, time::Duration};
+use tempfile::TempDir;
+
+const START: Duration = Duration::from_secs(60);
+
+pub struct ApiServer {
+    folder: TempDir,
+    _etcd: Process,
+    _api: Process,
+}
+
+/// Where hack/build-kubernetes.sh puts the programs.
+pub fn program(name: &str) -> PathBuf {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"),
+        PathBuf::from,
+    );
+    cache.join("tablemap/kubernetes-v1.36.3/bin").join(name)
+}
+
+impl ApiServer {
+    pub async fn start() -> Self {
+        let folder = tempfile::Builder::new().prefix("tablemap-").tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let (clients, peers, port) = (free_port(), free_port(), free_port());
+        let url = |port: u16| format!("http://127.0.0.1:{port}");
+        let mut etcd = Command::new(program("etcd"));
+        etcd.args([
+            "--data-dir",
+            &path("etcd"),
+            "--unsafe-no-fsync",
+            "--log-level",
+            "error",
+        ])
+        .args([
+            "--listen-client-urls",
+            &url(clients),
+            "--advertise-client-urls",
+            &url(clients),
+        ])
+        .args([
+            "--listen-peer-urls",
+            &url(peers),
+            "--initial-advertise-peer-urls",
+            &url(peers),
+        ])
+        .args(["--initial-cluster", &format!("default={}", url(peers))]);
+        let etcd = Process::spawn(&mut etcd, &folder.path().join("etcd.log"));
+        let key = rcgen::KeyPair::generate().unwrap();
+        write(path("sa.key"), key.serialize_pem()).unwrap();
+        write(path("sa.pub"), key.public_key_pem()).unwrap();
+        write(path("tokens"), "admin-token,admin,admin,\"system:masters\"\n").unwrap();
+        let mut api = Command::new(program("kube-apiserver"));
+        api.args([
+            "--etcd-servers",
+            &url(clients),
+            "--bind-address",
+            "127.0.0.1",
+            "--secure-port",
+            &port.to_string(),
+        ])
+        .args([
+            "--cert-dir",
+            &path("certs"),
+            "--token-auth-file",
+            &path("tokens"),
+            "--authorization-mode",
+            "RBAC",
+        ])
+        .args([
+            "--service-cluster-ip-range",
+            "10.0.0.0/24",
+            "--disable-admission-plugins",
+            "ServiceAccount",
+        ])
+        .args([
+            "--service-account-key-file",
+            &path("sa.pub"),
+            "--service-account-signing-key-file",
+            &path("sa.key"),
+        ])
+        .args(["--service-account-issuer", "https://kubernetes.default.svc"]);
+        let mut api = Process::spawn(&mut api, &folder.path().join("api.log"));
+        write(path("kubeconfig"), kubeconfig(port, &path("certs/apiserver.crt"))).unwrap();
+        let ready = || {
+            Command::new(program("kubectl"))
+                .args(["--kubeconfig", &path("kubeconfig"), "get", "--raw", "/readyz"])
+                .output()
+                .is_ok_and(|output| output.status.success())
+        };
+        api.ready(START, "the API server", async || ready()).await;
+        let server = Self {
+            folder,
+            _etcd: etcd,
+            _api: api,
+        };
+        server.kubectl(&[
+            "apply",
+            "--server-side",
+            "-f",
+            concat!(env!("CARGO_MANIFEST_DIR"), "/crds"),
+        ]);
+        server.kubectl(&[
+            "wait",
+            "--for=condition=Established",
+            "--timeout=60s",
+            "crd",
+            "--all",
+        ]);
+        server
+    }
+
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.folder.path().join("kubeconfig")
+    }
+
+    /// Runs kubectl to its end. Panics if it fails.
+    pub fn kubectl(&self, arguments: &[&str]) -> String {
+        run(self.command().args(arguments))
+    }
+
+    /// kubectl with its configuration.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(program("kubectl"));
+        command.env("KUBECONFIG", self.kubeconfig());
+        command
+    }
+
+    /// Applies manifests.
+    pub fn apply(&self, manifests: &str) {
+        let file = self.folder.path().join(format!("manifests-{}", free_port()));
+        write(&file, manifests).unwrap();
+        self.kubectl(&["apply", "--server-side", "-f", &file.display().to_string()]);
+    }
+
+    pub async fn client(&self) -> Client {
+        // The test's program may have been first to need TLS.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let config = Kubeconfig::read_from(self.kubeconfig()).unwrap();
+        let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default())
+            .await
+            .unwrap();
+        Client::try_from(config).unwrap()
+    }
+}
+
+fn kubeconfig(port: u16, authority: &str) -> String {
+    format!(
+        "apiVersion: v1
+kind: Config
+clusters: [{{name: c, cluster: {{server: 'https://127.0.0.1:{port}', certificate-authority: {authority}, tls-server-name: kubernetes}}}}]
+users: [{{name: u, user: {{token: admin-token}}}}]
+contexts: [{{name: c, context: {{cluster: c, user: u}}}}]
+current-context: c
+"
+    )
+}

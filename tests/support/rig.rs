@@ -1,0 +1,302 @@
+//! Everything that one test needs: two databases, Redis, a Kubernetes API, and our own program.
+
+use super::{apiserver::ApiServer, postgres::Postgres, process::Process, redis::Redis, wait::wait_for};
+use kube::Api;
+use serde_json::Value;
+use std::{collections::BTreeMap, time::Duration};
+use tablemap::api::TableMap;
+use tempfile::TempDir;
+
+/// The program with failpoints.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_tablemap-testing");
+pub const NAMESPACE: &str = "default";
+/// For whatever has to come about on two busy cores.
+pub const SOON: Duration = Duration::from_secs(60);
+
+pub struct Rig {
+    pub source: Postgres,
+    pub destination: Postgres,
+    pub redis: Redis,
+    pub api: ApiServer,
+    pub maps: Api<TableMap>,
+    /// Arguments of every worker that is started from now on.
+    pub arguments: Vec<String>,
+    folder: TempDir,
+    started: usize,
+}
+
+/// How a rig differs from the usual one.
+#[derive(Default)]
+pub struct Settings<'a> {
+    pub source: &'a [(&'a str, &'a str)],
+    pub destination: &'a [(&'a str, &'a str)],
+    pub redis: &'a [(&'a str, &'a str)],
+}
+
+impl Rig {
+    pub async fn start() -> Self {
+        Self::start_with(Settings::default()).await
+    }
+
+    pub async fn start_with(settings: Settings<'_>) -> Self {
+        let (source, destination, redis, api) = tokio::join!(
+            Postgres::start_with(settings.source),
+            Postgres::start_with(settings.destination),
+            Redis::start_with(settings.redis),
+            ApiServer::start(),
+        );
+        source.create_database("crm").await;
+        destination.create_database("erp").await;
+        let maps = Api::namespaced(api.client().await, NAMESPACE);
+        let rig = Self {
+            source,
+            destination,
+            redis,
+            api,
+            maps,
+            arguments: vec![],
+            folder: tempfile::Builder::new().prefix("tablemap-").tempdir().unwrap(),
+            started: 0,
+        };
+        rig.connect(rig.source.port, rig.destination.port, rig.redis.port);
+        rig
+    }
+
+    /// Applies the three Connections, by way of these ports.
+    pub fn connect(&self, source: u16, destination: u16, redis: u16) {
+        self.api.apply(&format!(
+            "apiVersion: v1
+kind: Secret
+metadata: {{name: login, namespace: {NAMESPACE}}}
+stringData: {{username: postgres, password: unused}}
+---
+{}---
+{}---
+apiVersion: tablemap.dev/v1alpha1
+kind: Connection
+metadata: {{name: queue, namespace: {NAMESPACE}}}
+spec:
+  redis:
+    topology: {{standalone: {{host: 127.0.0.1, port: {redis}}}}}
+    tls: {{mode: Disable}}
+    connectTimeoutSeconds: 3
+",
+            postgres("crm", source),
+            postgres("erp", destination),
+        ));
+    }
+
+    pub async fn crm(&self) -> tokio_postgres::Client {
+        self.source.client("crm").await
+    }
+
+    pub async fn erp(&self) -> tokio_postgres::Client {
+        self.destination.client("erp").await
+    }
+
+    /// Runs the same SQL in both databases.
+    pub async fn both(&self, sql: &str) {
+        self.crm().await.batch_execute(sql).await.unwrap();
+        self.erp().await.batch_execute(sql).await.unwrap();
+    }
+
+    /// Starts a worker of its own for the source `crm`. `environment` holds failpoints and the like.
+    pub fn worker(&mut self, environment: &[(&str, &str)]) -> Process {
+        self.run(
+            &["worker", "--namespace", NAMESPACE, "--connection", "crm"],
+            environment,
+        )
+    }
+
+    /// Starts the operator, with embedded workers.
+    pub fn operator(&mut self, environment: &[(&str, &str)]) -> Process {
+        self.run(&["operator"], environment)
+    }
+
+    /// Starts the operator without workers: it guards the objects and sums their status up.
+    pub fn controllers(&mut self) -> Process {
+        self.run(&["operator", "--workers", "none"], &[])
+    }
+
+    fn run(&mut self, arguments: &[&str], environment: &[(&str, &str)]) -> Process {
+        self.started += 1;
+        let kubeconfig = self.api.kubeconfig().display().to_string();
+        let mut all = vec![
+            ("KUBECONFIG", kubeconfig.as_str()),
+            ("TABLEMAP_LOG", "info,tablemap=debug,kube=warn"),
+        ];
+        all.extend(environment);
+        let own: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+        let arguments: Vec<&str> = arguments.iter().copied().chain(own).collect();
+        let log = self
+            .folder
+            .path()
+            .join(format!("{}-{}", self.started, arguments[0]));
+        Process::spawn_binary(PROGRAM, &arguments, &all, &log)
+    }
+
+    /// Asks for a pause, or for its end.
+    pub fn set_state(&self, map: &str, state: &str) {
+        let patch = format!(r#"{{"spec":{{"state":"{state}"}}}}"#);
+        self.api
+            .kubectl(&["patch", "tablemap", map, "--type=merge", "-p", &patch]);
+    }
+
+    pub fn pause(&self, map: &str) {
+        self.set_state(map, "Paused");
+    }
+
+    pub fn resume(&self, map: &str) {
+        self.set_state(map, "Running");
+    }
+
+    pub async fn status(&self, map: &str) -> Value {
+        let object = self.maps.get(map).await.unwrap();
+        serde_json::to_value(object.status).unwrap()
+    }
+
+    /// Waits for a condition's status (`Paused`, `True`), and returns the whole status.
+    pub async fn condition(&self, map: &str, type_: &str, status: &str) -> Value {
+        self.condition_where(map, type_, |said| said["status"] == status)
+            .await
+    }
+
+    /// Waits for a condition's reason.
+    pub async fn reason(&self, map: &str, type_: &str, reason: &str) -> Value {
+        self.condition_where(map, type_, |said| said["reason"] == reason)
+            .await
+    }
+
+    async fn condition_where(&self, map: &str, type_: &str, is_met: impl Fn(&Value) -> bool) -> Value {
+        let started = std::time::Instant::now();
+        loop {
+            let status = self.status(map).await;
+            if said(&status, type_).is_some_and(&is_met) {
+                return status;
+            }
+            assert!(
+                started.elapsed() < SOON,
+                "condition {type_} of {map} not met: {status:#}"
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    pub async fn phase(&self, map: &str, phase: &str) -> Value {
+        let what = format!("phase {phase} of {map}");
+        wait_for(SOON, &what, async || {
+            let status = self.status(map).await;
+            (status["phase"] == phase).then_some(status)
+        })
+        .await
+    }
+
+    /// Waits until all maps are direct and the destination's table equals the source's.
+    pub async fn equal(&self, table: &str, order: &str) {
+        let (crm, erp) = (self.crm().await, self.erp().await);
+        let started = std::time::Instant::now();
+        loop {
+            let (left, right) = (
+                content(&crm, table, order).await,
+                content(&erp, table, order).await,
+            );
+            if left == right {
+                return;
+            }
+            assert!(
+                started.elapsed() < SOON,
+                "{table}: {left:?} at the source, {right:?} at the destination"
+            );
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// The position that the source may forget.
+    pub async fn confirmed(&self) -> u64 {
+        let sql = "SELECT coalesce(max(confirmed_flush_lsn - '0/0'), 0)::bigint FROM pg_replication_slots";
+        self.crm()
+            .await
+            .query_one(sql, &[])
+            .await
+            .unwrap()
+            .get::<_, i64>(0)
+            .cast_unsigned()
+    }
+}
+
+/// Number of rows and a hash over all of them.
+async fn content(client: &tokio_postgres::Client, table: &str, order: &str) -> (i64, Option<String>) {
+    let sql = format!("SELECT count(*), md5(string_agg(md5(t::text), '' ORDER BY {order})) FROM {table} t");
+    let row = client.query_one(&sql, &[]).await.unwrap();
+    (row.get(0), row.get(1))
+}
+
+/// A condition of a status.
+pub fn said<'a>(status: &'a Value, type_: &str) -> Option<&'a Value> {
+    status["conditions"]
+        .as_array()?
+        .iter()
+        .find(|said| said["type"] == type_)
+}
+
+/// Asserts that the books balance, at rest (I5).
+pub fn assert_balanced(status: &Value) {
+    let ledger: BTreeMap<String, u64> = status["ledger"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter_map(|(name, value)| Some((name.clone(), value.as_u64()?)))
+        .collect();
+    let count = |name: &str| ledger.get(name).copied().unwrap_or(0);
+    let parts = [
+        "written",
+        "inFlight",
+        "queued",
+        "errored",
+        "superseded",
+        "discarded",
+        "purged",
+        "filtered",
+    ];
+    let sum: u64 = parts.iter().map(|name| count(name)).sum();
+    assert_eq!(count("received"), sum, "{ledger:?}");
+}
+
+fn postgres(database: &str, port: u16) -> String {
+    format!(
+        "apiVersion: tablemap.dev/v1alpha1
+kind: Connection
+metadata: {{name: {database}, namespace: {NAMESPACE}}}
+spec:
+  postgres:
+    hosts: [{{host: 127.0.0.1, port: {port}}}]
+    database: {database}
+    credentials: {{secretRef: {{name: login}}}}
+    tls: {{mode: Disable}}
+    connectTimeoutSeconds: 3
+"
+    )
+}
+
+/// A map whose table and columns have the same names on both sides.
+pub fn same_map(table: &str, key: &[&str], columns: &[&str]) -> String {
+    let fields: String = columns
+        .iter()
+        .map(|column| format!("  - {{destination: {column}, source: {column}}}\n"))
+        .collect();
+    format!(
+        "apiVersion: tablemap.dev/v1alpha1
+kind: TableMap
+metadata: {{name: {}, namespace: {NAMESPACE}}}
+spec:
+  source: {{connectionRef: {{name: crm}}, table: {{schema: public, name: {table}}}}}
+  destination: {{connectionRef: {{name: erp}}, table: {{schema: public, name: {table}}}}}
+  integrationKey: [{}]
+  fields:
+{fields}  queue: {{connectionRef: {{name: queue}}}}
+---
+",
+        table.replace('_', "-"),
+        key.join(", "),
+    )
+}
