@@ -52,7 +52,7 @@ impl Judge {
     fn look(&mut self, event: Seen) -> Option<Broken> {
         match event {
             Seen::Produced { position, key } => {
-                assert_eq!(position as usize, self.keys.len() + 1, "positions rise by one");
+                assert_eq!(position, self.keys.len() + 1, "positions rise by one");
                 self.keys.push(key);
                 self.landed.push(false);
                 None
@@ -68,7 +68,7 @@ impl Judge {
     }
 
     fn landed(&mut self, position: Position) -> Option<Broken> {
-        let index = (position as usize).wrapping_sub(1);
+        let index = position.wrapping_sub(1);
         let Some(key) = self.keys.get(index) else {
             return Some(Broken::Invented(position));
         };
@@ -85,7 +85,7 @@ impl Judge {
     fn at_rest(&self) -> Option<Broken> {
         let lost = self.landed.iter().position(|landed| !landed);
         match lost {
-            Some(index) => Some(Broken::Lost(index as Position + 1)),
+            Some(index) => Some(Broken::Lost(index + 1)),
             None if !self.running || self.paused => Some(Broken::NeverRan),
             None => None,
         }

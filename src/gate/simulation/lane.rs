@@ -86,8 +86,11 @@ impl Lane {
     /// Sends the next changes in one transaction.
     pub fn write(&mut self, world: &mut World, most: usize) {
         let Some(token) = self.token else { return };
-        if self.sent.is_some() || world.destination.away {
+        if self.sent.is_some() {
             return;
+        }
+        if world.destination.away {
+            return self.lose();
         }
         self.window.retain(|position| *position > self.cursor);
         let batch: Vec<Position> = match self.seat {
@@ -112,7 +115,7 @@ impl Lane {
         }
         let last = sent.last;
         match world.destination.fate(sent.id) {
-            Fate::Open => return None,
+            Fate::Open => None,
             Fate::Landed => {
                 self.window.retain(|position| *position > last);
                 self.cursor = self.cursor.max(last);

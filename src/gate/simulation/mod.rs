@@ -62,7 +62,7 @@ fn no_schedule_breaks_a_promise() {
     }
 }
 
-/// The first schedule that catches a flaw, and how.
+/// How the first schedule that catches a flaw catches it.
 fn caught(flaw: Flaw) -> Broken {
     (0..SCHEDULES)
         .find_map(|seed| {
@@ -73,42 +73,53 @@ fn caught(flaw: Flaw) -> Broken {
         .unwrap_or_else(|| panic!("{flaw:?} was not caught"))
 }
 
+fn assert_writes_while_paused(flaw: Flaw) {
+    let broken = caught(flaw);
+    assert!(matches!(broken, Broken::LandedWhilePaused(_)), "{broken:?}");
+}
+
+fn assert_writes_twice(flaw: Flaw) {
+    let broken = caught(flaw);
+    assert!(matches!(broken, Broken::Backward { .. }), "{broken:?}");
+}
+
 #[test]
 fn opening_before_the_queue_is_drained_is_caught() {
-    caught(Flaw::OpensBeforeDrained);
+    let broken = caught(Flaw::OpensBeforeDrained);
+    assert!(matches!(broken, Broken::Lost(_)), "{broken:?}");
 }
 
 #[test]
 fn showing_paused_before_the_fence_is_caught() {
-    caught(Flaw::ShowsBeforeTheFence);
+    assert_writes_while_paused(Flaw::ShowsBeforeTheFence);
 }
 
 #[test]
 fn skipping_the_fence_is_caught() {
-    caught(Flaw::SkipsTheFence);
+    assert_writes_while_paused(Flaw::SkipsTheFence);
 }
 
 #[test]
 fn opening_before_the_status_is_written_is_caught() {
-    caught(Flaw::OpensBeforeTheStatus);
+    assert_writes_while_paused(Flaw::OpensBeforeTheStatus);
 }
 
 #[test]
 fn trusting_the_answer_to_an_older_status_is_caught() {
-    caught(Flaw::TrustsAnyReply);
+    assert_writes_while_paused(Flaw::TrustsAnyReply);
 }
 
 #[test]
 fn fencing_while_the_lane_may_still_connect_is_caught() {
-    caught(Flaw::FencesBesideTheEviction);
+    assert_writes_while_paused(Flaw::FencesBesideTheEviction);
 }
 
 #[test]
 fn connecting_without_a_higher_token_is_caught() {
-    caught(Flaw::KeepsTheToken);
+    assert_writes_twice(Flaw::KeepsTheToken);
 }
 
 #[test]
 fn queueing_what_the_source_sends_again_is_caught() {
-    caught(Flaw::QueuesTwice);
+    assert_writes_twice(Flaw::QueuesTwice);
 }

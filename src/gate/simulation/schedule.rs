@@ -229,7 +229,9 @@ impl Schedule {
             .map(|sent| sent.id)
             .collect();
         if self.well {
-            open.iter().for_each(|id| self.world.land(*id));
+            for id in open {
+                self.world.land(id);
+            }
         } else if !open.is_empty() {
             let drawn = self.random.below(open.len() as u64);
             self.world.land(open[usize::try_from(drawn).unwrap_or(0)]);

@@ -29,10 +29,9 @@ enum Fencing {
 }
 
 impl Worker {
-    pub fn carry_out(&mut self, step: Step, world: &mut World) {
+    pub fn carry_out(&mut self, step: Step) {
         match step {
-            Step::Show => self.done(step, Outcome::Done),
-            Step::Cut => self.done(step, Outcome::Done),
+            Step::Show | Step::Cut => self.done(step, Outcome::Done),
             Step::Drain => self.drain(),
             Step::Back => self.back(),
             Step::Direct => self.done(step, Outcome::Failed),
@@ -47,7 +46,6 @@ impl Worker {
                 });
             }
         }
-        let _ = world;
     }
 
     fn drain(&mut self) {
@@ -80,7 +78,7 @@ impl Worker {
         match doing.step {
             Step::Leave | Step::Halt | Step::Fence => self.close(doing, world, coin),
             Step::Record | Step::Forget => self.mark(doing.step, world, coin),
-            Step::Check => self.check(doing, world),
+            Step::Check => self.check(doing, world, coin),
             _ => {}
         }
     }
@@ -90,29 +88,34 @@ impl Worker {
         let beside = self.flaw == Some(Flaw::FencesBesideTheEviction) && coin;
         let fences = doing.wanted && doing.fence == Fencing::Untried;
         if fences && (beside || doing.leftover.is_some()) {
-            doing.fence = self.raise(world);
+            doing.fence = self.raise(world, coin);
         } else if doing.leftover.is_none() {
             doing.leftover = Some(self.lane.evict());
         } else {
-            return self.begin(doing, world);
+            return self.begin(&doing, world);
         }
         self.doing = Some(doing);
     }
 
-    fn raise(&self, world: &mut World) -> Fencing {
+    /// The answer may be lost, though the token is raised.
+    fn raise(&self, world: &mut World, answered: bool) -> Fencing {
         let destination = &mut world.destination;
         match self.flaw {
             Some(Flaw::SkipsTheFence) => Fencing::Raised(self.known.unwrap_or(0)),
             _ if destination.away => Fencing::Failed,
             _ => {
                 destination.raise();
-                Fencing::Raised(destination.position)
+                if answered {
+                    Fencing::Raised(destination.position)
+                } else {
+                    Fencing::Failed
+                }
             }
         }
     }
 
     /// The queue begins at what is flushed; what the lane gave back comes first, then what was held.
-    fn begin(&mut self, doing: Doing, world: &mut World) {
+    fn begin(&mut self, doing: &Doing, world: &mut World) {
         if let Fencing::Raised(has) = doing.fence {
             self.learn(has);
         }
@@ -132,7 +135,7 @@ impl Worker {
         }
         self.restock(world);
         if doing.step == Step::Leave {
-            self.requeue(&doing);
+            self.requeue(doing);
         }
         let outcome = match (doing.fence, self.gate.wanted()) {
             (Fencing::Raised(_), _) => Outcome::Fenced,
@@ -160,17 +163,18 @@ impl Worker {
         if !world.redis.away {
             world.redis.fenced = step == Step::Record;
         }
-        let outcome = match world.redis.away || !answered {
-            true => Outcome::Failed,
-            false => Outcome::Done,
+        let outcome = if answered && !world.redis.away {
+            Outcome::Done
+        } else {
+            Outcome::Failed
         };
         self.done(step, outcome);
         self.drive(world);
     }
 
     /// Raises the token and reads D; then compares it with the queue.
-    fn check(&mut self, mut doing: Doing, world: &mut World) {
-        if world.destination.away {
+    fn check(&mut self, mut doing: Doing, world: &mut World, answered: bool) {
+        if world.destination.away || !answered {
             self.done(Step::Check, Outcome::Failed);
             return self.unusable(world);
         }

@@ -125,7 +125,7 @@ impl Worker {
     pub fn drive(&mut self, world: &mut World) {
         while !self.retry {
             let Some(step) = self.gate.step() else { break };
-            self.carry_out(step, world);
+            self.carry_out(step);
         }
         self.report();
     }
@@ -229,9 +229,10 @@ impl Worker {
             redis.records.push_back(position);
             redis.custody = position;
         }
-        match answered {
-            true => self.restock(world),
-            false => self.block(Trouble::Queue),
+        if answered {
+            self.restock(world);
+        } else {
+            self.block(Trouble::Queue);
         }
     }
 
@@ -302,7 +303,7 @@ impl Worker {
                     self.lane.seat = Seat::Direct;
                 }
             }
-            Some(step) => self.carry_out(step, world),
+            Some(step) => self.carry_out(step),
             None => {}
         }
         self.drive(world);

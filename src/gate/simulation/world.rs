@@ -4,7 +4,7 @@ use super::judge::Seen;
 use std::collections::VecDeque;
 
 /// A place in the source's stream; the first change has 1.
-pub type Position = u64;
+pub type Position = usize;
 
 /// Redis or Valkey: one map's queue.
 #[derive(Debug, Default)]
@@ -143,9 +143,12 @@ impl World {
     /// All has come about that can come about.
     pub fn is_at_rest(&self) -> bool {
         let open = self.destination.sent.iter().any(|sent| sent.fate == Fate::Open);
-        match self.wanted {
-            true => self.status.paused && !open,
-            false => self.status.running && !open && self.destination.position == self.produced,
-        }
+        let all = self.destination.position == self.produced;
+        let shown = if self.wanted {
+            self.status.paused
+        } else {
+            self.status.running && all
+        };
+        shown && !open
     }
 }
