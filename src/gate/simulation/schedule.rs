@@ -257,7 +257,7 @@ impl Schedule {
             _ => None,
         };
         if let Some(notice) = notice {
-            worker.noticed(notice, world);
+            worker.noticed(notice);
         }
         match event {
             Event::Read => worker.read(world),
@@ -271,15 +271,15 @@ impl Schedule {
             Event::Expel => worker.expel(),
             Event::Renew => {
                 worker.gate.renew();
-                worker.drive(world);
+                worker.drive();
             }
             Event::Retry => worker.try_again(world),
-            Event::Cutover => worker.look_at_cutover(world),
+            Event::Cutover => worker.look_at_cutover(),
             Event::Impatience => worker.impatient = true,
             Event::Confirm => world.confirmed = world.confirmed.max(worker.durable()),
             Event::Status => {
                 if let Some(version) = worker.reporter.advance(world, delivery) {
-                    worker.status_written(version, world);
+                    worker.status_written(version);
                 }
             }
             _ => {}

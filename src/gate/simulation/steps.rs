@@ -143,7 +143,7 @@ impl Worker {
             (_, false) => Outcome::Done,
         };
         self.done(doing.step, outcome);
-        self.drive(world);
+        self.drive();
     }
 
     fn requeue(&mut self, doing: &Doing) {
@@ -169,14 +169,14 @@ impl Worker {
             Outcome::Failed
         };
         self.done(step, outcome);
-        self.drive(world);
+        self.drive();
     }
 
     /// Raises the token and reads D; then compares it with the queue.
     fn check(&mut self, mut doing: Doing, world: &mut World, answered: bool) {
         if world.destination.away || !answered {
             self.done(Step::Check, Outcome::Failed);
-            return self.unusable(world);
+            return self.unusable();
         }
         if doing.fence == Fencing::Untried {
             let token = world.destination.raise();
@@ -197,6 +197,6 @@ impl Worker {
         self.restock(world);
         self.gate.set_usable(true);
         self.done(Step::Check, Outcome::Done);
-        self.drive(world);
+        self.drive();
     }
 }

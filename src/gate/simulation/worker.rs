@@ -92,7 +92,7 @@ impl Worker {
         };
         worker.restock(world);
         worker.fall_back();
-        worker.drive(world);
+        worker.drive();
         Some(worker)
     }
 
@@ -122,7 +122,7 @@ impl Worker {
     }
 
     /// Takes every step that is due, and reports what has changed.
-    pub fn drive(&mut self, world: &mut World) {
+    pub fn drive(&mut self) {
         while !self.retry {
             let Some(step) = self.gate.step() else { break };
             self.carry_out(step);
@@ -159,24 +159,24 @@ impl Worker {
     }
 
     /// The source sends what is neither in the queue nor in the lane.
-    fn unblock(&mut self, world: &mut World) {
+    fn unblock(&mut self, world: &World) {
         if !self.gate.is_direct() {
             self.restock(world);
             self.fall_back();
         }
         self.blocked = None;
         self.gate.set_blocked(false);
-        self.drive(world);
+        self.drive();
     }
 
-    pub fn unusable(&mut self, world: &mut World) {
+    pub fn unusable(&mut self) {
         self.gate.set_usable(false);
-        self.drive(world);
+        self.drive();
         self.retry = true;
     }
 
     /// What may have passed by now is looked at again, and failed steps are tried again.
-    pub fn try_again(&mut self, world: &mut World) {
+    pub fn try_again(&mut self, world: &World) {
         self.retry = false;
         let passed = match self.blocked {
             Some(Trouble::Queue) => !world.redis.away,
@@ -190,14 +190,14 @@ impl Worker {
             self.gate.set_usable(true);
             self.gate.recheck();
         }
-        self.drive(world);
+        self.drive();
     }
 
     /// `spec.state` may have changed.
-    pub fn planned(&mut self, world: &mut World) {
+    pub fn planned(&mut self, world: &World) {
         self.gate.set_wanted(world.wanted);
         self.retry = false;
-        self.drive(world);
+        self.drive();
     }
 
     /// The reader hands out the next change.
@@ -237,16 +237,16 @@ impl Worker {
     }
 
     /// What the lane has to tell.
-    pub fn noticed(&mut self, notice: Notice, world: &mut World) {
+    pub fn noticed(&mut self, notice: Notice) {
         match notice {
             Notice::Has(has) => {
                 self.learn(has);
-                self.look_at_cutover(world);
+                self.look_at_cutover();
             }
-            Notice::Down => self.unusable(world),
+            Notice::Down => self.unusable(),
             Notice::Fenced => {
                 self.gate.recheck();
-                self.unusable(world);
+                self.unusable();
             }
         }
     }
@@ -268,7 +268,7 @@ impl Worker {
             world.redis.settle(known);
             self.stock.records = world.redis.records.len();
         }
-        self.look_at_cutover(world);
+        self.look_at_cutover();
     }
 
     fn is_drained(&self) -> bool {
@@ -278,22 +278,22 @@ impl Worker {
     }
 
     /// Begins, finishes or gives up a cutover.
-    pub fn look_at_cutover(&mut self, world: &mut World) {
+    pub fn look_at_cutover(&mut self) {
         if !self.gate.draining() || self.gate.wanted() {
             return;
         }
         let cutting = self.gate.route() == Route::Cutover;
         if cutting && self.is_drained() {
-            return self.go_direct(world);
+            return self.go_direct();
         }
         let remaining = self.stock.records + self.appender.len();
         self.gate
             .set_near(!self.impatient && (cutting || remaining <= NEAR));
         self.impatient = false;
-        self.drive(world);
+        self.drive();
     }
 
-    fn go_direct(&mut self, world: &mut World) {
+    fn go_direct(&mut self) {
         self.gate.set_drained(true);
         match self.gate.step() {
             Some(Step::Direct) => {
@@ -306,15 +306,15 @@ impl Worker {
             Some(step) => self.carry_out(step),
             None => {}
         }
-        self.drive(world);
+        self.drive();
     }
 
     /// The status writer's answer.
-    pub fn status_written(&mut self, version: u64, world: &mut World) {
+    pub fn status_written(&mut self, version: u64) {
         let stale = version < self.reporter.awaited && self.flaw != Some(Flaw::TrustsAnyReply);
         if self.gate.busy() == Some(Step::Open) && !stale {
             self.done(Step::Open, Outcome::Done);
-            self.drive(world);
+            self.drive();
         }
     }
 }
