@@ -1,5 +1,6 @@
 //! Simulates one map's gate: random schedules, with a crash possible at every point, judged by what others can see.
 
+mod cutover;
 mod judge;
 mod lane;
 mod random;
