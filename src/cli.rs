@@ -77,6 +77,9 @@ struct Common {
     /// healing from a Redis failover that loses its last seconds.
     #[arg(long, default_value_t = 10_000, hide = true)]
     confirm_delay_milliseconds: u64,
+    /// How often counters in the status of an idle map are written, in seconds; a transition is written at once.
+    #[arg(long, default_value_t = 60, hide = true)]
+    counters_seconds: u64,
 }
 
 impl Common {
@@ -85,6 +88,7 @@ impl Common {
         let mut pace = worker::Pace::default();
         pace.tick = pace.tick.min(delay);
         pace.confirm_delay = delay;
+        pace.counters = Duration::from_secs(self.counters_seconds);
         pace
     }
 }

@@ -249,6 +249,43 @@ async fn the_logs_of_two_databases() {
     assert!(found.starts_with("1 findings"), "{found}");
 }
 
+/// Many writers, each in transactions of one key.
+async fn write_at_once(server: &Postgres) {
+    let writers = (0..8).map(|writer| async move {
+        let client = server.client("source").await;
+        for n in 0..100 {
+            let (nr, version) = ((writer + n) % 2, writer * 1000 + n);
+            let sql = match (writer + n / 2) % 3 {
+                0 => format!("DELETE FROM orders WHERE nr = {nr}"),
+                1 => format!("INSERT INTO orders VALUES ('a', {nr}, {version}) ON CONFLICT DO NOTHING"),
+                _ => format!("UPDATE orders SET version = {version} WHERE nr = {nr}"),
+            };
+            client
+                .batch_execute(&format!("BEGIN; {sql}; SELECT pg_sleep(0.001); COMMIT"))
+                .await
+                .unwrap();
+        }
+    });
+    futures::future::join_all(writers).await;
+}
+
+/// Changes of one key that are out of order would be seen: an insert must follow a delete, and nothing else may.
+#[tokio::test]
+async fn the_log_has_the_order_of_commits() {
+    let server = Postgres::start().await;
+    let (source, _) = databases(&server).await;
+    source.batch_execute("DELETE FROM orders").await.unwrap();
+    write_at_once(&server).await;
+    let sql = "SELECT count(*), count(*) FILTER (WHERE (op = 'I') <> (before = 'D')) FROM (
+        SELECT op, coalesce(lag(op) OVER (PARTITION BY key ORDER BY id), 'D') AS before FROM audit.changes) c";
+    let row = source.query_one(sql, &[]).await.unwrap();
+    let (changes, wrong): (i64, i64) = (row.get(0), row.get(1));
+    assert!(
+        changes > 100 && wrong == 0,
+        "{wrong} of {changes} changes are out of order"
+    );
+}
+
 #[tokio::test]
 async fn a_table_without_a_log_is_no_success() {
     let server = Postgres::start().await;

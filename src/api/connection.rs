@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
     plural = "connections",
     singular = "connection",
     shortname = "tmc",
-    category = "tablemap",
+    category = "tablemap-all",
     namespaced,
     doc = "One way into a database or a Redis.",
     status = "ConnectionStatus",

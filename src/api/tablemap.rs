@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
     plural = "tablemaps",
     singular = "tablemap",
     shortname = "tm",
-    category = "tablemap",
+    category = "tablemap-all",
     namespaced,
     doc = "Keeps a destination table in step with a source table, and queues its changes while it is paused.",
     status = "TableMapStatus",

@@ -108,7 +108,7 @@ async fn serve(context: &Context, lease: &WorkerLease, shutdown: CancellationTok
         source,
         context.pace,
         lease.epoch(),
-        Statuses::new(updates, warnings),
+        Statuses::new(updates, warnings, context.pace.counters),
     );
     let events = engine.events();
     let writer = tokio::spawn(StatusWriter::new(client.clone(), inbox, events.clone()).run());

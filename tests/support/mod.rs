@@ -5,6 +5,7 @@
 pub mod apiserver;
 pub mod audit;
 pub mod folder;
+pub mod load;
 pub mod ports;
 pub mod postgres;
 pub mod process;

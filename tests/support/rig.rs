@@ -54,7 +54,7 @@ impl Rig {
             redis,
             api,
             maps,
-            arguments: vec![],
+            arguments: vec!["--counters-seconds=1".into()],
             folder: tempfile::Builder::new().prefix("tablemap-").tempdir().unwrap(),
             started: 0,
         };
@@ -211,6 +211,20 @@ spec:
         }
     }
 
+    /// Waits until nothing is in flight or queued, and asserts that the books balance then (I5).
+    pub async fn settled(&self, map: &str) -> Value {
+        let what = format!("{map} at rest");
+        let status = wait_for(Duration::from_secs(90), &what, async || {
+            let status = self.status(map).await;
+            let ledger = &status["ledger"];
+            let is_zero = |name: &str| ledger[name].as_u64() == Some(0);
+            (is_zero("inFlight") && is_zero("queued") && status["phase"] == "Running").then_some(status)
+        })
+        .await;
+        assert_balanced(&status);
+        status
+    }
+
     /// The position that the source may forget.
     pub async fn confirmed(&self) -> u64 {
         let sql = "SELECT coalesce(max(confirmed_flush_lsn - '0/0'), 0)::bigint FROM pg_replication_slots";
@@ -299,4 +313,19 @@ spec:
         table.replace('_', "-"),
         key.join(", "),
     )
+}
+
+impl Drop for Rig {
+    /// A test that fails shows what our programs said last.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for entry in std::fs::read_dir(self.folder.path()).unwrap().flatten() {
+            let log = std::fs::read_to_string(entry.path()).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = lines.len().saturating_sub(80);
+            println!("--- {}\n{}", entry.path().display(), lines[tail..].join("\n"));
+        }
+    }
 }

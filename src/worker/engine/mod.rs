@@ -57,6 +57,8 @@ pub struct Pace {
     pub tick: Duration,
     /// Failed operations are tried again after this.
     pub retry: Duration,
+    /// Counters in an idle map's status are written this often.
+    pub counters: Duration,
     pub timeouts: Timeouts,
 }
 
@@ -66,6 +68,7 @@ impl Default for Pace {
             confirm_delay: Duration::from_secs(10),
             tick: Duration::from_secs(10),
             retry: Duration::from_secs(2),
+            counters: Duration::from_mins(1),
             timeouts: Timeouts::default(),
         }
     }

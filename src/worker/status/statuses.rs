@@ -18,9 +18,8 @@ use std::{
 };
 use tokio::sync::mpsc;
 
-/// Counters are written this often while a map catches up, and else.
+/// Counters are written this often while a map catches up.
 const BUSY: Duration = Duration::from_secs(10);
-const IDLE: Duration = Duration::from_secs(60);
 
 /// What was said of a map.
 struct Last {
@@ -36,6 +35,8 @@ pub struct Statuses {
     last: HashMap<MapId, Last>,
     stores: Arc<Stores>,
     looked_at: Instant,
+    /// Counters are written this often while a map does not catch up.
+    idle: Duration,
     force: bool,
 }
 
@@ -51,21 +52,31 @@ pub struct Warning {
 
 impl Statuses {
     #[must_use]
-    pub fn new(updates: mpsc::UnboundedSender<Update>, warnings: mpsc::UnboundedSender<Warning>) -> Self {
+    pub fn new(
+        updates: mpsc::UnboundedSender<Update>,
+        warnings: mpsc::UnboundedSender<Warning>,
+        idle: Duration,
+    ) -> Self {
         Self {
             updates,
             warnings,
             last: HashMap::new(),
             stores: Arc::default(),
             looked_at: Instant::now(),
+            idle,
             force: true,
         }
     }
 
     /// How a map stands now. Written at once if it is a transition; counters when they are due.
     pub fn tell(&mut self, id: &MapId, facts: Facts) {
+        let interval = if facts.catch_up.is_some() {
+            BUSY.min(self.idle)
+        } else {
+            self.idle
+        };
         let due = self.last.get(id).is_none_or(|last| {
-            facts.is_transition(&last.facts) || (facts != last.facts && last.at.elapsed() >= interval(&facts))
+            facts.is_transition(&last.facts) || (facts != last.facts && last.at.elapsed() >= interval)
         });
         metrics::set(&facts);
         if due {
@@ -197,8 +208,4 @@ impl Statuses {
             None => (None, "NotChecked", "Redis was not asked yet.".to_owned()),
         }
     }
-}
-
-fn interval(facts: &Facts) -> Duration {
-    if facts.catch_up.is_some() { BUSY } else { IDLE }
 }

@@ -1,0 +1,78 @@
+//! One map's pause is its own matter (I7).
+
+use crate::support::{
+    audit::compare_databases,
+    load::{COLUMNS, Load, Rate, prepare},
+    rig::{Rig, SOON, said, same_map},
+    timing::timed,
+    wait::wait_until,
+};
+use std::time::Duration;
+
+const TABLES: &[&str] = &["customers", "orders", "order_lines"];
+const MAPS: &[&str] = &["customers", "orders", "order-lines"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_map_paused_the_other_two_go_on() {
+    let _time = timed("one_map_paused_the_other_two_go_on");
+    let mut rig = Rig::start().await;
+    prepare(&rig, TABLES).await;
+    rig.arguments.push("--confirm-delay-milliseconds=2000".into());
+    let _operator = rig.operator(&[]);
+    for table in TABLES {
+        rig.api.apply(&same_map(table, &["id"], COLUMNS));
+    }
+    for map in MAPS {
+        rig.condition(map, "CaughtUp", "True").await;
+    }
+    let rate = Rate {
+        connections: 3,
+        rows: 5,
+        pause: Duration::from_millis(10),
+        keys: 500,
+    };
+    let load = Load::start(&rig, TABLES, rate);
+    let erp = rig.erp().await;
+    let writes = async |table: &str| {
+        let sql = "SELECT count(*) FROM writelog.writes WHERE tbl = $1";
+        erp.query_one(sql, &[&table]).await.unwrap().get::<_, i64>(0)
+    };
+    wait_until(SOON, "writes of all maps", async || {
+        writes("customers").await > 100 && writes("orders").await > 100 && writes("order_lines").await > 100
+    })
+    .await;
+
+    rig.pause("customers");
+    rig.condition("customers", "Paused", "True").await;
+    let (still, others, confirmed) = (
+        writes("customers").await,
+        writes("orders").await,
+        rig.confirmed().await,
+    );
+    wait_until(SOON, "2,000 more writes of a sibling", async || {
+        writes("orders").await > others + 2000
+    })
+    .await;
+    assert_eq!(writes("customers").await, still, "a paused map writes nothing");
+    wait_until(SOON, "the slot moves on", async || {
+        rig.confirmed().await > confirmed + 100_000
+    })
+    .await;
+    let slots = "SELECT count(*) FROM pg_replication_slots";
+    let slots: i64 = rig.crm().await.query_one(slots, &[]).await.unwrap().get(0);
+    assert_eq!(slots, 1);
+    let status = rig.status("orders").await;
+    assert_eq!(said(&status, "CaughtUp").unwrap()["status"], "True");
+
+    rig.resume("customers");
+    rig.condition("customers", "CaughtUp", "True").await;
+    load.stop().await;
+    for table in TABLES {
+        rig.equal(table, "id").await;
+    }
+    let (crm, erp) = (rig.crm().await, rig.erp().await);
+    println!("{:?}", compare_databases(&crm, &erp, TABLES).await.unwrap());
+    for map in MAPS {
+        rig.settled(map).await;
+    }
+}
