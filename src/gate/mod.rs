@@ -6,6 +6,8 @@
 
 mod phase;
 mod route;
+#[cfg(test)]
+mod simulation;
 mod step;
 
 pub use phase::{Phase, phase};
@@ -42,9 +44,9 @@ pub struct Gate {
     wanted: bool,
     usable: bool,
     blocked: bool,
-    /// The destination's schema was checked since the last pause or outage.
+    /// The destination's schema was checked since the last pause or outage, or is being checked.
     checked: bool,
-    /// The map must leave its lane once, although nothing else asks for it.
+    /// The map must leave its lane, or its replay, although nothing else asks for it.
     renewed: bool,
     /// Little remains to be drained: the cutover may begin.
     near: bool,
@@ -126,10 +128,11 @@ impl Gate {
         self.busy
     }
 
-    /// True while no write of this map can reach the destination (I6).
+    /// True while no write of this map can reach the destination (I6), so that the status says so. Not before
+    /// [`Step::Show`]: from then on the gate knows that it may open only after a status that takes it back.
     #[must_use]
     pub fn paused(&self) -> bool {
-        self.wanted && self.closed() && self.fence != Fence::Open
+        self.wanted && self.closed() && self.fence != Fence::Open && self.shown
     }
 
     fn closed(&self) -> bool {
@@ -144,10 +147,11 @@ impl Gate {
         self.wanted = wanted;
     }
 
-    /// The destination can be reached and its schema fits, or not.
+    /// The destination can be reached and its schema fits, or not. When it does not, the lane has given the map up:
+    /// it must leave, even if all is well again before a step could be taken.
     pub fn set_usable(&mut self, usable: bool) {
         if self.usable && !usable {
-            self.checked = false;
+            self.renew();
         }
         self.usable = usable;
     }
@@ -161,11 +165,13 @@ impl Gate {
         self.checked = false;
     }
 
-    /// The lane has given the map up: nothing goes there before the map has left and come back.
+    /// The lane has given the map up: nothing goes there before the map has left and come back. A replay has ended
+    /// too, and must be stopped so that it can begin again.
     pub fn expel(&mut self) {
         if self.route == Route::Lane {
             self.route = Route::Leaving;
         }
+        self.renewed |= self.draining;
     }
 
     /// The mapping changed: the map leaves its lane, or its replay, and comes back after a look at the destination.
@@ -222,17 +228,18 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_closes_fences_records_and_only_then_is_shown() {
+    fn a_pause_closes_and_fences_and_only_then_is_shown() {
         let mut gate = running();
         gate.set_wanted(true);
         assert_eq!(gate.step(), Some(Step::Leave));
         assert_eq!(gate.route(), Route::Leaving, "closed before anything is awaited");
         assert!(!gate.paused());
         gate.done(Step::Leave, Outcome::Fenced);
-        assert!(gate.paused());
         assert_eq!(gate.route(), Route::Queue);
-        take(&mut gate, Step::Record, Outcome::Done);
+        assert!(!gate.paused(), "nothing is shown that the gate does not know of");
         take(&mut gate, Step::Show, Outcome::Done);
+        assert!(gate.paused());
+        take(&mut gate, Step::Record, Outcome::Done);
         assert_eq!(gate.step(), None);
     }
 
@@ -267,7 +274,77 @@ mod tests {
         take(&mut gate, Step::Back, Outcome::Done);
         assert_eq!(gate.route(), Route::Queue);
         take(&mut gate, Step::Halt, Outcome::Fenced);
+        take(&mut gate, Step::Show, Outcome::Done);
         assert!(gate.paused());
+    }
+
+    #[test]
+    fn a_pause_taken_back_before_redis_remembers_it_still_waits_for_the_status() {
+        let mut gate = running();
+        gate.set_wanted(true);
+        take(&mut gate, Step::Leave, Outcome::Fenced);
+        take(&mut gate, Step::Show, Outcome::Done);
+        assert_eq!(gate.step(), Some(Step::Record));
+        gate.set_wanted(false);
+        gate.done(Step::Record, Outcome::Done);
+        take(&mut gate, Step::Forget, Outcome::Done);
+        take(&mut gate, Step::Open, Outcome::Done);
+        open(&mut gate);
+    }
+
+    #[test]
+    fn a_replay_that_the_lane_gave_up_is_stopped_and_begun_again() {
+        let mut gate = Gate::recover(Recovered {
+            queued: true,
+            ..found()
+        });
+        take(&mut gate, Step::Check, Outcome::Done);
+        take(&mut gate, Step::Drain, Outcome::Done);
+        gate.expel();
+        gate.recheck();
+        take(&mut gate, Step::Halt, Outcome::Done);
+        open(&mut gate);
+    }
+
+    #[test]
+    fn a_halt_that_failed_is_tried_again_even_when_nothing_asks_for_it_any_more() {
+        let mut gate = Gate::recover(Recovered {
+            queued: true,
+            ..found()
+        });
+        take(&mut gate, Step::Check, Outcome::Done);
+        take(&mut gate, Step::Drain, Outcome::Done);
+        gate.set_wanted(true);
+        take(&mut gate, Step::Halt, Outcome::Failed);
+        gate.set_wanted(false);
+        take(&mut gate, Step::Halt, Outcome::Done);
+        open(&mut gate);
+    }
+
+    #[test]
+    fn an_outage_that_is_over_before_a_step_could_be_taken_still_stops_the_replay() {
+        let mut gate = Gate::recover(Recovered {
+            queued: true,
+            ..found()
+        });
+        take(&mut gate, Step::Check, Outcome::Done);
+        take(&mut gate, Step::Drain, Outcome::Done);
+        gate.set_usable(false);
+        gate.set_usable(true);
+        take(&mut gate, Step::Halt, Outcome::Done);
+        open(&mut gate);
+    }
+
+    #[test]
+    fn a_check_that_was_overtaken_is_done_again() {
+        let mut gate = Gate::recover(Recovered {
+            queued: true,
+            ..found()
+        });
+        assert_eq!(gate.step(), Some(Step::Check));
+        gate.renew();
+        gate.done(Step::Check, Outcome::Done);
+        open(&mut gate);
     }
 
     #[test]

@@ -56,6 +56,10 @@ impl Gate {
         match step {
             Step::Leave => self.route = Route::Leaving,
             Step::Show => self.shown = true,
+            // The lane gives the map up at once: a halt that has begun must end, whatever is wanted by then.
+            Step::Halt => self.renewed = true,
+            // Set beforehand: whatever asks for a look from now on asks for another one.
+            Step::Check => (self.checked, self.renewed) = (true, false),
             Step::Drain => self.draining = true,
             Step::Cut => self.route = Route::Cutover,
             _ => {}
@@ -85,9 +89,9 @@ impl Gate {
             _ if self.draining => Some(Step::Halt),
             _ if !self.wanted => None,
             (_, Fence::Open) => Some(Step::Fence),
+            _ if !self.shown => Some(Step::Show),
             (_, Fence::Raised) => Some(Step::Record),
-            (_, Fence::Recorded) if !self.shown => Some(Step::Show),
-            _ => None,
+            (_, Fence::Recorded) => None,
         }
     }
 
@@ -134,10 +138,7 @@ impl Gate {
             Step::Record if ended => self.fence = Fence::Recorded,
             Step::Forget if ended => self.fence = Fence::Open,
             Step::Open if ended => self.shown = false,
-            Step::Check if ended => {
-                self.checked = true;
-                self.renewed = false;
-            }
+            Step::Check if !ended => self.checked = false,
             Step::Drain if !ended => self.draining = false,
             Step::Direct if ended => {
                 self.route = Route::Lane;
