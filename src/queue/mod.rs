@@ -3,6 +3,7 @@
 //! Every script checks the epoch and all else before its first write: a script that fails half way is not rolled
 //! back (rule 8). Durable means that Redis answers after its fsync (`appendfsync always`).
 
+mod account;
 mod batch;
 mod blob;
 mod error;
@@ -12,9 +13,10 @@ mod meta;
 mod scripts;
 mod store;
 
+pub use account::Account;
 pub use batch::{BatchError, EntryMeta, Header, decode, encode};
 pub use error::QueueError;
 pub use errors::{ErrorSummary, ParkedKey, RecentError};
 pub use keys::Keys;
 pub use meta::Meta;
-pub use store::{Appended, Entry, Queue};
+pub use store::{Entry, Queue};

@@ -15,6 +15,12 @@ const META: &str = r"
 if redis.call('EXISTS', KEYS[2]) == 0 then return redis.error_reply('TMMETA the position is missing') end
 ";
 
+/// Counts a change and answers with the whole account: fields as in `account::FIELDS`.
+const ACCOUNT: &str = r"
+redis.call('HINCRBY', KEYS[2], 'v', 1)
+return redis.call('HMGET', KEYS[2], 'v', 'q', 'last', 't', 'seq', 'records', 'bytes', 'received', 'filtered', 'oldest')
+";
+
 /// Lets a script run in a Redis that is full, since it frees memory or takes next to none.
 const WHEN_FULL: &str = "#!lua flags=allow-oom\n";
 const NORMAL: &str = "#!lua\n";
@@ -33,7 +39,7 @@ script!(
 if redis.call('HGET', KEYS[2], 'joined') == '1' then return redis.error_reply('TMJOINED the map has joined') end
 redis.call('DEL', KEYS[3], KEYS[4], KEYS[2])
 redis.call('SET', KEYS[1], ARGV[1])
-redis.call('HSET', KEYS[2], 'joined', '0', 'era', ARGV[2], 'q', ARGV[3], 'last', ARGV[3], 't', ARGV[3], 'seq', '0',
+redis.call('HSET', KEYS[2], 'joined', '0', 'v', '1', 'appended', '0', 'appendedBytes', '0', 'era', ARGV[2], 'q', ARGV[3], 'last', ARGV[3], 't', ARGV[3], 'seq', '0',
   'records', '0', 'bytes', '0', 'received', '0', 'filtered', '0', 'parks', '0', 'superseded', '0', 'errorSeq', '0')
 return 1
 "
@@ -74,11 +80,12 @@ if redis.call('XLEN', KEYS[3]) > 0 then return redis.error_reply('TMPREVIOUS the
 redis.call('HSET', KEYS[2], 't', ARGV[2], 'q', ARGV[3], 'last', ARGV[3], 'received', ARGV[4], 'filtered', ARGV[5],
   'records', '0', 'bytes', '0')
 redis.call('HDEL', KEYS[2], 'oldest')
-return 1
-"
+",
+    ACCOUNT
 );
 
-// ARGV: epoch, previous, last, records, received, filtered, oldest commit, payload. XADD comes first.
+// ARGV: epoch, previous, last, records, received, filtered, oldest commit, payload. XADD comes first. An entry keeps
+// how many records and bytes were appended before it, so that a trim can count what is left.
 script!(
     APPEND,
     NORMAL,
@@ -87,15 +94,18 @@ script!(
     r"
 local q = redis.call('HGET', KEYS[2], 'q')
 if q ~= ARGV[2] then return redis.error_reply('TMPREVIOUS the queue ends at ' .. q) end
-local seq = redis.call('HGET', KEYS[2], 'seq') + 1
-redis.call('XADD', KEYS[3], string.format('%d-0', seq), 'b', ARGV[8])
+local known = redis.call('HMGET', KEYS[2], 'seq', 'appended', 'appendedBytes')
+local seq = known[1] + 1
+redis.call('XADD', KEYS[3], string.format('%d-0', seq), 'b', ARGV[8], 'n', known[2], 'y', known[3])
 redis.call('HSET', KEYS[2], 'q', ARGV[3], 'last', ARGV[3], 'seq', string.format('%d', seq), 'received', ARGV[5],
   'filtered', ARGV[6])
 redis.call('HSETNX', KEYS[2], 'oldest', ARGV[7])
-local records = redis.call('HINCRBY', KEYS[2], 'records', ARGV[4])
-local bytes = redis.call('HINCRBY', KEYS[2], 'bytes', #ARGV[8])
-return {seq, records, bytes}
-"
+redis.call('HINCRBY', KEYS[2], 'appended', ARGV[4])
+redis.call('HINCRBY', KEYS[2], 'appendedBytes', #ARGV[8])
+redis.call('HINCRBY', KEYS[2], 'records', ARGV[4])
+redis.call('HINCRBY', KEYS[2], 'bytes', #ARGV[8])
+",
+    ACCOUNT
 );
 
 // ARGV: epoch, previous, q, received, filtered.
@@ -108,33 +118,31 @@ script!(
 local q = redis.call('HGET', KEYS[2], 'q')
 if q ~= ARGV[2] then return redis.error_reply('TMPREVIOUS the queue ends at ' .. q) end
 redis.call('HSET', KEYS[2], 'q', ARGV[3], 'received', ARGV[4], 'filtered', ARGV[5])
-return 1
-"
+",
+    ACCOUNT
 );
 
-// ARGV: epoch, seq, t, records, bytes, next oldest. What is trimmed once is not counted twice.
+// ARGV: epoch, seq, t, next oldest. Trimming twice, or in another order, comes to the same.
 script!(
     TRIM,
     WHEN_FULL,
     EPOCH,
     META,
     r"
-local first = redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', 1)
-if #first == 0 then return 0 end
-local id = tonumber(string.match(first[1][1], '^%d+'))
-if id > tonumber(ARGV[2]) then return 0 end
 redis.call('XTRIM', KEYS[3], 'MINID', string.format('%d-0', ARGV[2] + 1))
 if ARGV[3] > redis.call('HGET', KEYS[2], 't') then redis.call('HSET', KEYS[2], 't', ARGV[3]) end
-redis.call('HINCRBY', KEYS[2], 'records', '-' .. ARGV[4])
-redis.call('HINCRBY', KEYS[2], 'bytes', '-' .. ARGV[5])
-if redis.call('XLEN', KEYS[3]) == 0 then
+local first = redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', 1)[1]
+if not first then
   redis.call('HDEL', KEYS[2], 'oldest')
   redis.call('HSET', KEYS[2], 'records', '0', 'bytes', '0')
-elseif ARGV[6] ~= '' then
-  redis.call('HSET', KEYS[2], 'oldest', ARGV[6])
+else
+  local known = redis.call('HMGET', KEYS[2], 'appended', 'appendedBytes')
+  redis.call('HSET', KEYS[2], 'records', string.format('%d', known[1] - first[2][4]),
+    'bytes', string.format('%d', known[2] - first[2][6]))
+  if ARGV[4] ~= '' then redis.call('HSET', KEYS[2], 'oldest', ARGV[4]) end
 end
-return 1
-"
+",
+    ACCOUNT
 );
 
 // ARGV: epoch, token; no token forgets.

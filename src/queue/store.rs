@@ -1,7 +1,7 @@
 //! A map's queue and error store in Redis. Each call has a deadline; none is tried again by itself.
 
 use super::{
-    ErrorSummary, Header, Keys, Meta, ParkedKey, QueueError, blob,
+    Account, ErrorSummary, Header, Keys, Meta, ParkedKey, QueueError, blob,
     scripts::{
         ADVANCE, APPEND, BEGIN, DROP_ALL, DROP_PROVISIONAL, FENCED, FINISH_JOIN, JOIN, PARK, SUPERSEDE,
         TAKE_EPOCH, TRIM,
@@ -33,14 +33,6 @@ pub struct Entry {
     pub seq: u64,
     pub header: Header,
     pub bytes: Bytes,
-}
-
-/// What an append has led to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Appended {
-    pub seq: u64,
-    pub records: u64,
-    pub bytes: u64,
 }
 
 impl Queue {
@@ -76,6 +68,11 @@ impl Queue {
 
     async fn run<T: FromRedisValue>(&self, invocation: &ScriptInvocation<'_>) -> Result<T, QueueError> {
         self.link.run(invocation).await
+    }
+
+    async fn account(&self, invocation: &ScriptInvocation<'_>) -> Result<Account, QueueError> {
+        let fields: Vec<Option<String>> = self.run(invocation).await?;
+        Account::read(&fields)
     }
 
     /// The epoch in Redis, if the map has ever joined.
@@ -150,23 +147,21 @@ impl Queue {
         q: Position,
         received: u64,
         filtered: u64,
-    ) -> Result<(), QueueError> {
+    ) -> Result<Account, QueueError> {
         let mut begin = self.invoke(&BEGIN);
-        self.run(
-            begin
-                .arg(t.to_string())
-                .arg(q.to_string())
-                .arg(received)
-                .arg(filtered),
-        )
-        .await
+        begin
+            .arg(t.to_string())
+            .arg(q.to_string())
+            .arg(received)
+            .arg(filtered);
+        self.account(&begin).await
     }
 
     /// Appends an entry that [`super::encode`] made.
     ///
     /// # Errors
     /// Another predecessor or epoch, a full Redis, or Redis fails; then nothing was written, but for a lost reply.
-    pub async fn append(&self, entry: Vec<u8>) -> Result<Appended, QueueError> {
+    pub async fn append(&self, entry: Vec<u8>) -> Result<Account, QueueError> {
         let entry = Bytes::from(entry);
         let header = Header::split_from(&mut entry.clone())?;
         let mut append = self.invoke(&APPEND);
@@ -179,8 +174,7 @@ impl Queue {
             .arg(header.oldest)
             .arg(&entry[..]);
         drop(entry);
-        let (seq, records, bytes) = self.run(&append).await?;
-        Ok(Appended { seq, records, bytes })
+        self.account(&append).await
     }
 
     /// Moves custody over a stretch without records for this map.
@@ -193,16 +187,14 @@ impl Queue {
         to: Position,
         received: u64,
         filtered: u64,
-    ) -> Result<(), QueueError> {
+    ) -> Result<Account, QueueError> {
         let mut advance = self.invoke(&ADVANCE);
-        self.run(
-            advance
-                .arg(previous.to_string())
-                .arg(to.to_string())
-                .arg(received)
-                .arg(filtered),
-        )
-        .await
+        advance
+            .arg(previous.to_string())
+            .arg(to.to_string())
+            .arg(received)
+            .arg(filtered);
+        self.account(&advance).await
     }
 
     /// Reads entries after `seq`, oldest first.
@@ -217,7 +209,7 @@ impl Queue {
             .arg("+")
             .arg("COUNT")
             .arg(most);
-        let found: Vec<(String, (String, Bytes))> = self.link.query(&range).await?;
+        let found: Vec<(String, Vec<Bytes>)> = self.link.query(&range).await?;
         found.into_iter().map(entry).collect()
     }
 
@@ -226,22 +218,11 @@ impl Queue {
     ///
     /// # Errors
     /// Another epoch, or Redis fails.
-    pub async fn trim(
-        &self,
-        seq: u64,
-        t: Position,
-        records: u64,
-        bytes: u64,
-        oldest: Option<i64>,
-    ) -> Result<(), QueueError> {
+    pub async fn trim(&self, seq: u64, t: Position, oldest: Option<i64>) -> Result<Account, QueueError> {
         let oldest = oldest.map_or_else(String::new, |oldest| oldest.to_string());
         let mut trim = self.invoke(&TRIM);
-        trim.arg(seq)
-            .arg(t.to_string())
-            .arg(records)
-            .arg(bytes)
-            .arg(oldest);
-        self.run(&trim).await
+        trim.arg(seq).arg(t.to_string()).arg(oldest);
+        self.account(&trim).await
     }
 
     /// Remembers that the destination is fenced with this token.
@@ -363,7 +344,11 @@ impl Queue {
     }
 }
 
-fn entry((id, (_, bytes)): (String, (String, Bytes))) -> Result<Entry, QueueError> {
+fn entry((id, fields): (String, Vec<Bytes>)) -> Result<Entry, QueueError> {
+    let bytes = fields
+        .get(1)
+        .cloned()
+        .ok_or(super::BatchError::Invalid("entry"))?;
     let seq = id.split('-').next().and_then(|seq| seq.parse().ok());
     let seq = seq.ok_or(super::BatchError::Invalid("id"))?;
     let header = Header::split_from(&mut bytes.clone())?;

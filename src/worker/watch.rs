@@ -74,7 +74,10 @@ impl Watch {
         match event {
             watcher::Event::Apply(object) | watcher::Event::InitApply(object) => self.plan(object).await,
             watcher::Event::Delete(object) => self.remove(&object),
-            watcher::Event::Init | watcher::Event::InitDone => {}
+            watcher::Event::Init => {}
+            watcher::Event::InitDone => {
+                let _ = self.events.send(Event::Listed);
+            }
         }
     }
 

@@ -128,10 +128,14 @@ async fn drive_to_death(rig: &Rig, worker: &mut Process, place: &str) {
             rig.set_state(map, state);
         }
         paused = !paused;
+        // Long enough for a queue to fill, or for a cutover to come about; it ends with the worker.
+        let longest = Duration::from_millis(if paused { 600 } else { 8000 });
         let turn = Instant::now();
-        // Long enough for both a queue to fill and a cutover to come about; it ends with the worker.
-        while worker.ended().is_none() && turn.elapsed() < Duration::from_millis(1200) {
+        while worker.ended().is_none() && turn.elapsed() < longest {
             tokio::time::sleep(Duration::from_millis(20)).await;
+            if !paused && turn.elapsed() > Duration::from_millis(500) && all_direct(rig).await {
+                break;
+            }
         }
     }
     let status = worker.ended().unwrap();
@@ -142,6 +146,15 @@ async fn drive_to_death(rig: &Rig, worker: &mut Process, place: &str) {
         "it did not die at {place}\n{}",
         worker.log()
     );
+}
+
+async fn all_direct(rig: &Rig) -> bool {
+    for map in MAPS {
+        if rig.status(map).await["phase"] != "Running" {
+            return false;
+        }
+    }
+    true
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,6 +18,8 @@ use tokio_postgres::{Client, Statement};
 
 /// A batch of this many conflicts in a row is a destination that does not get on.
 const RETRIES: usize = 5;
+/// A part of a batch that holds a refused record is made smaller until it has about so many, and then goes in order.
+const SMALL: usize = 32;
 
 /// One connection to a destination.
 #[derive(Debug)]
@@ -189,20 +191,47 @@ impl Session {
     ) -> Result<Written, LaneError> {
         let mut written = Written::default();
         let mut items: Vec<&Item> = items.to_vec();
+        // An earlier try may have committed a part before it failed (I4).
+        let is_new = |item: &&Item| {
+            targets
+                .get(item.map)
+                .is_none_or(|target| item.change.position > target.progress.position)
+        };
+        items.retain(is_new);
         let mut retries = 0;
         let mut in_order = false;
+        let mut reach = items.len();
         while !items.is_empty() {
-            let bindings = bind(targets, &items);
-            let planned = plan(&items, &bindings);
+            let part = &items[..cut(&items, reach)];
+            let is_rest = part.len() == items.len();
+            let is_one = part.len() <= SMALL || is_one_transaction(part);
+            let own_ends;
+            let ends = if is_rest {
+                upto
+            } else {
+                own_ends = part_ends(part, targets);
+                &own_ends
+            };
+            let bindings = bind(targets, part);
+            let planned = plan(part, &bindings);
             let attempt = if in_order {
-                self.write_in_order(targets, &items, &planned, upto, store, parents, &mut written)
+                self.write_in_order(targets, part, &planned, ends, store, parents, &mut written)
                     .await
             } else {
-                self.write_fast(targets, &planned, upto, durable).await
+                self.write_fast(targets, &planned, ends, durable && is_rest).await
             };
             match attempt {
-                Ok(()) => break,
-                Err(Setback::InOrder) => in_order = true,
+                Ok(()) if is_rest => break,
+                Ok(()) => {
+                    let count = part.len();
+                    items.drain(..count);
+                    reach = count.saturating_mul(2);
+                    in_order = false;
+                    continue;
+                }
+                Err(Setback::InOrder) if is_one => (in_order, reach) = (true, part.len()),
+                // Most of a batch has nothing to do with the record that is refused.
+                Err(Setback::InOrder) => reach = part.len() / 4,
                 Err(Setback::Retry) if retries < RETRIES => retries += 1,
                 Err(Setback::Retry) => return Err(LaneError::lost("too many conflicts with other writers")),
                 Err(Setback::Lane(error)) => return Err(error),
@@ -389,6 +418,49 @@ impl Session {
             }
         }
     }
+}
+
+/// Where to end a part of about `reach` items: between two source transactions.
+fn cut(items: &[&Item], reach: usize) -> usize {
+    if reach >= items.len() {
+        return items.len();
+    }
+    let commit = |index: usize| items.get(index).map(|item| item.change.position.commit);
+    let is_between = |index: &usize| commit(index - 1) != commit(*index);
+    let before = (1..=reach).rev().find(is_between);
+    let after = || (reach + 1..items.len()).find(is_between);
+    before.or_else(after).unwrap_or(items.len())
+}
+
+fn is_one_transaction(items: &[&Item]) -> bool {
+    let commit = |item: Option<&&Item>| item.map(|item| item.change.position.commit);
+    commit(items.first()) == commit(items.last())
+}
+
+/// How far each map is after a part of a batch. A replay leaves the counters as they were.
+fn part_ends(items: &[&Item], targets: &[Target]) -> Vec<Upto> {
+    let mut ends: Vec<Upto> = Vec::new();
+    for item in items {
+        let Some(target) = targets.get(item.map) else {
+            continue;
+        };
+        let (received, filtered) = if item.replayed {
+            (target.progress.received, target.progress.filtered)
+        } else {
+            (item.received, item.filtered)
+        };
+        let end = Upto {
+            map: item.map,
+            position: item.change.position,
+            received,
+            filtered,
+        };
+        match ends.iter_mut().find(|known| known.map == item.map) {
+            Some(known) => *known = end,
+            None => ends.push(end),
+        }
+    }
+    ends
 }
 
 /// The progress after a batch in which every planned record is written.

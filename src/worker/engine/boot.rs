@@ -33,6 +33,7 @@ impl Engine {
     pub(super) fn planned(&mut self, plan: Plan) {
         let id = plan.id.clone();
         let plan = Arc::new(plan);
+        self.unresolved.remove(&id);
         self.plans.insert(id.clone(), plan.clone());
         let Some(map) = self.maps.get_mut(&id) else {
             self.booting.entry(id.clone()).or_default();
@@ -56,7 +57,10 @@ impl Engine {
 
     /// A spec that cannot be used must not keep anybody from pausing.
     pub(super) fn wished(&mut self, id: &MapId, wanted: bool) {
-        let Some(map) = self.maps.get_mut(id) else { return };
+        let Some(map) = self.maps.get_mut(id) else {
+            self.unresolved.insert(id.clone());
+            return;
+        };
         map.plan = Arc::new(Plan {
             wanted,
             ..(*map.plan).clone()
@@ -79,6 +83,7 @@ impl Engine {
     /// A map's object is gone: its finalizer was removed after the clean-up, or by force.
     pub(super) fn removed(&mut self, id: &MapId) {
         self.plans.remove(id);
+        self.unresolved.remove(id);
         self.booting.remove(id);
         if self.maps.contains_key(id) {
             drop(self.evict(id));
@@ -199,6 +204,7 @@ impl Engine {
             counters: Counters::default(),
             held: Vec::new(),
             held_bytes: 0,
+            falls: 0,
             appender: Appender::default(),
             tail: watch::channel(crate::worker::lane::Tail::default()).0,
             blocked: None,
@@ -211,9 +217,8 @@ impl Engine {
             plan,
         };
         if let Some(meta) = &meta {
-            map.restock(meta);
+            map.restock_anew(meta);
             map.stock.partial = partial;
-            map.stock.oldest = meta.oldest;
             map.fall_back();
             map.confirmable = map.fresh_confirmable(self.pace.confirm_delay);
         }
@@ -235,9 +240,7 @@ impl Engine {
     /// A map that has a position: its changes are taken from there on.
     pub(super) fn begin_serving(&mut self, id: &MapId) {
         self.drive(id);
-        if self.link.is_streaming() {
-            self.rewind();
-        }
+        self.rewind();
     }
 
     /// What the maps' conditions say of an attempt that failed.
@@ -247,7 +250,7 @@ impl Engine {
 }
 
 fn gate(plan: &Plan, meta: Option<&Meta>, partial: u64, usable: bool) -> Gate {
-    let queued = meta.is_some_and(|meta| meta.records > partial);
+    let queued = meta.is_some_and(|meta| meta.account.records > partial);
     let fenced = meta.is_some_and(|meta| meta.fenced.is_some());
     Gate::recover(Recovered {
         wanted: plan.wanted,

@@ -163,7 +163,12 @@ impl Cleaning {
         let mut queue = Queue::new(link, &plan.namespace, &plan.id, &plan.name);
         if let Some(epoch) = queue.seen_epoch().await.map_err(text)? {
             queue.use_epoch(epoch);
-            let records = queue.meta().await.ok().flatten().map_or(0, |meta| meta.records);
+            let records = queue
+                .meta()
+                .await
+                .ok()
+                .flatten()
+                .map_or(0, |meta| meta.account.records);
             if records > 0 && plan.deletion == Some(DeletionPolicy::Drain) {
                 return Err(format!(
                     "{records} queued records are not written, and the map cannot be taken over. Set \

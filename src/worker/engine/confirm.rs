@@ -7,8 +7,11 @@ use std::time::Instant;
 impl Engine {
     /// Tells the source the least position that every map holds durably. Without maps, all that was handed out.
     pub(super) fn confirm(&mut self, now: Instant) {
-        // A map that is not taken over yet may have a position, and nobody has read it.
-        if self.plans.keys().any(|id| !self.maps.contains_key(id)) {
+        // A map that is not taken over yet, or not even known, may have a position, and nobody has read it.
+        if !self.listed
+            || !self.unresolved.is_empty()
+            || self.plans.keys().any(|id| !self.maps.contains_key(id))
+        {
             return;
         }
         let joined = self.maps.values_mut().filter(|map| map.has_joined());

@@ -69,20 +69,26 @@ impl Engine {
         failpoint::hit("cutover");
         let mut held: Vec<(Item, Option<Share>)> = Vec::new();
         let mut seats = Vec::new();
+        let mut others = Vec::new();
         for id in group {
             let Some(map) = self.maps.get_mut(id) else {
                 continue;
             };
             map.gate.set_drained(true);
-            if map.gate.step() != Some(Step::Direct) {
-                continue;
+            match map.gate.step() {
+                Some(Step::Direct) => {}
+                Some(step) => {
+                    others.push((id.clone(), step));
+                    continue;
+                }
+                None => continue,
             }
             map.gate.done(Step::Direct, Outcome::Done);
+            tracing::debug!(map = %map.plan.name, held = map.held.len(), "going direct");
             held.append(&mut map.held);
             map.held_bytes = 0;
             map.cutover_since = None;
             map.catch_up = None;
-            map.stock.oldest = None;
             seats.push((map.seat, map.mark(self.through)));
         }
         held.sort_by_key(|(item, _)| item.change.position);
@@ -97,6 +103,9 @@ impl Engine {
         if let Some(seating) = self.lanes.get(lane) {
             seating.lane.order(Order::Direct { seats, parcel });
         }
+        for (id, step) in others {
+            self.carry_out(&id, step);
+        }
         for id in group {
             self.drive(id);
         }
@@ -109,7 +118,7 @@ fn is_drained(map: &Map) -> bool {
         .progress
         .as_ref()
         .map_or(Position::ZERO, |progress| progress.position);
-    map.appender.is_idle() && (map.stock.records == 0 || flushed >= map.stock.last)
+    map.appender.is_idle() && (map.stock.account.records == 0 || flushed >= map.stock.account.last)
 }
 
 fn is_near(map: &Map) -> bool {

@@ -35,7 +35,7 @@ impl Engine {
         self.report(id);
     }
 
-    fn carry_out(&mut self, id: &MapId, step: Step) {
+    pub(super) fn carry_out(&mut self, id: &MapId, step: Step) {
         match step {
             Step::Leave | Step::Halt | Step::Fence => self.close(id, step),
             Step::Record | Step::Forget => self.mark(id, step),
@@ -65,6 +65,7 @@ impl Engine {
         let wanted = map.gate.wanted();
         let (plan, epoch, queue) = (map.plan.clone(), map.epoch, map.queue.clone());
         let known = map.progress.clone();
+        let falls = map.falls;
         let floor = self.link.confirmed();
         let evicted = self.evict(id);
         let map = id.clone();
@@ -72,14 +73,13 @@ impl Engine {
             if wanted {
                 failpoint::hit("pausing");
             }
-            let raise = async {
-                if wanted {
-                    Some(operations::fence(&plan, epoch).await)
-                } else {
-                    None
-                }
+            // One after the other: a lane that is just connecting would raise the token once more.
+            let evicted = evicted.await;
+            let raised = if wanted {
+                Some(operations::fence(&plan, epoch).await)
+            } else {
+                None
             };
-            let (evicted, raised) = tokio::join!(evicted, raise);
             let failure = raised
                 .as_ref()
                 .and_then(|raised| raised.as_ref().err().map(ToString::to_string));
@@ -90,6 +90,7 @@ impl Engine {
                 fenced,
                 failure,
                 begun,
+                falls,
             };
             Event::Closed {
                 map,
@@ -125,8 +126,8 @@ impl Engine {
             adopt(map, progress.clone());
         }
         match closed.begun {
-            Ok((meta, partial)) => {
-                map.restock(&meta);
+            Ok((account, partial)) => {
+                map.restock(&account);
                 map.stock.partial = partial;
             }
             Err(error) => {
@@ -142,6 +143,8 @@ impl Engine {
         }
         match step {
             Step::Leave if map.blocked.is_some() => map.fall_back(),
+            // What the map fell back over meanwhile is sent again.
+            Step::Leave if map.falls != closed.falls => requeue_held(map, Position::ZERO),
             Step::Leave => requeue(map, evicted),
             _ => {}
         }
@@ -232,7 +235,7 @@ impl Engine {
                     partial,
                     meta,
                 } = *checked;
-                map.restock(&meta);
+                map.restock(&meta.account);
                 map.stock.partial = partial;
                 adopt(map, target.progress.clone());
                 map.target = Some(target);

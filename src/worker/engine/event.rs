@@ -1,16 +1,16 @@
 //! What the engine is told.
 
-use super::operations::{Booted, Checked, Closed, SourceState};
+use super::operations::{Booted, Checked, Closed, ReadBack, SourceState};
 use crate::{
     connection::{postgres::ConnectError, redis::RedisConnectError},
     destination::postgres::{InspectError, LaneError, Progress},
     gate::Step,
-    queue::{Meta, QueueError},
+    queue::{Account, Meta, QueueError},
     record::Position,
     source::postgres::SourceError,
     worker::{
         lane::{Evicted, Notice},
-        map::{Counters, MapId},
+        map::MapId,
         plan::Plan,
         reader::Reader,
     },
@@ -22,6 +22,8 @@ use tokio::sync::oneshot;
 pub enum Event {
     /// A map's object is new or changed.
     Planned(Box<Plan>),
+    /// All objects that were there at first have been told.
+    Listed,
     /// A map's object is gone.
     Removed(MapId),
     Booted {
@@ -46,21 +48,20 @@ pub enum Event {
     LaneEnded(String),
     Appended {
         map: MapId,
-        appended: Box<Appended>,
-        result: Result<u64, QueueError>,
+        /// The last record of the append.
+        last: Position,
+        result: Result<Account, QueueError>,
     },
     Advanced {
         map: MapId,
         to: Position,
-        counters: Counters,
-        result: Result<(), QueueError>,
+        result: Result<Account, QueueError>,
     },
     Trimmed {
         map: MapId,
-        to: Position,
-        records: u64,
-        bytes: u64,
-        result: Result<(), QueueError>,
+        /// Records of the first entry that stays which the destination has already.
+        partial: u64,
+        result: Result<Account, QueueError>,
     },
     /// A step that takes a map out of its lane has ended.
     Closed {
@@ -89,13 +90,13 @@ pub enum Event {
         map: MapId,
         result: Result<(Meta, Progress), CheckFailure>,
     },
-    /// A map's object is changed, but only the wish for a pause can be used.
+    /// A map's object is new or changed, but what it refers to cannot be read: only the wish for a pause can be used.
     Wished {
         map: MapId,
         wanted: bool,
     },
     /// Redis was read again for every map.
-    ReadBack(Vec<(MapId, Result<Option<Meta>, QueueError>)>),
+    ReadBack(Vec<ReadBack>),
     /// The source was looked at; streaming may begin.
     SourceSeen(Result<Box<SourceState>, SourceError>),
     SourceStarted {
@@ -113,16 +114,6 @@ pub enum Event {
     },
     /// The Lease had expired and is held again: statuses must be forced once.
     LeaseRegained,
-}
-
-/// What an append has put into the queue.
-#[derive(Debug)]
-pub struct Appended {
-    pub last: Position,
-    pub counters: Counters,
-    pub records: u64,
-    pub bytes: u64,
-    pub first_commit: i64,
 }
 
 /// Why a map could not be taken over.

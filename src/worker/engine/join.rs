@@ -76,12 +76,14 @@ impl Engine {
     /// The table is locked: changes beyond `first` are taken from now on.
     pub(super) fn activate(&mut self, id: &MapId, first: Position, ready: oneshot::Sender<()>) {
         let delay = self.pace.confirm_delay;
+        let era = self.link.era_and_publication().map(|(era, _)| era);
         if let Some(map) = self.maps.get_mut(id) {
             map.stage = Stage::Serving;
             map.current = true;
+            map.era = era;
             map.received = first;
-            map.stock.custody = first;
-            map.stock.trimmed = first;
+            map.stock.account.q = first;
+            map.stock.account.t = first;
             map.confirmable = Confirmable::new(delay, map.held_by());
             // Changes are held until the join is complete and the queue can begin.
             map.gate = super::boot::fresh_gate(&map.plan);

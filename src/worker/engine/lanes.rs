@@ -1,6 +1,10 @@
 //! What the lanes tell.
 
-use super::{Engine, Event, drive::adopt};
+use super::{
+    Engine, Event,
+    drive::adopt,
+    operations::{self, Asked},
+};
 use crate::{
     destination::postgres::{Aside, Progress},
     failpoint,
@@ -78,31 +82,23 @@ impl Engine {
     /// What is flushed at the destination leaves the queue (rule 2).
     fn trim(&mut self, id: &MapId, passed: Passed) {
         let Some(map) = self.maps.get_mut(id) else { return };
-        map.stock.partial = passed.partial;
-        map.stock.oldest = passed.oldest.or(map.stock.oldest);
-        if passed.records == 0 {
+        let Passed {
+            seq,
+            through,
+            records,
+            partial,
+            oldest,
+        } = passed;
+        if records == 0 {
+            map.stock.partial = partial;
             return;
         }
         let queue = map.queue.clone();
         let map = id.clone();
         self.spawn(async move {
-            let Passed {
-                seq,
-                through: to,
-                records,
-                bytes,
-                oldest,
-                ..
-            } = passed;
             failpoint::hit("between-commit-and-trim");
-            let result = queue.trim(seq, to, records, bytes, oldest).await;
-            Event::Trimmed {
-                map,
-                to,
-                records,
-                bytes,
-                result,
-            }
+            let result = queue.trim(seq, through, oldest).await;
+            Event::Trimmed { map, partial, result }
         });
     }
 
@@ -174,13 +170,8 @@ impl Engine {
                 kind,
             },
         );
-        let queues: Vec<_> = self
-            .maps
-            .get(id)
-            .map(|map| (id.clone(), map.queue.clone()))
-            .into_iter()
-            .collect();
-        self.spawn(async move { Event::ReadBack(super::operations::read_back(queues).await) });
+        let asked: Vec<Asked> = self.maps.get(id).map(Asked::of).into_iter().collect();
+        self.spawn(async move { Event::ReadBack(operations::read_back(asked).await) });
     }
 
     /// The destination holds less than it had flushed: restored from an older copy. What the source still has heals

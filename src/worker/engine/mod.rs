@@ -31,7 +31,7 @@ use crate::{connection::postgres, record::Position};
 use route::Routes;
 use source::Link;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -89,6 +89,10 @@ pub struct Engine {
     /// Maps that are not taken over yet, and when to try again.
     plans: BTreeMap<MapId, Arc<Plan>>,
     maps: BTreeMap<MapId, Map>,
+    /// Every object that was there when the worker began is known.
+    listed: bool,
+    /// Objects whose references cannot be read.
+    unresolved: HashSet<MapId>,
     booting: HashMap<MapId, boot::Attempt>,
     lanes: HashMap<String, Seating>,
     routes: Routes,
@@ -129,6 +133,8 @@ impl Engine {
             lease_epoch,
             plans: BTreeMap::new(),
             maps: BTreeMap::new(),
+            listed: false,
+            unresolved: HashSet::new(),
             booting: HashMap::new(),
             lanes: HashMap::new(),
             routes: Routes::default(),
@@ -188,6 +194,10 @@ impl Engine {
     fn take(&mut self, event: Event) {
         match event {
             Event::Planned(plan) => self.planned(*plan),
+            Event::Listed => {
+                self.listed = true;
+                self.start_source();
+            }
             Event::Removed(map) => self.removed(&map),
             Event::Booted { map, result } => self.booted(&map, result),
             Event::Activate { map, first, ready } => self.activate(&map, first, ready),
@@ -196,24 +206,9 @@ impl Engine {
             // The supervisor starts the worker again, and all is read from what is durable.
             Event::LaneEnded(lane) if self.lanes.contains_key(&lane) => panic!("the lane to {lane} ended"),
             Event::LaneEnded(_) => {}
-            Event::Appended {
-                map,
-                appended,
-                result,
-            } => self.appended(&map, &appended, result),
-            Event::Advanced {
-                map,
-                to,
-                counters,
-                result,
-            } => self.advanced(&map, to, counters, result),
-            Event::Trimmed {
-                map,
-                to,
-                records,
-                bytes,
-                result,
-            } => self.trimmed(&map, to, records, bytes, result),
+            Event::Appended { map, last, result } => self.appended(&map, last, result),
+            Event::Advanced { map, to, result } => self.advanced(&map, to, result),
+            Event::Trimmed { map, partial, result } => self.trimmed(&map, partial, result),
             Event::Closed {
                 map,
                 step,

@@ -4,10 +4,14 @@ use super::event::{BootError, CheckFailure};
 use crate::{
     connection::redis,
     destination::postgres::{Control, LaneError, Progress, Target},
-    queue::{Meta, Queue, QueueError},
+    queue::{Account, Meta, Queue, QueueError},
     record::{Era, Lsn, Position},
     source::postgres::{Admin, SlotState, SourceError},
-    worker::{custody::Held, map::MapId, plan::Plan},
+    worker::{
+        custody::Held,
+        map::{Map, MapId},
+        plan::Plan,
+    },
 };
 use std::{sync::Arc, time::Duration};
 
@@ -230,15 +234,7 @@ pub async fn settle(queue: &Queue, has: Position) -> Result<u64, QueueError> {
             return Ok(changes.iter().filter(|change| change.position <= has).count() as u64);
         }
         seq = entry.seq;
-        queue
-            .trim(
-                seq,
-                entry.header.last,
-                u64::from(entry.header.count),
-                entry.bytes.len() as u64,
-                None,
-            )
-            .await?;
+        queue.trim(seq, entry.header.last, None).await?;
     }
 }
 
@@ -249,7 +245,9 @@ pub struct Closed {
     pub fenced: Option<Progress>,
     pub failure: Option<String>,
     /// What the queue holds now, and how many records of it the destination has; or why it could not begin.
-    pub begun: Result<(Meta, u64), QueueError>,
+    pub begun: Result<(Account, u64), QueueError>,
+    /// How often the map had fallen back when the step began.
+    pub falls: u64,
 }
 
 /// Trims what the destination has; and when the map leaves its lane, begins the queue at what is flushed, or, with a
@@ -259,35 +257,39 @@ pub async fn begin(
     leaves: bool,
     base: Option<&Progress>,
     floor: Lsn,
-) -> Result<(Meta, u64), QueueError> {
+) -> Result<(Account, u64), QueueError> {
     let partial = match base {
         Some(base) => settle(queue, base.position).await?,
         None => 0,
     };
     let meta = queue.meta().await?.ok_or(QueueError::MetaMissing)?;
-    if !leaves || meta.records > 0 {
-        return Ok((meta, partial));
+    if !leaves || meta.account.records > 0 {
+        return Ok((meta.account, partial));
     }
-    match base {
+    let account = match base {
         Some(base) => {
-            let custody = base.position.max(meta.q);
-            queue
-                .begin(base.position, custody, base.received, base.filtered)
-                .await?;
+            let known = meta.account;
+            // A replay leaves the destination's counters as they were: whoever is ahead counts.
+            let (custody, received, filtered) = if base.position > known.q {
+                (base.position, base.received, base.filtered)
+            } else {
+                (known.q, known.received, known.filtered)
+            };
+            queue.begin(base.position, custody, received, filtered).await?
         }
         None => {
+            let custody = Position::through(floor).max(meta.account.q);
             queue
                 .begin(
-                    meta.t,
-                    Position::through(floor).max(meta.q),
-                    meta.received,
-                    meta.filtered,
+                    meta.account.t,
+                    custody,
+                    meta.account.received,
+                    meta.account.filtered,
                 )
-                .await?;
+                .await?
         }
-    }
-    let meta = queue.meta().await?.ok_or(QueueError::MetaMissing)?;
-    Ok((meta, partial))
+    };
+    Ok((account, partial))
 }
 
 /// Raises the map's token at the destination, ending whoever stands in the way (rule 5).
@@ -306,7 +308,34 @@ pub async fn fence(plan: &Plan, epoch: i64) -> Result<Progress, LaneError> {
 pub struct SourceState {
     pub era: Era,
     pub slot: Option<SlotState>,
-    pub metas: Vec<(MapId, Result<Option<Meta>, QueueError>)>,
+    pub queues: Vec<ReadBack>,
+}
+
+/// One map's Redis is asked what it holds.
+#[derive(Debug)]
+pub struct Asked {
+    pub map: MapId,
+    pub queue: Queue,
+    /// What was known by then: Redis must not hold less.
+    pub known: Account,
+}
+
+impl Asked {
+    #[must_use]
+    pub fn of(map: &Map) -> Self {
+        Self {
+            map: map.id.clone(),
+            queue: map.queue.clone(),
+            known: map.stock.account,
+        }
+    }
+}
+
+/// The answer.
+#[derive(Debug)]
+pub struct ReadBack {
+    pub asked: Asked,
+    pub result: Result<Option<Meta>, QueueError>,
 }
 
 /// Looks at the slot, ends an old walsender, and reads every map's meta: what the rules want at each connect.
@@ -314,7 +343,7 @@ pub async fn look(
     settings: crate::connection::postgres::Settings,
     slot: String,
     generation: u32,
-    queues: Vec<(MapId, Queue)>,
+    asked: Vec<Asked>,
 ) -> Result<SourceState, SourceError> {
     let admin = Admin::connect(&settings).await?;
     let server = admin.inspect_server().await?;
@@ -325,15 +354,16 @@ pub async fn look(
     };
     admin.terminate_walsender(&slot).await?;
     let slot = admin.slot(&slot).await?;
-    let metas = read_back(queues).await;
-    Ok(SourceState { era, slot, metas })
+    let queues = read_back(asked).await;
+    Ok(SourceState { era, slot, queues })
 }
 
 /// Reads meta and epoch of every map.
-pub async fn read_back(queues: Vec<(MapId, Queue)>) -> Vec<(MapId, Result<Option<Meta>, QueueError>)> {
-    let reads = queues
-        .into_iter()
-        .map(|(map, queue)| async move { (map, queue.meta().await) });
+pub async fn read_back(asked: Vec<Asked>) -> Vec<ReadBack> {
+    let reads = asked.into_iter().map(|asked| async move {
+        let result = asked.queue.meta().await;
+        ReadBack { asked, result }
+    });
     futures::future::join_all(reads).await
 }
 

@@ -2,18 +2,18 @@
 
 use super::{
     Engine, Event, Over,
-    event::{Appended, CheckFailure},
-    operations,
+    event::CheckFailure,
+    operations::{self, Asked, ReadBack},
 };
 use crate::{
     destination::postgres::Progress,
     failpoint,
     gate::Route,
-    queue::{EntryMeta, Meta, QueueError, encode},
+    queue::{Account, EntryMeta, Meta, QueueError, encode},
     record::{Lsn, Position},
     worker::{
         custody::Gap,
-        map::{Blocked, Counters, MapId, Unusable, UnusableKind},
+        map::{Blocked, MapId, Unusable, UnusableKind},
     },
 };
 use std::time::Instant;
@@ -26,7 +26,7 @@ impl Engine {
             return;
         }
         let Some(batch) = map.appender.next() else { return };
-        let previous = map.stock.custody;
+        let previous = map.stock.account.q;
         let queue = map.queue.clone();
         let Some(keys) = batch.changes.first().map(|change| change.relation.clone()) else {
             return;
@@ -47,51 +47,33 @@ impl Engine {
                     .map(|keys| keys.key)
             });
             let encoded = encode(&batch.changes, meta, keys);
-            let appended = Appended {
-                last: batch.changes.last().map_or(previous, |change| change.position),
-                counters,
-                records: batch.changes.len() as u64,
-                bytes: encoded.as_ref().map_or(0, |bytes| bytes.len() as u64),
-                first_commit: batch.changes.first().map_or(0, |change| change.commit_time),
-            };
+            let last = batch.changes.last().map_or(previous, |change| change.position);
             let result = match encoded {
                 Ok(bytes) => {
                     failpoint::hit("before-queue-script");
                     let done = queue.append(bytes).await;
                     failpoint::hit("between-append-and-confirm");
-                    done.map(|appended| appended.seq)
+                    done
                 }
                 Err(error) => Err(QueueError::from(error)),
             };
             drop(batch.shares);
-            Event::Appended {
-                map,
-                appended: Box::new(appended),
-                result,
-            }
+            Event::Appended { map, last, result }
         });
     }
 
-    pub(super) fn appended(&mut self, id: &MapId, appended: &Appended, result: Result<u64, QueueError>) {
+    pub(super) fn appended(&mut self, id: &MapId, last: Position, result: Result<Account, QueueError>) {
         let Some(map) = self.maps.get_mut(id) else { return };
         map.appender.ended();
         match result {
-            Ok(seq) => {
+            Ok(account) => {
                 if map.gate.paused() {
                     failpoint::hit("paused");
                 }
-                map.stock.seq = seq;
-                map.stock.custody = appended.last;
-                map.stock.last = appended.last;
-                map.stock.records += appended.records;
-                map.stock.bytes += appended.bytes;
-                map.stock.received = appended.counters.received;
-                map.stock.filtered = appended.counters.filtered;
-                map.stock.oldest.get_or_insert(appended.first_commit);
-                map.confirmable.queued(appended.last, Instant::now());
-                map.tell_tail(Position::ZERO);
+                map.restock(&account);
+                map.confirmable.queued(last, Instant::now());
                 // The map was blocked meanwhile and has fallen back below what is now in its queue.
-                if map.received < appended.last {
+                if map.received < last {
                     let current = map.current;
                     map.fall_back();
                     if current {
@@ -174,8 +156,8 @@ impl Engine {
     pub(super) fn look_again(&mut self, id: &MapId) {
         let Some(map) = self.maps.get_mut(id) else { return };
         if map.blocked.as_ref().is_some_and(Blocked::passes) {
-            let queues = vec![(id.clone(), map.queue.clone())];
-            self.spawn(async move { Event::ReadBack(operations::read_back(queues).await) });
+            let asked = vec![Asked::of(map)];
+            self.spawn(async move { Event::ReadBack(operations::read_back(asked).await) });
         }
         let Some(map) = self.maps.get_mut(id) else { return };
         if map.blocked.as_ref().is_some_and(Blocked::may_be_mended) {
@@ -215,7 +197,7 @@ impl Engine {
         if progress.parks > meta.parks || !self.link.is_streaming() {
             return;
         }
-        map.restock(&meta);
+        map.restock_anew(&meta);
         map.progress = Some(progress);
         if map.held_by().check(confirmed).is_err() {
             return;
@@ -280,26 +262,27 @@ impl Engine {
 
     /// Reads Redis again for every map: a Redis emptied or put back under a live connection is found (rule 1).
     pub(super) fn read_queues_back(&mut self) {
-        let queues: Vec<_> = self
-            .maps
-            .values()
-            .filter(|map| map.has_joined())
-            .map(|map| (map.id.clone(), map.queue.clone()))
-            .collect();
-        for (id, queue) in &queues {
-            self.statuses.read_durability(id, queue);
+        let asked = self.asked();
+        for asked in &asked {
+            self.statuses.read_durability(&asked.map, &asked.queue);
         }
-        if !queues.is_empty() {
-            self.spawn(async move { Event::ReadBack(operations::read_back(queues).await) });
+        if !asked.is_empty() {
+            self.spawn(async move { Event::ReadBack(operations::read_back(asked).await) });
         }
     }
 
-    pub(super) fn read_back(&mut self, metas: Vec<(MapId, Result<Option<Meta>, QueueError>)>) {
-        for (id, result) in metas {
+    /// Every map that has a position, to be asked about.
+    pub(super) fn asked(&self) -> Vec<Asked> {
+        let joined = self.maps.values().filter(|map| map.has_joined());
+        joined.map(Asked::of).collect()
+    }
+
+    pub(super) fn read_back(&mut self, answers: Vec<ReadBack>) {
+        for ReadBack { asked, result } in answers {
             match result {
-                Ok(Some(meta)) => self.seen(&id, &meta),
-                Ok(None) => self.queue_failed(&id, &QueueError::MetaMissing),
-                Err(error) => self.unread(&id, &error),
+                Ok(Some(meta)) => self.seen(&asked, &meta),
+                Ok(None) => self.queue_failed(&asked.map, &QueueError::MetaMissing),
+                Err(error) => self.unread(&asked.map, &error),
             }
         }
     }
@@ -319,7 +302,8 @@ impl Engine {
     }
 
     /// What Redis holds against what it must hold.
-    fn seen(&mut self, id: &MapId, meta: &Meta) {
+    fn seen(&mut self, asked: &Asked, meta: &Meta) {
+        let id = &asked.map;
         let confirmed = self.link.confirmed();
         let Some(map) = self.maps.get_mut(id) else { return };
         if meta.epoch != map.epoch {
@@ -339,16 +323,19 @@ impl Engine {
                 "Parked records are missing from Redis: was it restored from an older copy?".to_owned();
             return self.block(id, Blocked::ErrorsLost { message });
         }
-        if meta.q < map.stock.custody && map.gate.route() != Route::Lane {
+        let known = asked.known;
+        if meta.account.version < known.version || meta.account.q < known.q {
             return self.went_back(id, meta);
         }
-        map.confirmable.seen(meta.q, Instant::now());
+        map.restock(&meta.account);
+        map.confirmable.seen(meta.account.q, Instant::now());
         let passed = map
             .blocked
             .as_ref()
             .is_some_and(|blocked| matches!(blocked, Blocked::QueueUnavailable { .. }));
-        if passed {
-            map.restock(meta);
+        if passed && map.appender.is_busy() {
+            self.retry_later(id);
+        } else if passed {
             map.fall_back();
             self.unblock(id, confirmed);
         }
@@ -359,27 +346,27 @@ impl Engine {
         let confirmed = self.link.confirmed();
         let delay = self.pace.confirm_delay;
         let Some(map) = self.maps.get_mut(id) else { return };
-        map.restock(meta);
+        map.restock_anew(meta);
         map.confirmable = map.fresh_confirmable(delay);
         if let Err(gap) = map.held_by().check(confirmed) {
             return self.lose(id, gap);
         }
         tracing::warn!(map = %map.plan.name, "Redis went back to an older copy; reading again from the source");
-        let (queue, epoch) = (map.queue.clone(), map.epoch);
+        let epoch = map.epoch;
         let raise = meta.epoch != epoch;
         map.fall_back();
         let message = "Redis went back to an older copy; its epoch is being taken again.".to_owned();
         if raise {
             self.block(id, Blocked::QueueUnavailable { message });
-            let map = id.clone();
+            let Some(mut asked) = self.maps.get(id).map(Asked::of) else {
+                return;
+            };
             self.spawn(async move {
-                let mut queue = queue;
-                let taken = queue.take_epoch(epoch).await;
-                let read = match taken {
-                    Ok(()) => queue.meta().await,
+                let result = match asked.queue.take_epoch(epoch).await {
+                    Ok(()) => asked.queue.meta().await,
                     Err(error) => Err(error),
                 };
-                Event::ReadBack(vec![(map, read)])
+                Event::ReadBack(vec![ReadBack { asked, result }])
             });
         } else {
             self.rewind();
@@ -407,12 +394,12 @@ impl Engine {
             .maps
             .values()
             .filter(|map| map.takes() && map.gate.route() == Route::Queue && map.appender.is_idle())
-            .filter(|map| map.received.max(through) > map.stock.custody)
+            .filter(|map| map.received.max(through) > map.stock.account.q)
             .map(|map| {
                 (
                     map.id.clone(),
                     map.queue.clone(),
-                    map.stock.custody,
+                    map.stock.account.q,
                     map.received.max(through),
                     map.counters,
                 )
@@ -426,30 +413,17 @@ impl Engine {
                 let result = queue
                     .advance(from, to, counters.received, counters.filtered)
                     .await;
-                Event::Advanced {
-                    map,
-                    to,
-                    counters,
-                    result,
-                }
+                Event::Advanced { map, to, result }
             });
         }
     }
 
-    pub(super) fn advanced(
-        &mut self,
-        id: &MapId,
-        to: Position,
-        counters: Counters,
-        result: Result<(), QueueError>,
-    ) {
+    pub(super) fn advanced(&mut self, id: &MapId, to: Position, result: Result<Account, QueueError>) {
         let Some(map) = self.maps.get_mut(id) else { return };
         map.appender.ended();
         match result {
-            Ok(()) => {
-                map.stock.custody = map.stock.custody.max(to);
-                map.stock.received = counters.received;
-                map.stock.filtered = counters.filtered;
+            Ok(account) => {
+                map.restock(&account);
                 map.confirmable.queued(to, Instant::now());
                 self.pump(id);
             }
@@ -457,23 +431,12 @@ impl Engine {
         }
     }
 
-    pub(super) fn trimmed(
-        &mut self,
-        id: &MapId,
-        to: Position,
-        records: u64,
-        bytes: u64,
-        result: Result<(), QueueError>,
-    ) {
+    pub(super) fn trimmed(&mut self, id: &MapId, partial: u64, result: Result<Account, QueueError>) {
         let Some(map) = self.maps.get_mut(id) else { return };
         match result {
-            Ok(()) => {
-                map.stock.trimmed = map.stock.trimmed.max(to);
-                map.stock.records = map.stock.records.saturating_sub(records);
-                map.stock.bytes = map.stock.bytes.saturating_sub(bytes);
-                if map.stock.records == 0 {
-                    map.stock.oldest = None;
-                }
+            Ok(account) => {
+                map.restock(&account);
+                map.stock.partial = partial;
             }
             // Not lost: what the destination has is skipped at the next look, and trimmed then.
             Err(error) => tracing::warn!(map = %map.plan.name, %error, "the queue was not trimmed"),

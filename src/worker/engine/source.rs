@@ -2,7 +2,7 @@
 
 use super::{
     Engine, Event,
-    operations::{self, SourceState},
+    operations::{self, ReadBack, SourceState},
 };
 use crate::{
     record::{Era, Lsn, Position},
@@ -95,7 +95,7 @@ impl Engine {
         let waiting = self.plans.keys().any(|id| {
             !self.maps.contains_key(id) && self.attempt(id).is_none_or(|attempt| attempt.blocked.is_none())
         });
-        if waiting || self.maps.is_empty() {
+        if !self.listed || waiting || self.maps.is_empty() {
             return;
         }
         match self.link.state {
@@ -119,14 +119,9 @@ impl Engine {
         self.link.session += 1;
         let settings = self.source.settings.clone();
         let generation = self.link.generation;
-        let queues: Vec<_> = self
-            .maps
-            .values()
-            .filter(|map| map.has_joined())
-            .map(|map| (map.id.clone(), map.queue.clone()))
-            .collect();
+        let asked = self.asked();
         self.spawn(async move {
-            let seen = operations::look(settings, slot, generation, queues).await;
+            let seen = operations::look(settings, slot, generation, asked).await;
             Event::SourceSeen(seen.map(Box::new))
         });
     }
@@ -147,7 +142,7 @@ impl Engine {
                         message: message.into(),
                     });
                 }
-                self.hold_against(seen.era, seen.metas);
+                self.hold_against(seen.era, seen.queues);
                 self.stream();
             }
             None if joined => {
@@ -195,15 +190,8 @@ impl Engine {
     }
 
     /// Compares the slot with what each map's custodians hold (rule 1).
-    fn hold_against(
-        &mut self,
-        era: Era,
-        metas: Vec<(
-            MapId,
-            Result<Option<crate::queue::Meta>, crate::queue::QueueError>,
-        )>,
-    ) {
-        self.read_back(metas);
+    fn hold_against(&mut self, era: Era, queues: Vec<ReadBack>) {
+        self.read_back(queues);
         let ids: Vec<MapId> = self
             .maps
             .values()

@@ -25,7 +25,6 @@ pub struct Entry {
     pub seq: u64,
     pub last: Position,
     pub records: u64,
-    pub bytes: u64,
     /// Without those that the destination has.
     pub changes: Vec<Change>,
 }
@@ -139,7 +138,6 @@ impl Reader {
 
 fn decode(entry: queue::Entry, has: Position) -> Result<Fed, queue::BatchError> {
     let (seq, last, records) = (entry.seq, entry.header.last, u64::from(entry.header.count));
-    let bytes = entry.bytes.len() as u64;
     let mut changes = if last > has {
         queue::decode(entry.bytes)?
     } else {
@@ -150,7 +148,6 @@ fn decode(entry: queue::Entry, has: Position) -> Result<Fed, queue::BatchError> 
         seq,
         last,
         records,
-        bytes,
         changes,
     }))
 }

@@ -17,7 +17,6 @@ pub struct Passed {
     /// Everything at or below it has left the queue: T of rule 1.
     pub through: Position,
     pub records: u64,
-    pub bytes: u64,
     /// Records at or below the flushed position in the entry that is next to be trimmed.
     pub partial: u64,
     /// Commit time of the first record that stays, if it was read already: microseconds since the Unix epoch.
@@ -30,7 +29,6 @@ struct Open {
     seq: u64,
     last: Position,
     records: u64,
-    bytes: u64,
 }
 
 /// One map in replay.
@@ -201,7 +199,6 @@ impl Merge {
             passed.seq = open.seq;
             passed.through = open.last;
             passed.records += open.records;
-            passed.bytes += open.bytes;
             strand.open.pop_front();
         }
         let waiting = strand.head.len() + self.taken.iter().filter(|item| item.map == seat).count();
@@ -222,16 +219,10 @@ impl Strand {
                     seq,
                     last,
                     records,
-                    bytes,
                     changes,
                 })) => {
                     self.end = self.end.max(last);
-                    self.open.push_back(Open {
-                        seq,
-                        last,
-                        records,
-                        bytes,
-                    });
+                    self.open.push_back(Open { seq, last, records });
                     self.head = changes.into();
                 }
                 Ok(Fed::End(position)) => self.end = self.end.max(position),

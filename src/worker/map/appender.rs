@@ -80,6 +80,11 @@ impl Appender {
         self.waiting.is_empty() && self.under_way.is_none()
     }
 
+    /// An append is under way, or another write that moves custody.
+    pub fn is_busy(&self) -> bool {
+        self.under_way.is_some()
+    }
+
     /// The first change that is not known to be in the queue.
     pub fn oldest(&self) -> Option<Position> {
         self.under_way

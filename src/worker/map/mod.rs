@@ -15,7 +15,7 @@ use super::{
 use crate::{
     destination::postgres::{Item, Progress, Target},
     gate::{Gate, Route},
-    queue::{Meta, Queue},
+    queue::{Account, Meta, Queue},
     record::{Era, Position},
 };
 use std::{
@@ -37,33 +37,19 @@ pub enum Stage {
     Gone,
 }
 
-/// What is in the queue, as of the last reply of Redis.
+/// What is in the queue, as of the newest reply of Redis.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stock {
-    /// Q: custody reaches up to here.
-    pub custody: Position,
-    /// The last record that was appended.
-    pub last: Position,
-    /// T: everything at or below it is not in the queue.
-    pub trimmed: Position,
-    /// The last entry.
-    pub seq: u64,
-    pub records: u64,
-    pub bytes: u64,
+    pub account: Account,
     /// Records of the first entry that the destination has already.
     pub partial: u64,
-    /// Commit time of the oldest record: microseconds since the Unix epoch.
-    pub oldest: Option<i64>,
-    /// The counters at `custody`.
-    pub received: u64,
-    pub filtered: u64,
 }
 
 impl Stock {
     /// Records that the destination does not have.
     #[must_use]
     pub fn waiting(&self) -> u64 {
-        self.records.saturating_sub(self.partial)
+        self.account.records.saturating_sub(self.partial)
     }
 }
 
@@ -108,6 +94,8 @@ pub struct Map {
     /// Changes between gate and queue or lane: while leaving, or in a cutover.
     pub held: Vec<(Item, Option<Share>)>,
     pub held_bytes: usize,
+    /// How often it has fallen back.
+    pub falls: u64,
     pub appender: Appender,
     pub tail: watch::Sender<Tail>,
     pub blocked: Option<Blocked>,
@@ -135,8 +123,8 @@ impl Map {
     pub fn held_by(&self) -> Held {
         Held {
             destination: self.progress.as_ref().map(|progress| progress.position),
-            queue: self.stock.custody,
-            trimmed: self.stock.trimmed,
+            queue: self.stock.account.q,
+            trimmed: self.stock.account.t,
         }
     }
 
@@ -152,11 +140,11 @@ impl Map {
     #[must_use]
     pub fn durable_counters(&self) -> Counters {
         let queue = Counters {
-            received: self.stock.received,
-            filtered: self.stock.filtered,
+            received: self.stock.account.received,
+            filtered: self.stock.account.filtered,
         };
         match &self.progress {
-            Some(progress) if progress.position > self.stock.custody => Counters {
+            Some(progress) if progress.position > self.stock.account.q => Counters {
                 received: progress.received,
                 filtered: progress.filtered,
             },
@@ -182,6 +170,7 @@ impl Map {
         self.counters = self.durable_counters();
         self.received = self.held_by().durable();
         self.current = false;
+        self.falls += 1;
     }
 
     /// Whether the map has a position, so that the source must keep what lies beyond it.
@@ -210,17 +199,18 @@ impl Map {
         self.current = false;
     }
 
-    /// Takes over what Redis says.
-    pub fn restock(&mut self, meta: &Meta) {
+    /// Takes over what Redis says, unless something newer is known.
+    pub fn restock(&mut self, account: &Account) {
+        if account.version >= self.stock.account.version {
+            self.stock.account = *account;
+        }
+        self.tell_tail(Position::ZERO);
+    }
+
+    /// Takes over what Redis says, whatever was known: it has gone back, or was not read before.
+    pub fn restock_anew(&mut self, meta: &Meta) {
         self.era = Some(meta.era.clone());
-        self.stock.custody = meta.q;
-        self.stock.last = meta.last;
-        self.stock.trimmed = meta.t;
-        self.stock.seq = meta.seq;
-        self.stock.records = meta.records;
-        self.stock.bytes = meta.bytes;
-        self.stock.received = meta.received;
-        self.stock.filtered = meta.filtered;
+        self.stock.account = meta.account;
         self.tell_tail(Position::ZERO);
     }
 
@@ -233,7 +223,7 @@ impl Map {
             .map_or(taken, |oldest| before(oldest).min(taken));
         self.tail.send_if_modified(|tail| {
             let next = Tail {
-                seq: self.stock.seq,
+                seq: self.stock.account.seq,
                 through: through.max(tail.through),
             };
             let changed = next != *tail;
