@@ -27,9 +27,9 @@ const PLACES: &[&str] = &[
 ];
 const TABLES: &[&str] = &["customers", "orders"];
 const RATE: Rate = Rate {
-    connections: 3,
-    rows: 4,
-    pause: Duration::from_millis(8),
+    connections: 2,
+    rows: 3,
+    pause: Duration::from_millis(12),
     keys: 300,
 };
 
@@ -67,7 +67,7 @@ const MAPS: &[&str] = &["customers", "orders", "notes"];
 fn notes(rig: &Rig) -> tokio::task::JoinHandle<()> {
     let url = rig.source.url("crm");
     tokio::spawn(async move {
-        let sql = "INSERT INTO notes (text) SELECT CASE WHEN random() < 0.03 THEN 'bad' ELSE md5(random()::text) END
+        let sql = "INSERT INTO notes (text) SELECT CASE WHEN random() < 0.008 THEN 'bad' ELSE md5(random()::text) END
                    FROM generate_series(1, 5)";
         loop {
             if let Ok((client, connection)) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await {
