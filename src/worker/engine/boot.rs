@@ -211,6 +211,7 @@ impl Engine {
             awaited: 0,
             unusable: None,
             retry_at: None,
+            look_at: None,
             cutover_since: None,
             catch_up: None,
             commit_time: None,

@@ -18,13 +18,11 @@ use std::{sync::Arc, time::Instant};
 impl Engine {
     /// Begins or goes on with a deletion.
     pub(super) fn delete(&mut self, id: &MapId) {
-        let retry = self.pace.retry;
         let Some(map) = self.maps.get_mut(id) else { return };
         let Some(policy) = map.plan.deletion else { return };
         if map.stage == Stage::Gone || map.cleaning || map.joining {
             return;
         }
-        map.retry_at.get_or_insert(Instant::now() + retry);
         let joined = map.has_joined();
         if joined && policy == DeletionPolicy::Drain && !map.is_drained() {
             return self.report(id);
@@ -104,7 +102,6 @@ impl Engine {
     }
 
     pub(super) fn cleaned_up(&mut self, id: &MapId, result: Result<(), String>) {
-        let retry = self.pace.retry;
         if self.booting.contains_key(id) {
             return self.attempt_cleaned_up(id, result);
         }
@@ -118,7 +115,6 @@ impl Engine {
             Err(message) => {
                 tracing::warn!(map = %map.plan.name, %message, "the clean-up failed; trying again");
                 map.clean_up_failure = Some(message);
-                map.retry_at = Some(Instant::now() + retry);
             }
         }
         self.report(id);

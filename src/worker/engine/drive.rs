@@ -382,7 +382,7 @@ impl Engine {
         self.statuses.add_store(&map.id, &map.queue);
     }
 
-    /// Steps that failed are tried again; what may be mended by now is looked at again.
+    /// Steps that failed are tried again.
     pub(super) fn retry_steps(&mut self, now: Instant) {
         let due: Vec<MapId> = self
             .maps
@@ -394,23 +394,38 @@ impl Engine {
             if let Some(map) = self.maps.get_mut(&id) {
                 map.retry_at = None;
             }
+            self.drive(&id);
+        }
+    }
+
+    /// What may be mended by now is looked at again.
+    pub(super) fn look_at_trouble(&mut self, now: Instant) {
+        let retry = self.pace.retry;
+        let mut due = Vec::new();
+        for map in self.maps.values_mut() {
+            map.look_at = match map.look_at {
+                _ if !map.needs_a_look() => None,
+                Some(at) if at <= now => {
+                    due.push(map.id.clone());
+                    Some(now + retry)
+                }
+                Some(at) => Some(at),
+                None => Some(now + retry),
+            };
+        }
+        for id in due {
             self.look_again(&id);
             self.delete_again(&id);
-            self.drive(&id);
         }
     }
 
     /// The destination may not be written: changes go to the queue.
     pub(super) fn unusable(&mut self, id: &MapId, unusable: Unusable) {
-        let retry = self.pace.retry;
         let Some(map) = self.maps.get_mut(id) else { return };
         tracing::info!(map = %map.plan.name, reason = unusable.reason, "the destination cannot be written");
         map.unusable = Some(unusable);
         map.gate.set_usable(false);
         self.drive(id);
-        if let Some(map) = self.maps.get_mut(id) {
-            map.retry_at.get_or_insert(Instant::now() + retry);
-        }
     }
 }
 

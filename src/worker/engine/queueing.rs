@@ -104,7 +104,6 @@ impl Engine {
 
     /// The map takes no changes: they stay at the source, and its position freezes.
     pub(super) fn block(&mut self, id: &MapId, blocked: Blocked) {
-        let retry = self.pace.retry;
         let Some(map) = self.maps.get_mut(id) else { return };
         if map
             .blocked
@@ -124,7 +123,6 @@ impl Engine {
             map.fall_back();
         }
         map.gate.set_blocked(true);
-        map.retry_at.get_or_insert(Instant::now() + retry);
         self.report(id);
     }
 
@@ -178,9 +176,7 @@ impl Engine {
                 let behind = self.maps.values().any(|other| {
                     other.plan.name == parent && other.progress.as_ref().is_none_or(|at| at.position < record)
                 });
-                if behind {
-                    self.retry_later(id);
-                } else {
+                if !behind {
                     self.usable_again(id);
                 }
             }
@@ -191,7 +187,6 @@ impl Engine {
     /// What the custodians of a map hold for which something was missing: somebody may have put it back.
     pub(super) fn mended(&mut self, id: &MapId, result: Result<(Meta, Progress), CheckFailure>) {
         let (confirmed, delay) = (self.link.confirmed(), self.pace.confirm_delay);
-        self.retry_later(id);
         let Some(map) = self.maps.get_mut(id) else { return };
         let Ok((meta, progress)) = result else { return };
         if progress.parks > meta.parks || !self.link.is_streaming() {
@@ -204,7 +199,6 @@ impl Engine {
         }
         map.confirmable = map.fresh_confirmable(delay);
         map.fall_back();
-        map.retry_at = None;
         self.unblock(id, confirmed);
     }
 
@@ -254,7 +248,6 @@ impl Engine {
                         _ => map.unusable.take(),
                     };
                 }
-                self.retry_later(id);
                 self.report(id);
             }
         }
@@ -294,9 +287,7 @@ impl Engine {
         if away && map.gate.route() == Route::Lane && map.blocked.is_none() {
             return;
         }
-        if map.blocked.is_some() && away {
-            self.retry_later(id);
-        } else {
+        if map.blocked.is_none() || !away {
             self.queue_failed(id, error);
         }
     }
@@ -333,9 +324,7 @@ impl Engine {
             .blocked
             .as_ref()
             .is_some_and(|blocked| matches!(blocked, Blocked::QueueUnavailable { .. }));
-        if passed && map.appender.is_busy() {
-            self.retry_later(id);
-        } else if passed {
+        if passed && !map.appender.is_busy() {
             map.fall_back();
             self.unblock(id, confirmed);
         }

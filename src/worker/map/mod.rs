@@ -104,6 +104,8 @@ pub struct Map {
     pub unusable: Option<Unusable>,
     /// A failed step is tried again then.
     pub retry_at: Option<Instant>,
+    /// Trouble, or a deletion that waits, is looked at again then.
+    pub look_at: Option<Instant>,
     pub cutover_since: Option<Instant>,
     pub catch_up: Option<CatchUp>,
     /// Commit time of the last durable change, and when it arrived.
@@ -171,6 +173,12 @@ impl Map {
         self.received = self.held_by().durable();
         self.current = false;
         self.falls += 1;
+    }
+
+    /// Something keeps it from writing or from taking changes, or it is to go: it must be looked at again and again.
+    #[must_use]
+    pub fn needs_a_look(&self) -> bool {
+        self.unusable.is_some() || self.blocked.is_some() || self.plan.deletion.is_some()
     }
 
     /// Whether the map has a position, so that the source must keep what lies beyond it.
