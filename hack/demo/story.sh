@@ -1,0 +1,208 @@
+# shellcheck shell=bash disable=SC2154
+# The story. Every step has a deadline.
+
+maps=(tm/customers tm/orders tm/order-lines)
+
+tell_story() {
+  make_maps
+  start_writer
+  pause_maps
+  work_during_the_pause
+  resume_maps
+  show_the_refused_record
+  compare_tables
+  check_the_books
+  step "done in $SECONDS seconds"
+}
+
+make_maps() {
+  step "three maps from crm to erp: customers, orders, order-lines"
+  psql -qX -v ON_ERROR_STOP=1 -f hack/demo/crm.sql service=crm
+  psql -qX -v ON_ERROR_STOP=1 -f hack/demo/erp.sql service=erp
+  local file=$folder/connections.yaml
+  sed "s/@password@/$password/; s/@crm_port@/$crm_port/; s/@erp_port@/$erp_port/; s/@redis_port@/$redis_port/" \
+    hack/demo/connections.yaml > "$file"
+  run kubectl apply -f "$file"
+  run kubectl apply -f hack/demo/maps.yaml
+  run kubectl wait --for=condition=CaughtUp=True "${maps[@]}" --timeout=60s
+}
+
+start_writer() {
+  step "changes at the source: every 50 ms an order with its customer and lines, in one transaction"
+  psql -qX -v ON_ERROR_STOP=1 -f hack/demo/first.sql service=crm
+  touch "$folder/writing"
+  spawn writer "$PWD/hack/demo/writer.sh" "$folder/writing"
+  headings
+  for _ in 1 2 3; do
+    sleep 1
+    sample
+  done
+  lives writer || fail "the writer has ended; see $folder/writer.log"
+}
+
+stop_writer() {
+  rm -f "${folder:-}/writing"
+  for _ in {1..100}; do
+    lives writer || return 0
+    sleep 0.1
+  done
+}
+
+pause_maps() {
+  step "pausing all three, for maintenance at the destination"
+  run kubectl patch "${maps[@]}" --type=merge -p '{"spec":{"state":"Paused"}}'
+  run kubectl wait --for=condition=Paused=True "${maps[@]}" --timeout=60s
+  wal_at_pause=$(query crm 'SELECT pg_current_wal_lsn()')
+  before=$(content erp)
+}
+
+work_during_the_pause() {
+  step "the source goes on, the destination stands still, the queue grows"
+  headings
+  for _ in 1 2; do
+    sample
+    sleep 1
+  done
+  note "an import of 10,000 orders with 30,000 lines at the source:"
+  psql -qX -v ON_ERROR_STOP=1 -f hack/demo/import.sql service=crm
+  sample
+  note "the maintenance: a new rule at the destination"
+  run psql -qXc 'ALTER TABLE sales.customer ADD CONSTRAINT modest_credit CHECK (credit_limit <= 100000)' service=erp
+  note "one change at the source that breaks it"
+  run psql -qXc "UPDATE customers SET credit_limit = 250000 WHERE cust_no = 'C-1007'" service=crm
+
+  step "the source need not keep its log for the pause: the slot moves on, some ten seconds behind what is queued"
+  headings
+  local until=$((SECONDS + 40))
+  sample
+  until [ "$behind" -lt $((written / 4)) ]; do
+    [ "$SECONDS" -lt "$until" ] || fail "the slot is still $behind KiB behind, of $written KiB that were written since the pause"
+    sleep 3
+    sample
+  done
+  [ "$(content erp)" = "$before" ] || fail "the destination has changed during the pause"
+  note "every row at the destination is as it was when Paused became True"
+  run kubectl get tm
+}
+
+resume_maps() {
+  step "resuming: the queue is written in order, while new changes go on arriving"
+  run kubectl patch "${maps[@]}" --type=merge -p '{"spec":{"state":"Running"}}'
+  local columns=MAP:.metadata.name,PHASE:.status.phase
+  columns+=,REPLAYED:.status.catchUp.replayed,REMAINING:.status.catchUp.remaining
+  columns+=,A-SECOND:.status.catchUp.recordsPerSecond,END:.status.catchUp.estimatedEndTime
+  local until=$((SECONDS + 60))
+  run kubectl get tm -o "custom-columns=$columns"
+  while kubectl get tm -o 'jsonpath={.items[*].status.conditions[?(@.type=="CaughtUp")].status}' | grep -q False; do
+    [ "$SECONDS" -lt "$until" ] || fail "the maps did not catch up in a minute"
+    sleep 1
+    kubectl get tm -o "custom-columns=$columns" --no-headers
+  done
+  run kubectl wait --for=condition=CaughtUp=True "${maps[@]}" --timeout=60s
+}
+
+show_the_refused_record() {
+  step "the refused record is parked, and held nothing up"
+  local said='{range .status.errors.recent[*]}{.id}{"\n"}{"  class   "}{.class}{"\n"}{"  code    "}{.code}{"\n"}'
+  said+='{"  object  "}{.object}{"\n"}{"  remedy  "}{.remedy}{"\n"}{end}'
+  run kubectl get tm
+  run kubectl get tm/customers -o "jsonpath=$said"
+  local refused
+  refused=$(kubectl get tm -o 'jsonpath={range .items[*]}{.metadata.name}={.status.errors.count}:{.status.errors.recent[*].code} {end}')
+  [ "$refused" = "customers=1:23514 order-lines=0: orders=0: " ] || fail "one refused record with code 23514 was expected, not: $refused"
+}
+
+compare_tables() {
+  step "stopping the writer, and comparing the tables (without C-1007)"
+  stop_writer
+  within 30 "equal tables" tables_are_equal
+  {
+    echo "map|rows at crm|rows at erp|hash at crm|hash at erp"
+    paste -d '|' <(content crm) <(content erp) | awk -F '|' -v OFS='|' '{ print $1, $2, $5, $3, $6 }'
+  } | awk -F '|' '{ printf "    %-12s %11s %12s  %-32s  %-32s\n", $1, $2, $3, $4, $5 }'
+  note "equal"
+}
+
+tables_are_equal() { [ "$(content crm)" = "$(content erp)" ]; }
+
+# Postgres at the source counts the changes of each table too, so the left side is checked as well.
+check_the_books() {
+  step "the books: received = written + inFlight + queued + errored + superseded + discarded + purged + filtered"
+  within 30 "a balanced ledger of every map" books_balance
+  local map
+  for map in "${maps[@]}"; do
+    read_ledger "$map"
+    note "$(printf '%-12s' "${map#tm/}")$received = ${parts[*]/%/ +}" | sed 's/ +$//'
+  done
+  note "they balance, and Postgres has counted the same number of changes at the source"
+}
+
+books_balance() {
+  local map part sum
+  for map in "${maps[@]}"; do
+    read_ledger "$map"
+    sum=0
+    for part in "${parts[@]}"; do sum=$((sum + part)); done
+    [ "$received" -eq "$sum" ] && [ "$received" -eq "$(changes "$map")" ] || return
+  done
+}
+
+# Sets `received`, and `parts` to the other terms.
+read_ledger() {
+  local terms='{.received} {.written} {.inFlight} {.queued} {.errored} {.superseded} {.discarded} {.purged} {.filtered}'
+  local read
+  read=$(kubectl get "$1" -o "jsonpath=${terms//\{/\{.status.ledger}")
+  read -r received parts <<< "$read"
+  read -ra parts <<< "$parts"
+}
+
+# What Postgres has counted at the source.
+changes() {
+  local table=${1#tm/}
+  query crm "SELECT n_tup_ins + n_tup_upd + n_tup_del FROM pg_stat_user_tables WHERE relname = '${table//-/_}'"
+}
+
+query() { psql -qXAt -v ON_ERROR_STOP=1 -c "$2" "service=$1"; }
+
+content() { PGTZ=UTC psql -qXAt -v ON_ERROR_STOP=1 -f "hack/demo/content-$1.sql" "service=$1"; }
+
+headings() {
+  printf '    %-10s %14s %15s %8s %18s %18s\n' time 'rows at source' 'at destination' queued 'WAL since pause' 'slot is behind'
+}
+
+# One line of figures. Sets `written` and `behind`, in KiB.
+sample() {
+  local source destination queued count
+  source=$(query crm 'SELECT (SELECT count(*) FROM customers) + (SELECT count(*) FROM orders) + (SELECT count(*) FROM order_lines)')
+  destination=$(query erp 'SELECT (SELECT count(*) FROM sales.customer) + (SELECT count(*) FROM sales.sales_order) + (SELECT count(*) FROM sales.order_line)')
+  queued=0
+  for count in $(kubectl get tm -o 'jsonpath={.items[*].status.queue.records}'); do queued=$((queued + count)); done
+  read -r written behind <<< "$(query crm "SELECT (pg_current_wal_lsn() - coalesce(nullif('${wal_at_pause:-}', '')::pg_lsn, pg_current_wal_lsn()))::bigint / 1024
+    || ' ' || (pg_current_wal_lsn() - confirmed_flush_lsn)::bigint / 1024 FROM pg_replication_slots")"
+  printf '    %-10s %14s %15s %8s %14s KiB %14s KiB\n' "$(date +%T)" "$source" "$destination" "$queued" "$written" "$behind"
+}
+
+say_environment() {
+  echo "    export KUBECONFIG=$folder/kubeconfig PGSERVICEFILE=$folder/pg_service.conf"
+  echo "    export PATH=$programs:\$PATH"
+}
+
+say_how_to_go_on() {
+  step "servers and operator are left running. To go on:"
+  say_environment
+  cat <<'END'
+    kubectl get tm -o wide
+    kubectl describe tm/customers
+    kubectl patch tm/orders --type=merge -p '{"spec":{"state":"Paused"}}'
+    kubectl wait --for=condition=Paused=True tm/orders
+    psql service=crm -c 'CALL change_set()'
+    psql service=erp -c 'SELECT * FROM sales.sales_order ORDER BY order_no DESC LIMIT 5'
+    kubectl patch tm/orders --type=merge -p '{"spec":{"state":"Running"}}'
+
+==> to correct the parked record (it then counts as superseded):
+    psql service=crm -c "UPDATE customers SET credit_limit = 90000 WHERE cust_no = 'C-1007'"
+
+==> to end it all:
+    make demo-down
+END
+}
