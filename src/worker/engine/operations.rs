@@ -195,7 +195,8 @@ async fn take(
     meta: &Meta,
 ) -> Result<Target, CheckFailure> {
     let shape = control.inspect(&plan.destination_table, &plan.mapping).await?;
-    let progress = control.take(&plan.id, epoch).await?;
+    // A worker that stopped in the middle of a write may still hold the row: it is ended (rule 5).
+    let progress = fence(plan, epoch).await?;
     if progress.parks > meta.parks {
         let missing = progress.parks - meta.parks;
         let message =
