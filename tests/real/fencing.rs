@@ -1,12 +1,14 @@
 //! A worker that was thought dead wakes up again: nothing of it lands (I6, rules 4 and 5).
 
-use crate::support::{
-    audit::compare_databases,
-    load::{COLUMNS, Load, Rate, prepare},
-    process::Process,
-    rig::{Rig, SOON, same_map},
-    timing::timed,
-    wait::{wait_for, wait_until},
+use crate::{
+    judge::judge,
+    support::{
+        load::{COLUMNS, Load, Rate, prepare},
+        process::Process,
+        rig::{Rig, SOON, same_map},
+        timing::timed,
+        wait::{wait_for, wait_until},
+    },
 };
 use nix::sys::signal::Signal;
 use std::time::Duration;
@@ -123,20 +125,7 @@ impl Scene {
     /// Everything arrived, in order; nothing of the old worker did since; the books balance.
     async fn judge(self, mut new: Process) {
         let old_writes = self.old_writes().await;
-        self.load.stop().await;
-        let rig = &self.rig;
-        for map in TABLES {
-            rig.resume(map);
-            rig.condition(map, "CaughtUp", "True").await;
-        }
-        for table in TABLES {
-            rig.equal(table, "id").await;
-        }
-        let summary = compare_databases(&rig.crm().await, &self.erp, TABLES).await;
-        println!("{:?}", summary.unwrap());
-        for map in TABLES {
-            rig.settled(map).await;
-        }
+        judge(&self.rig, self.load, TABLES).await;
         let sql = "SELECT count(*) FROM writelog.writes WHERE pid = ANY ($1)";
         let rows = self.erp.query_one(sql, &[&self.backends]).await.unwrap();
         assert_eq!(rows.get::<_, i64>(0), old_writes);
