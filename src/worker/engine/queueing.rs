@@ -90,7 +90,12 @@ impl Engine {
     /// Redis did not do what it was told.
     pub(super) fn queue_failed(&mut self, id: &MapId, error: &QueueError) {
         let message = error.to_string();
+        let went_back = |found: i64| self.maps.get(id).is_some_and(|map| found < map.epoch);
         match error {
+            // Nobody has taken over: Redis went back, and the next look takes the epoch again.
+            QueueError::EpochMismatch { found } if went_back(*found) => {
+                self.block(id, Blocked::QueueUnavailable { message });
+            }
             QueueError::EpochMismatch { .. } => self.block(id, Blocked::EpochLost { message }),
             QueueError::MetaMissing | QueueError::EpochMissing => self.block(
                 id,
