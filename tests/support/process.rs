@@ -169,6 +169,11 @@ fn guard(group: u32) -> Child {
     command.process_group(0).spawn().unwrap()
 }
 
+/// Whether a process is there, and has not only still to be waited for.
+pub fn is_alive(pid: Pid) -> bool {
+    stat(pid, 0).is_some_and(|state| state != "Z")
+}
+
 fn parent_of(pid: i32) -> Option<String> {
     stat(pid, 1)
 }
