@@ -223,6 +223,7 @@ impl Engine {
     pub(super) fn usable_again(&mut self, id: &MapId) {
         if let Some(map) = self.maps.get_mut(id) {
             map.unusable = None;
+            map.retry_at = None;
             map.gate.set_usable(true);
             map.gate.recheck();
         }
@@ -385,6 +386,7 @@ impl Engine {
             return self.lose(id, gap);
         }
         map.blocked = None;
+        map.retry_at = None;
         map.gate.set_blocked(false);
         tracing::info!(map = %map.plan.name, "taking changes again");
         self.rewind();
