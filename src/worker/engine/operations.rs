@@ -319,6 +319,7 @@ pub struct Asked {
     pub queue: Queue,
     /// What was known by then: Redis must not hold less.
     pub known: Account,
+    pub parks: u64,
 }
 
 impl Asked {
@@ -328,6 +329,7 @@ impl Asked {
             map: map.id.clone(),
             queue: map.queue.clone(),
             known: map.stock.account,
+            parks: map.progress.as_ref().map_or(0, |progress| progress.parks),
         }
     }
 }

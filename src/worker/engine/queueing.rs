@@ -320,11 +320,7 @@ impl Engine {
                 self.went_back(id, meta);
             };
         }
-        if map
-            .progress
-            .as_ref()
-            .is_some_and(|progress| progress.parks > meta.parks)
-        {
+        if asked.parks > meta.parks {
             let message =
                 "Parked records are missing from Redis: was it restored from an older copy?".to_owned();
             return self.block(id, Blocked::ErrorsLost { message });
