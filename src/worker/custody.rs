@@ -70,6 +70,7 @@ pub struct Confirmable {
 }
 
 impl Confirmable {
+    /// How long the queue holds what it holds is not known: that counts as queued now.
     #[must_use]
     pub fn new(delay: Duration, held: Held) -> Self {
         Self {
@@ -77,8 +78,8 @@ impl Confirmable {
             flushed: held.destination.unwrap_or(Position::ZERO),
             parks: VecDeque::new(),
             queued: VecDeque::new(),
-            latest: None,
-            seen: held.queue,
+            latest: Some(held.queue),
+            seen: Position::ZERO,
         }
     }
 
@@ -191,6 +192,17 @@ mod tests {
         assert_eq!(map.position(later), at(10), "Redis went back");
         map.seen(at(20), start + Duration::from_secs(5));
         assert_eq!(map.position(later), at(10), "too early");
+        map.seen(at(20), later);
+        assert_eq!(map.position(later), at(20));
+    }
+
+    #[test]
+    fn what_the_queue_held_before_is_confirmed_as_late() {
+        let start = Instant::now();
+        let mut map = Confirmable::new(Duration::from_secs(10), held(10, 20, 10));
+        map.seen(at(20), start);
+        assert_eq!(map.position(start), at(10));
+        let later = start + Duration::from_secs(10);
         map.seen(at(20), later);
         assert_eq!(map.position(later), at(20));
     }

@@ -3,5 +3,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod durability;
+mod fencing;
+mod judge;
 mod kills;
 mod siblings;

@@ -3,7 +3,7 @@
 use super::{
     folder::{self, copy, run, temporary},
     ports::free_port,
-    process::{Process, command_as},
+    process::{Process, command_as, is_alive},
 };
 use nix::sys::signal::{Signal, kill};
 use std::{
@@ -138,8 +138,14 @@ impl Postgres {
         };
         let children = freeze(&mut process);
         process.kill9();
+        for child in &children {
+            let _ = kill(*child, Signal::SIGKILL);
+        }
+        // The server does not start again while one of them still has its shared memory.
         for child in children {
-            let _ = kill(child, Signal::SIGKILL);
+            while is_alive(child) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
         }
     }
 

@@ -101,6 +101,11 @@ impl Process {
         .await;
     }
 
+    /// Whether a signal has stopped it, as SIGSTOP does.
+    pub fn is_stopped(&self) -> bool {
+        stat(self.child.id(), 0).as_deref() == Some("T")
+    }
+
     /// Sends a signal to the process alone.
     pub fn signal(&mut self, signal: Signal) {
         // Only a process that we have not waited for yet still owns its number.
@@ -164,9 +169,19 @@ fn guard(group: u32) -> Child {
     command.process_group(0).spawn().unwrap()
 }
 
+/// Whether a process is there, and has not only still to be waited for.
+pub fn is_alive(pid: Pid) -> bool {
+    stat(pid, 0).is_some_and(|state| state != "Z")
+}
+
 fn parent_of(pid: i32) -> Option<String> {
+    stat(pid, 1)
+}
+
+/// A field of what the kernel says of a process: 0 is its state, 1 its parent.
+fn stat(pid: impl std::fmt::Display, field: usize) -> Option<String> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name, in brackets, may itself contain spaces and brackets; the state and the parent follow it.
     let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_whitespace().nth(1).map(str::to_owned)
+    rest.split_whitespace().nth(field).map(str::to_owned)
 }

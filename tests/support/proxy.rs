@@ -38,6 +38,8 @@ struct Order {
 
 #[derive(Default)]
 struct State {
+    /// Where new connections go.
+    target: u16,
     refuse: bool,
     hold_requests: bool,
     hold_replies: bool,
@@ -61,7 +63,11 @@ impl Proxy {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state = Arc::new(watch::Sender::new(State::default()));
+        let state = State {
+            target: target_port,
+            ..State::default()
+        };
+        let state = Arc::new(watch::Sender::new(state));
         let (orders, received) = mpsc::unbounded_channel();
         let shared = state.clone();
         let thread = thread::spawn(move || {
@@ -69,7 +75,7 @@ impl Proxy {
                 .enable_all()
                 .build()
                 .unwrap();
-            runtime.block_on(serve(listener, target_port, shared, received));
+            runtime.block_on(serve(listener, shared, received));
         });
         Self {
             port,
@@ -88,6 +94,14 @@ impl Proxy {
     pub fn refuse(&self) {
         self.order(|state| {
             state.refuse = true;
+            state.cuts += 1;
+        });
+    }
+
+    /// From now on connections go to another server: those that are open are closed with a reset.
+    pub fn retarget(&self, port: u16) {
+        self.order(move |state| {
+            state.target = port;
             state.cuts += 1;
         });
     }
@@ -159,7 +173,6 @@ impl Drop for Proxy {
 
 async fn serve(
     listener: std::net::TcpListener,
-    target: u16,
     state: Arc<watch::Sender<State>>,
     mut orders: mpsc::UnboundedReceiver<Order>,
 ) {
@@ -170,26 +183,21 @@ async fn serve(
             biased;
             order = orders.recv() => {
                 let Some(order) = order else { return };
-                accept_waiting(&listener, target, &state, &mut open);
+                accept_waiting(&listener, &state, &mut open);
                 obey(order.change, &state, &mut open).await;
                 let _ = order.done.send(());
             }
             Some(_) = open.join_next() => {}
-            Ok((client, _)) = listener.accept() => begin(client, target, &state, &mut open),
+            Ok((client, _)) = listener.accept() => begin(client, &state, &mut open),
         }
     }
 }
 
 /// Clients whose connection only the kernel knows of are connected as well, so an order is for them too.
-fn accept_waiting(
-    listener: &TcpListener,
-    target: u16,
-    state: &Arc<watch::Sender<State>>,
-    open: &mut JoinSet<()>,
-) {
+fn accept_waiting(listener: &TcpListener, state: &Arc<watch::Sender<State>>, open: &mut JoinSet<()>) {
     while let Ok((socket, _)) = SockRef::from(listener).accept() {
         socket.set_nonblocking(true).unwrap();
-        begin(TcpStream::from_std(socket.into()).unwrap(), target, state, open);
+        begin(TcpStream::from_std(socket.into()).unwrap(), state, open);
     }
 }
 
@@ -201,13 +209,13 @@ async fn obey(change: Change, state: &watch::Sender<State>, open: &mut JoinSet<(
     }
 }
 
-fn begin(client: TcpStream, target: u16, state: &Arc<watch::Sender<State>>, open: &mut JoinSet<()>) {
+fn begin(client: TcpStream, state: &Arc<watch::Sender<State>>, open: &mut JoinSet<()>) {
     quietly(state, |state| state.attempts += 1);
     if state.borrow().refuse {
         return reset(&client);
     }
     quietly(state, |state| state.open += 1);
-    let cuts = state.borrow().cuts;
+    let (target, cuts) = (state.borrow().target, state.borrow().cuts);
     open.spawn(connection(client, target, state.clone(), cuts));
 }
 

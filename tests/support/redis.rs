@@ -64,6 +64,17 @@ impl Redis {
         self.folder.path().join("data")
     }
 
+    /// The file to which commands are appended.
+    pub fn append_only_file(&self) -> PathBuf {
+        let folder = self.data().join("appendonlydir");
+        let mut files = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        files
+            .find(|path| path.to_string_lossy().ends_with(".incr.aof"))
+            .unwrap()
+    }
+
     /// For the settings of a client, without a password.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/", self.port)

@@ -45,11 +45,7 @@ impl Control {
         row.map_err(lane)?.as_ref().map(Progress::read).transpose()
     }
 
-    /// Takes a map over, with a higher epoch and token.
-    ///
-    /// # Errors
-    /// The row is missing or has a higher epoch.
-    pub async fn take(&self, map: &str, epoch: i64) -> Result<Progress, LaneError> {
+    async fn take(&self, map: &str, epoch: i64) -> Result<Progress, LaneError> {
         let taken = self.session.take(&[(map, epoch)]).await?.pop();
         taken.ok_or_else(|| LaneError::Fenced {
             maps: vec![map.to_owned()],
@@ -105,7 +101,7 @@ impl Control {
     /// # Errors
     /// The destination cannot be reached, or another worker has the map.
     pub async fn raise(settings: &Settings, map: &str, epoch: i64) -> Result<Progress, LaneError> {
-        let mut control = Self {
+        let control = Self {
             session: Session::connect(settings, "tablemap-fence", Duration::ZERO, STATEMENT).await?,
         };
         let pid = control.session.client().query_one("SELECT pg_backend_pid()", &[]);
@@ -120,13 +116,9 @@ impl Control {
             }
         };
         tokio::select! {
-            taken = control.take_now(map, epoch) => taken,
+            taken = control.take(map, epoch) => taken,
             () = ender => Err(LaneError::lost("ended")),
         }
-    }
-
-    async fn take_now(&mut self, map: &str, epoch: i64) -> Result<Progress, LaneError> {
-        self.take(map, epoch).await
     }
 }
 

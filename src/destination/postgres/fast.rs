@@ -120,6 +120,7 @@ impl Session {
         let statements = self.prepare_batch(targets, batch).await?;
         let begin = self.begin_sql(durable);
         let client = self.client();
+        failpoint::hit("before-destination-check");
         let opened = futures::join!(client.batch_execute(&begin), self.fence(targets, &maps));
         opened.0.map_err(|error| (None, meaning(&error)))?;
         opened.1.map_err(|meaning| (None, meaning))?;

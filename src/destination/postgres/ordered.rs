@@ -10,7 +10,7 @@ use super::{
     statement::{Text, text},
     target::{Item, Target},
 };
-use crate::{mapping::IfMissing, record::Position};
+use crate::{failpoint, mapping::IfMissing, record::Position};
 
 /// How one record's statement ended.
 pub(super) enum Hit {
@@ -131,6 +131,7 @@ impl Session {
             }
             superseded.push((write.map, marks));
         }
+        failpoint::hit("between-check-and-commit");
         self.store(targets, &next)
             .await
             .map_err(|meaning| (None, meaning))?;
@@ -146,6 +147,7 @@ impl Session {
         constraints: &str,
     ) -> Result<(), Meaning> {
         let begin = format!("{}; SET CONSTRAINTS ALL {constraints}", self.begin_sql(true));
+        failpoint::hit("before-destination-check");
         self.client()
             .batch_execute(&begin)
             .await

@@ -195,7 +195,8 @@ async fn take(
     meta: &Meta,
 ) -> Result<Target, CheckFailure> {
     let shape = control.inspect(&plan.destination_table, &plan.mapping).await?;
-    let progress = control.take(&plan.id, epoch).await?;
+    // A worker that stopped in the middle of a write may still hold the row: it is ended (rule 5).
+    let progress = fence(plan, epoch).await?;
     if progress.parks > meta.parks {
         let missing = progress.parks - meta.parks;
         let message =
@@ -318,6 +319,7 @@ pub struct Asked {
     pub queue: Queue,
     /// What was known by then: Redis must not hold less.
     pub known: Account,
+    pub parks: u64,
 }
 
 impl Asked {
@@ -327,6 +329,7 @@ impl Asked {
             map: map.id.clone(),
             queue: map.queue.clone(),
             known: map.stock.account,
+            parks: map.progress.as_ref().map_or(0, |progress| progress.parks),
         }
     }
 }

@@ -90,7 +90,12 @@ impl Engine {
     /// Redis did not do what it was told.
     pub(super) fn queue_failed(&mut self, id: &MapId, error: &QueueError) {
         let message = error.to_string();
+        let went_back = |found: i64| self.maps.get(id).is_some_and(|map| found < map.epoch);
         match error {
+            // Nobody has taken over: Redis went back, and the next look takes the epoch again.
+            QueueError::EpochMismatch { found } if went_back(*found) => {
+                self.block(id, Blocked::QueueUnavailable { message });
+            }
             QueueError::EpochMismatch { .. } => self.block(id, Blocked::EpochLost { message }),
             QueueError::MetaMissing | QueueError::EpochMissing => self.block(
                 id,
@@ -212,6 +217,7 @@ impl Engine {
     pub(super) fn usable_again(&mut self, id: &MapId) {
         if let Some(map) = self.maps.get_mut(id) {
             map.unusable = None;
+            map.retry_at = None;
             map.gate.set_usable(true);
             map.gate.recheck();
         }
@@ -305,11 +311,7 @@ impl Engine {
                 self.went_back(id, meta);
             };
         }
-        if map
-            .progress
-            .as_ref()
-            .is_some_and(|progress| progress.parks > meta.parks)
-        {
+        if asked.parks > meta.parks {
             let message =
                 "Parked records are missing from Redis: was it restored from an older copy?".to_owned();
             return self.block(id, Blocked::ErrorsLost { message });
@@ -369,6 +371,7 @@ impl Engine {
             return self.lose(id, gap);
         }
         map.blocked = None;
+        map.retry_at = None;
         map.gate.set_blocked(false);
         tracing::info!(map = %map.plan.name, "taking changes again");
         self.rewind();
