@@ -32,17 +32,7 @@ impl Engine {
             tracing::debug!(map = %map.plan.name, ?step, "step");
             self.carry_out(id, step);
         }
-        self.wait(id);
         self.report(id);
-    }
-
-    /// A map at rest looks again, after a while, at what is in its way. The step that ended last may have been tried
-    /// long after the trouble began, so that no time is set any more.
-    fn wait(&mut self, id: &MapId) {
-        let retry = self.pace.retry;
-        if let Some(map) = self.maps.get_mut(id).filter(|map| map.waits()) {
-            map.retry_at.get_or_insert(Instant::now() + retry);
-        }
     }
 
     pub(super) fn carry_out(&mut self, id: &MapId, step: Step) {

@@ -193,16 +193,6 @@ impl Map {
         self.may_take() && self.current
     }
 
-    /// Whether something is in the map's way that may pass without anybody telling.
-    #[must_use]
-    pub fn waits(&self) -> bool {
-        let unusable = self.unusable.as_ref();
-        let blocked = self.blocked.as_ref();
-        self.gate.busy().is_none()
-            && (unusable.is_some_and(|unusable| unusable.kind != UnusableKind::SourceUnfit)
-                || blocked.is_some_and(|blocked| blocked.passes() || blocked.may_be_mended()))
-    }
-
     /// Whether changes of the map may be taken, once the reader begins anew.
     #[must_use]
     pub fn may_take(&self) -> bool {
