@@ -72,7 +72,7 @@ return 1
 // ARGV: epoch, t, q, received, filtered. Only an empty queue begins.
 script!(
     BEGIN,
-    NORMAL,
+    WHEN_FULL,
     EPOCH,
     META,
     r"
@@ -160,7 +160,7 @@ return redis.call('HSET', KEYS[2], 'fenced', ARGV[2])
 // ARGV: epoch, map name, then position and blob of each record. Parking twice is parking once (rule 3).
 script!(
     PARK,
-    NORMAL,
+    WHEN_FULL,
     EPOCH,
     META,
     r"
@@ -184,7 +184,7 @@ return ids
 // ARGV: epoch, then the parked position and the superseding one of each mark.
 script!(
     SUPERSEDE,
-    NORMAL,
+    WHEN_FULL,
     EPOCH,
     META,
     r"

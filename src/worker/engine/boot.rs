@@ -208,6 +208,7 @@ impl Engine {
             appender: Appender::default(),
             tail: watch::channel(crate::worker::lane::Tail::default()).0,
             blocked: None,
+            full: None,
             awaited: 0,
             unusable: None,
             retry_at: None,

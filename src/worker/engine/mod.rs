@@ -242,6 +242,7 @@ impl Engine {
         self.retry_boots(now);
         self.retry_steps(now);
         self.look_at_trouble(now);
+        self.retry_full(now);
         self.look_at_cutovers();
         self.tell_stands();
         if now.duration_since(self.ticked) >= self.pace.tick {

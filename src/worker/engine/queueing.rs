@@ -13,7 +13,7 @@ use crate::{
     record::{Lsn, Position},
     worker::{
         custody::Gap,
-        map::{Blocked, MapId, Unusable, UnusableKind},
+        map::{Blocked, Full, Map, MapId, Unusable, UnusableKind},
     },
 };
 use std::time::Instant;
@@ -103,7 +103,34 @@ impl Engine {
                     message: format!("{message} Queued changes that only Redis held are lost."),
                 },
             ),
+            QueueError::OutOfMemory => {
+                if let Some(map) = self.maps.get_mut(id) {
+                    map.full = Some(Full::refused(map.full, Instant::now()));
+                }
+                self.block(id, Blocked::QueueUnavailable { message });
+            }
             _ => self.block(id, Blocked::QueueUnavailable { message }),
+        }
+    }
+
+    /// Tries those queues again for which Redis had no memory a while ago.
+    pub(super) fn retry_full(&mut self, now: Instant) {
+        let due = |map: &mut Map| map.full.as_mut().is_some_and(|full| full.is_due(now));
+        let due: Vec<MapId> = self
+            .maps
+            .values_mut()
+            .filter_map(|map| due(map).then(|| map.id.clone()))
+            .collect();
+        for id in due {
+            self.look_again(&id);
+        }
+    }
+
+    /// A queue was emptied, so that Redis may have memory again.
+    fn memory_freed(&mut self) {
+        let now = Instant::now();
+        for full in self.maps.values_mut().filter_map(|map| map.full.as_mut()) {
+            full.freed(now);
         }
     }
 
@@ -326,7 +353,8 @@ impl Engine {
             .blocked
             .as_ref()
             .is_some_and(|blocked| matches!(blocked, Blocked::QueueUnavailable { .. }));
-        if passed && !map.appender.is_busy() {
+        let waits = map.full.is_some_and(|full| full.waits());
+        if passed && !waits && !map.appender.is_busy() {
             map.fall_back();
             self.unblock(id, confirmed);
         }
@@ -429,6 +457,9 @@ impl Engine {
             Ok(account) => {
                 map.restock(&account);
                 map.stock.partial = partial;
+                if account.records == 0 {
+                    self.memory_freed();
+                }
             }
             // Not lost: what the destination has is skipped at the next look, and trimmed then.
             Err(error) => tracing::warn!(map = %map.plan.name, %error, "the queue was not trimmed"),

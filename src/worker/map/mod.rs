@@ -1,9 +1,11 @@
 //! One table map as its worker knows it.
 
 mod appender;
+mod full;
 mod trouble;
 
 pub use appender::Appender;
+pub use full::Full;
 pub use trouble::{Blocked, Unusable, UnusableKind};
 
 use super::{
@@ -99,6 +101,8 @@ pub struct Map {
     pub appender: Appender,
     pub tail: watch::Sender<Tail>,
     pub blocked: Option<Blocked>,
+    /// Redis was full.
+    pub full: Option<Full>,
     /// The version of the status write that the gate waits for (rule 6).
     pub awaited: u64,
     pub unusable: Option<Unusable>,
