@@ -7,4 +7,5 @@ mod durability;
 mod fencing;
 mod judge;
 mod kills;
+mod paused;
 mod siblings;

@@ -126,6 +126,15 @@ impl ApiServer {
         run(self.command().args(arguments))
     }
 
+    /// The same, while the test's other tasks go on.
+    pub async fn kubectl_aside(&self, arguments: &[&str]) -> String {
+        let mut command = self.command();
+        command.args(arguments);
+        tokio::task::spawn_blocking(move || run(&mut command))
+            .await
+            .unwrap()
+    }
+
     /// kubectl with its configuration.
     pub fn command(&self) -> Command {
         let mut command = Command::new(program("kubectl"));

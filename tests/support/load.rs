@@ -39,6 +39,92 @@ BEGIN
   END LOOP;
 END $f$;";
 
+/// Customers, their orders and the lines of these, with foreign keys on both sides.
+pub const TREES: &[&str] = &["customers", "orders", "order_lines"];
+/// Key, foreign key and one more column of each of them.
+pub const TREE_COLUMNS: &[&[&str]] = &[
+    &["id", "note"],
+    &["id", "customer_id", "note"],
+    &["id", "order_id", "note"],
+];
+
+const TREE_TABLES: &str = r"
+CREATE TABLE customers (id bigint PRIMARY KEY, note text);
+CREATE TABLE orders (id bigint PRIMARY KEY, customer_id bigint NOT NULL REFERENCES customers, note text);
+CREATE TABLE order_lines (id bigint PRIMARY KEY, order_id bigint NOT NULL REFERENCES orders, note text);
+CREATE INDEX ON orders (customer_id);
+CREATE INDEX ON order_lines (order_id);";
+
+/// One transaction: a whole tree, a part of one that a neighbouring transaction has begun, or the end of one. Each
+/// writer has trees of its own, so that none waits for another.
+const GROW: &str = r"
+CREATE SEQUENCE ids;
+CREATE FUNCTION fresh_id(writer int) RETURNS bigint LANGUAGE sql AS $f$ SELECT nextval('ids') * 16 + writer $f$;
+CREATE FUNCTION own_id(t text, writer int) RETURNS bigint LANGUAGE plpgsql AS $f$
+DECLARE found bigint;
+BEGIN
+  EXECUTE format('SELECT id FROM %I WHERE id %% 16 = $1 ORDER BY id DESC OFFSET floor(random() * 8) LIMIT 1', t)
+    INTO found USING writer;
+  RETURN found;
+END $f$;
+CREATE FUNCTION grow(writer int) RETURNS void LANGUAGE plpgsql AS $f$
+DECLARE
+  r float := random();
+  customer bigint := own_id('customers', writer);
+  an_order bigint := own_id('orders', writer);
+  note text := md5(random()::text);
+BEGIN
+  IF customer IS NULL OR r < 0.35 THEN
+    customer := fresh_id(writer);
+    INSERT INTO customers VALUES (customer, note);
+    -- Sometimes the children come with the next transactions.
+    IF r > 0.25 THEN RETURN; END IF;
+    an_order := NULL;
+  END IF;
+  IF an_order IS NULL OR r < 0.55 THEN
+    an_order := fresh_id(writer);
+    INSERT INTO orders VALUES (an_order, customer, note);
+    IF r > 0.45 THEN RETURN; END IF;
+  END IF;
+  IF r < 0.75 THEN
+    INSERT INTO order_lines SELECT fresh_id(writer), an_order, note FROM generate_series(1, 3);
+  ELSIF r < 0.85 THEN
+    UPDATE orders SET customer_id = customer, note = grow.note WHERE id = an_order;
+    UPDATE order_lines SET note = grow.note WHERE order_id = an_order;
+  ELSIF r < 0.9 THEN
+    UPDATE customers SET note = grow.note WHERE id = customer;
+  ELSE
+    DELETE FROM order_lines l USING orders o WHERE o.id = l.order_id AND o.customer_id = customer;
+    DELETE FROM orders WHERE customer_id = customer;
+    DELETE FROM customers WHERE id = customer;
+  END IF;
+END $f$;";
+
+/// Makes the trees' tables on both sides, with their logs.
+pub async fn prepare_trees(rig: &Rig) {
+    rig.both(TREE_TABLES).await;
+    let (crm, erp) = (rig.crm().await, rig.erp().await);
+    crm.batch_execute(GROW).await.unwrap();
+    for table in TREES {
+        install_audit(&crm, table, &["id"], &[]).await;
+        install_writelog(&erp, table, &["id"], &[]).await;
+    }
+}
+
+/// Writes `n` rows of a table in one transaction, and deletes one now and then. It takes much less of the machine than
+/// `churn`, here and at the destination.
+const FILL: &str = r"
+CREATE FUNCTION fill(t text, n int, keys int) RETURNS void LANGUAGE plpgsql AS $f$
+BEGIN
+  EXECUTE format('INSERT INTO %I (id, version, note)
+    SELECT k, nextval(''versions''), md5(random()::text)
+    FROM (SELECT DISTINCT 1 + floor(random() * $1)::bigint AS k FROM generate_series(1, $2) ORDER BY k) keys
+    ON CONFLICT (id) DO UPDATE SET version = EXCLUDED.version, note = EXCLUDED.note', t) USING keys, n;
+  IF random() < 0.1 THEN
+    EXECUTE format('DELETE FROM %I WHERE id = $1', t) USING 1 + floor(random() * keys)::bigint;
+  END IF;
+END $f$;";
+
 /// Columns of the tables that the load writes.
 pub const COLUMNS: &[&str] = &["id", "version", "note"];
 
@@ -46,6 +132,7 @@ pub const COLUMNS: &[&str] = &["id", "version", "note"];
 pub async fn prepare(rig: &Rig, tables: &[&str]) {
     let (crm, erp) = (rig.crm().await, rig.erp().await);
     crm.batch_execute(CHURN).await.unwrap();
+    crm.batch_execute(FILL).await.unwrap();
     for table in tables {
         let sql = format!("CREATE TABLE {table} (id bigint PRIMARY KEY, version bigint, note text)");
         crm.batch_execute(&sql).await.unwrap();
@@ -74,7 +161,17 @@ pub struct Rate {
 }
 
 impl Load {
+    /// Every kind of change.
     pub fn start(rig: &Rig, tables: &[&str], rate: Rate) -> Self {
+        Self::run(rig, tables, rate, "SELECT churn($1, $2, $3)")
+    }
+
+    /// Many changes of the simple kinds.
+    pub fn fill(rig: &Rig, tables: &[&str], rate: Rate) -> Self {
+        Self::run(rig, tables, rate, "SELECT fill($1, $2, $3)")
+    }
+
+    fn run(rig: &Rig, tables: &[&str], rate: Rate, sql: &'static str) -> Self {
         let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let mut writers = JoinSet::new();
         for number in 0..rate.connections {
@@ -83,7 +180,7 @@ impl Load {
             writers.spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
                     // The source may be killed by the test: then it is tried again.
-                    let _ = write(&url, &tables, rate, number, &stop, &written).await;
+                    let _ = write(&url, &tables, rate, sql, number, &stop, &written).await;
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             });
@@ -92,6 +189,21 @@ impl Load {
             stop,
             written,
             writers,
+        }
+    }
+
+    /// Grows and fells trees; each transaction counts as one change.
+    pub fn trees(rig: &Rig, writers: usize, pause: Duration) -> Self {
+        let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let mut tasks = JoinSet::new();
+        for number in 0..writers {
+            let (url, stop, written) = (rig.source.url("crm"), stop.clone(), written.clone());
+            tasks.spawn(async move { grow(&url, number, pause, &stop, &written).await.unwrap() });
+        }
+        Self {
+            stop,
+            written,
+            writers: tasks,
         }
     }
 
@@ -114,6 +226,7 @@ async fn write(
     url: &str,
     tables: &[String],
     rate: Rate,
+    sql: &str,
     number: usize,
     stop: &AtomicBool,
     written: &AtomicU64,
@@ -121,7 +234,7 @@ async fn write(
     let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
     tokio::spawn(async move { drop(connection.await) });
     client.batch_execute("SET synchronous_commit = on").await?;
-    let statement = client.prepare("SELECT churn($1, $2, $3)").await?;
+    let statement = client.prepare(sql).await?;
     for turn in number.. {
         if stop.load(Ordering::Relaxed) {
             return Ok(());
@@ -138,6 +251,25 @@ async fn write(
             return Ok(());
         }
         tokio::time::sleep(rate.pause).await;
+    }
+    Ok(())
+}
+
+async fn grow(
+    url: &str,
+    number: usize,
+    pause: Duration,
+    stop: &AtomicBool,
+    written: &AtomicU64,
+) -> Result<(), tokio_postgres::Error> {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
+    tokio::spawn(async move { drop(connection.await) });
+    let statement = client.prepare("SELECT grow($1)").await?;
+    let number = i32::try_from(number).unwrap();
+    while !stop.load(Ordering::Relaxed) {
+        client.execute(&statement, &[&number]).await?;
+        written.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(pause).await;
     }
     Ok(())
 }

@@ -1,6 +1,12 @@
 //! Everything that one test needs: two databases, Redis, a Kubernetes API, and our own program.
 
-use super::{apiserver::ApiServer, postgres::Postgres, process::Process, redis::Redis, wait::wait_for};
+use super::{
+    apiserver::ApiServer,
+    postgres::Postgres,
+    process::Process,
+    redis::Redis,
+    wait::{wait_for, wait_until},
+};
 use kube::Api;
 use serde_json::Value;
 use std::{collections::BTreeMap, time::Duration};
@@ -223,6 +229,19 @@ spec:
         .await;
         assert_balanced(&status);
         status
+    }
+
+    /// How many writes of a table were logged at the destination.
+    pub async fn writes(&self, table: &str) -> i64 {
+        let sql = "SELECT count(*) FROM writelog.writes WHERE tbl = $1";
+        self.erp().await.query_one(sql, &[&table]).await.unwrap().get(0)
+    }
+
+    /// Waits for so many more writes of a table: its map is at work.
+    pub async fn more_writes(&self, table: &str, more: i64, within: Duration) {
+        let before = self.writes(table).await;
+        let what = format!("{more} more writes of {table}");
+        wait_until(within, &what, async || self.writes(table).await >= before + more).await;
     }
 
     /// The position that the source may forget.

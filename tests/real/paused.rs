@@ -1,0 +1,346 @@
+//! Paused=True is true: once it is shown, nothing of the map lands (I6, rule 5).
+
+use crate::support::{
+    audit::compare_databases,
+    load::{COLUMNS, Load, Rate, prepare},
+    process::Process,
+    rig::{Rig, SOON, said, same_map},
+    timing::timed,
+    wait::{wait_for, wait_until},
+};
+use futures::StreamExt;
+use kube::api::{Patch, PatchParams, WatchEvent, WatchParams};
+use nix::sys::signal::Signal;
+use std::{
+    pin::pin,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant, SystemTime},
+};
+use tablemap::api::TableMap;
+use tokio_postgres::Client;
+
+const TABLES: &[&str] = &[
+    "customers",
+    "orders",
+    "order_lines",
+    "products",
+    "invoices",
+    "payments",
+];
+const TWO: &[&str] = &["customers", "orders"];
+/// How many pauses are looked at. More by `TABLEMAP_PAUSES`.
+const PAUSES: usize = 50;
+/// How long nothing may land.
+const STILL: Duration = Duration::from_secs(5);
+/// A pause counts when the map was writing so shortly before.
+const BUSY: Duration = Duration::from_millis(100);
+
+/// A destination table and all that was written to it, at one moment.
+#[derive(Debug, PartialEq)]
+struct Snapshot {
+    rows: i64,
+    hash: Option<String>,
+    writes: i64,
+    last: i64,
+    at: Option<SystemTime>,
+}
+
+async fn snapshot(erp: &Client, table: &str) -> Snapshot {
+    let sql = format!(
+        "SELECT count(*), coalesce(max(id), 0), max(at),
+           (SELECT count(*) FROM {table}), (SELECT md5(string_agg(t::text, '' ORDER BY id)) FROM {table} t)
+         FROM writelog.writes WHERE tbl = '{table}'"
+    );
+    let row = erp.query_one(&sql, &[]).await.unwrap();
+    Snapshot {
+        rows: row.get(3),
+        hash: row.get(4),
+        writes: row.get(0),
+        last: row.get(1),
+        at: row.get(2),
+    }
+}
+
+fn map_of(table: &str) -> String {
+    table.replace('_', "-")
+}
+
+fn is_paused(object: &TableMap) -> bool {
+    let status = serde_json::to_value(&object.status).unwrap();
+    said(&status, "Paused").is_some_and(|paused| paused["status"] == "True")
+}
+
+/// Begins to watch a map, and returns what ends with the event that says Paused=True.
+async fn watch_for_pause(rig: &Rig, map: &str) -> impl Future<Output = ()> + use<> {
+    let object = rig.maps.get(map).await.unwrap();
+    assert!(!is_paused(&object));
+    let params = WatchParams::default().fields(&format!("metadata.name={map}"));
+    let version = object.metadata.resource_version.unwrap();
+    let events = rig.maps.watch(&params, &version).await.unwrap();
+    async move {
+        let mut events = pin!(events);
+        loop {
+            match events.next().await.expect("the watch ended").unwrap() {
+                WatchEvent::Modified(object) if is_paused(&object) => return,
+                WatchEvent::Error(error) => panic!("{error}"),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Pauses at once, without the time that kubectl needs to start; and takes a snapshot when Paused=True is told.
+async fn pause_at_once(rig: &Rig, erp: &Client, table: &str) -> Snapshot {
+    let told = watch_for_pause(rig, &map_of(table)).await;
+    let patch = Patch::Merge(serde_json::json!({"spec": {"state": "Paused"}}));
+    rig.maps
+        .patch(&map_of(table), &PatchParams::default(), &patch)
+        .await
+        .unwrap();
+    tokio::time::timeout(SOON, told).await.expect("Paused=True");
+    snapshot(erp, table).await
+}
+
+async fn start(tables: &[&str]) -> Rig {
+    let mut rig = Rig::start().await;
+    prepare(&rig, tables).await;
+    rig.arguments.push("--confirm-delay-milliseconds=2000".into());
+    for table in tables {
+        rig.api.apply(&same_map(table, &["id"], COLUMNS));
+    }
+    rig
+}
+
+/// Everything arrived, in order, and the books balance.
+async fn judge(rig: &Rig, load: Load, tables: &[&str]) {
+    load.stop().await;
+    for table in tables {
+        rig.resume(&map_of(table));
+    }
+    for table in tables {
+        rig.condition(&map_of(table), "CaughtUp", "True").await;
+        rig.equal(table, "id").await;
+    }
+    let summary = compare_databases(&rig.crm().await, &rig.erp().await, tables).await;
+    println!("{:?}", summary.unwrap());
+    for table in tables {
+        rig.settled(&map_of(table)).await;
+    }
+}
+
+/// One map that is paused and resumed with kubectl, over and over.
+struct Turns<'a> {
+    rig: &'a Rig,
+    table: &'a str,
+    map: String,
+    erp: Client,
+    /// Pauses of all maps that count, and those that came when the map had nothing to write.
+    counted: &'a AtomicUsize,
+    idle: &'a AtomicUsize,
+}
+
+impl Turns<'_> {
+    async fn run(&self) {
+        let wanted = std::env::var("TABLEMAP_PAUSES").map_or(PAUSES, |pauses| pauses.parse().unwrap());
+        while self.counted.load(Ordering::Relaxed) < wanted {
+            self.turn().await;
+            assert!(
+                self.idle.load(Ordering::Relaxed) < wanted,
+                "the maps do not write enough"
+            );
+        }
+    }
+
+    async fn turn(&self) {
+        let told = watch_for_pause(self.rig, &self.map).await;
+        let sent = SystemTime::now();
+        let (before, ()) = tokio::join!(
+            async {
+                told.await;
+                snapshot(&self.erp, self.table).await
+            },
+            self.pause(),
+        );
+        tokio::time::sleep(STILL).await;
+        let after = snapshot(&self.erp, self.table).await;
+        assert_eq!(before, after, "{} was written while it was paused", self.map);
+        let status = self.rig.status(&self.map).await;
+        assert!(is_paused_with_queue(&status), "{status:#}");
+        let busy = before.at.is_some_and(|at| at >= sent - BUSY);
+        let count = if busy { self.counted } else { self.idle };
+        count.fetch_add(1, Ordering::Relaxed);
+        self.resume().await;
+    }
+
+    async fn pause(&self) {
+        self.patch("Paused").await;
+        self.wait_for("Paused").await;
+    }
+
+    async fn resume(&self) {
+        self.patch("Running").await;
+        self.wait_for("CaughtUp").await;
+    }
+
+    async fn patch(&self, state: &str) {
+        let patch = format!(r#"{{"spec":{{"state":"{state}"}}}}"#);
+        let arguments = ["patch", "tablemap", &self.map, "--type=merge", "-p", &patch];
+        self.rig.api.kubectl_aside(&arguments).await;
+    }
+
+    async fn wait_for(&self, condition: &str) {
+        let condition = format!("--for=condition={condition}=True");
+        let map = format!("tablemap/{}", self.map);
+        let arguments = ["wait", &condition, &map, "--timeout=60s"];
+        self.rig.api.kubectl_aside(&arguments).await;
+    }
+}
+
+/// Still paused, and something waits that a hole in the fence would let through.
+fn is_paused_with_queue(status: &serde_json::Value) -> bool {
+    status["phase"] == "Paused" && status["queue"]["records"].as_u64() > Some(100)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_pauses_under_load_let_nothing_through() {
+    let _time = timed("fifty_pauses_under_load_let_nothing_through");
+    let mut rig = start(TABLES).await;
+    let _operator = rig.operator(&[]);
+    for table in TABLES {
+        rig.condition(&map_of(table), "CaughtUp", "True").await;
+    }
+    let rate = Rate {
+        connections: 4,
+        rows: 20,
+        pause: Duration::from_millis(25),
+        keys: 1000,
+    };
+    let (load, started) = (Load::fill(&rig, TABLES, rate), Instant::now());
+    for table in TABLES {
+        rig.more_writes(table, 100, SOON).await;
+    }
+    let (counted, idle) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let mut turns = Vec::new();
+    for table in TABLES {
+        turns.push(Turns {
+            rig: &rig,
+            table,
+            map: map_of(table),
+            erp: rig.erp().await,
+            counted: &counted,
+            idle: &idle,
+        });
+    }
+    futures::future::join_all(turns.iter().map(Turns::run)).await;
+    let seconds = started.elapsed().as_secs_f64();
+    let changes = "SELECT count(*)::float8 FROM audit.changes";
+    let changes: f64 = rig.crm().await.query_one(changes, &[]).await.unwrap().get(0);
+    let rate = changes / seconds;
+    println!("{counted:?} pauses, {idle:?} of an idle map, at {rate:.0} changes a second for {seconds:.0} s");
+    assert!(rate >= 1000.0, "the source was too slow for the test");
+    judge(&rig, load, TABLES).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_waits_for_a_lock_never_lands_after_a_pause() {
+    let _time = timed("a_write_that_waits_for_a_lock_never_lands_after_a_pause");
+    let mut rig = start(TWO).await;
+    let _operator = rig.operator(&[]);
+    for map in TWO {
+        rig.condition(map, "CaughtUp", "True").await;
+    }
+    let load = Load::start(&rig, TWO, RATE);
+    rig.more_writes("orders", 100, SOON).await;
+    let (mut locker, erp) = (rig.erp().await, rig.erp().await);
+    let lock = locker.transaction().await.unwrap();
+    lock.batch_execute("LOCK TABLE orders IN EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    let waits = "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)
+                 WHERE NOT granted AND relation = 'orders'::regclass AND application_name = 'tablemap'";
+    wait_until(SOON, "a write that waits for the lock", async || {
+        erp.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) > 0
+    })
+    .await;
+
+    let asked = Instant::now();
+    let before = pause_at_once(&rig, &erp, "orders").await;
+    println!("Paused=True after {:.1?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(8), "it waited for the lock");
+    let ended = "terminating connection due to administrator command";
+    assert!(rig.destination.log().contains(ended), "the write was ended");
+    lock.rollback().await.unwrap();
+    // The lane is alive, and the paused map has plenty that it could write.
+    rig.more_writes("customers", 1000, SOON).await;
+    queued(&rig, "orders", 1000).await;
+    assert_eq!(snapshot(&erp, "orders").await, before);
+    judge(&rig, load, TWO).await;
+}
+
+const RATE: Rate = Rate {
+    connections: 3,
+    rows: 5,
+    pause: Duration::from_millis(10),
+    keys: 500,
+};
+
+/// Waits until so many records are in a map's queue.
+async fn queued(rig: &Rig, map: &str, records: u64) {
+    let what = format!("{records} queued records of {map}");
+    wait_until(SOON, &what, async || {
+        rig.status(map).await["queue"]["records"].as_u64() >= Some(records)
+    })
+    .await;
+}
+
+/// Of which map a transaction that is open at the destination, and that nobody works on, has written rows.
+async fn written_by_the_open_transaction(erp: &Client) -> &'static str {
+    let sql = "SELECT DISTINCT relation::regclass::text FROM pg_locks JOIN pg_stat_activity USING (pid)
+               WHERE state = 'idle in transaction' AND application_name = 'tablemap'
+                 AND relation IN ('customers'::regclass, 'orders'::regclass) AND mode = 'RowExclusiveLock'";
+    wait_for(SOON, "the open transaction", async || {
+        let rows = erp.query(sql, &[]).await.unwrap();
+        let table: &str = rows.first()?.get(0);
+        TWO.iter().find(|known| **known == table).copied()
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_of_a_worker_thought_dead_never_lands_after_a_pause() {
+    let _time = timed("a_transaction_of_a_worker_thought_dead_never_lands_after_a_pause");
+    let mut rig = start(TWO).await;
+    rig.arguments.push("--lease-seconds=2".into());
+    let _controllers = rig.controllers();
+    let mut old = rig.worker(&[("TABLEMAP_FAILPOINTS", "between-check-and-commit=stop:20")]);
+    for map in TWO {
+        rig.condition(map, "CaughtUp", "True").await;
+    }
+    let load = Load::start(&rig, TWO, RATE);
+    old.line("failpoint between-check-and-commit SIGSTOP", SOON).await;
+    let erp = rig.erp().await;
+    let table = written_by_the_open_transaction(&erp).await;
+    let other = TWO.iter().find(|other| **other != table).unwrap();
+
+    let mut new = rig.worker(&[]);
+    let before = pause_at_once(&rig, &erp, table).await;
+    rig.more_writes(other, 200, SOON).await;
+    old.signal(Signal::SIGCONT);
+    ends_for_good(&mut old).await;
+    rig.more_writes(other, 1000, SOON).await;
+    queued(&rig, table, 1000).await;
+    assert_eq!(snapshot(&erp, table).await, before);
+    assert!(new.ended().is_none(), "{}", new.log());
+    judge(&rig, load, TWO).await;
+}
+
+/// The old worker finds that it is not the writer any more.
+async fn ends_for_good(old: &mut Process) {
+    let status = old.end(SOON).await;
+    assert!(!status.success(), "{status}");
+    assert!(
+        old.log().contains("another worker has taken over"),
+        "{}",
+        old.log()
+    );
+}
