@@ -202,6 +202,6 @@ impl crate::worker::map::Map {
     #[must_use]
     pub fn is_drained(&self) -> bool {
         self.gate.route() == Route::Lane
-            || (self.stock.waiting() == 0 && self.appender.is_idle() && self.held.is_empty())
+            || (self.waiting() == 0 && self.appender.is_idle() && self.held.is_empty())
     }
 }

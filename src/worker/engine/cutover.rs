@@ -126,7 +126,7 @@ fn is_near(map: &Map) -> bool {
         .plan
         .cap
         .map_or(NEAR, |cap| NEAR.min(u64::from(cap / 2).max(1)));
-    map.stock.waiting() + map.appender.len() as u64 <= most
+    map.waiting() + map.appender.len() as u64 <= most
 }
 
 fn is_over(map: &Map) -> bool {

@@ -66,13 +66,16 @@ impl Engine {
             else {
                 continue;
             };
+            let mut replaced = false;
             if let Some(map) = self.maps.get_mut(&id) {
+                let before = map.progress.as_ref().map_or(0, |known| known.superseded);
+                replaced = progress.superseded > before;
                 adopt(map, progress);
             }
             if let Some(passed) = passed {
                 self.trim(&id, passed);
             }
-            if parked {
+            if parked || replaced {
                 self.errors_changed(&id);
             }
         }

@@ -260,10 +260,7 @@ impl Engine {
             name: map.plan.name.clone(),
             destination: map.plan.destination.clone(),
             table: map.plan.destination_table.clone(),
-            position: map
-                .progress
-                .as_ref()
-                .map_or(Position::ZERO, |progress| progress.position),
+            position: map.reached(),
         };
         let serving = self.maps.values().filter(|map| map.has_joined());
         self.stands

@@ -205,9 +205,10 @@ impl Engine {
                 self.probe(id);
             }
             Some(UnusableKind::Waits { parent, record }) => {
-                let behind = self.maps.values().any(|other| {
-                    other.plan.name == parent && other.progress.as_ref().is_none_or(|at| at.position < record)
-                });
+                let behind = self
+                    .maps
+                    .values()
+                    .any(|other| other.plan.name == parent && other.reached() < record);
                 if !behind {
                     self.usable_again(id);
                 }

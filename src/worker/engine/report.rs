@@ -141,9 +141,9 @@ impl Engine {
             lag_bytes,
             queue_connection: map.plan.queue_connection.clone(),
             queue_id: map.id.to_string(),
-            queue_records: map.stock.waiting(),
+            queue_records: map.waiting(),
             queue_bytes: map.stock.account.bytes,
-            queue_oldest: map.stock.account.oldest.filter(|_| map.stock.waiting() > 0),
+            queue_oldest: map.stock.account.oldest.filter(|_| map.waiting() > 0),
             catch_up: catch_up(map),
             errors: self.statuses.errors(&map.id),
             ledger: ledger(map),
@@ -254,7 +254,7 @@ fn ledger(map: &Map) -> Ledger {
         received: map.counters.received,
         written,
         in_flight: map.in_flight(),
-        queued: map.stock.waiting(),
+        queued: map.waiting(),
         errored: parks.saturating_sub(superseded),
         superseded,
         discarded: 0,
@@ -272,7 +272,7 @@ fn catch_up(map: &Map) -> Option<CatchUpFacts> {
         start: begun.since,
         replayed,
         failed: progress.parks.saturating_sub(begun.parks_before),
-        remaining: map.stock.waiting(),
+        remaining: map.waiting(),
         per_second: replayed / seconds,
         arriving_per_second: map.counters.received.saturating_sub(begun.received_before) / seconds,
     })
@@ -435,7 +435,7 @@ fn cleaned_up(map: &Map) -> Said {
             format!(
                 "{} queued records are not written yet. Set spec.state to Running to write them, or \
                  spec.deletionPolicy to Discard to drop them.",
-                map.stock.waiting()
+                map.waiting()
             ),
         ),
         _ => said(

@@ -134,6 +134,31 @@ impl Map {
         }
     }
 
+    /// Queued records that the destination does not have. What it has may not be trimmed yet.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        let has = self.progress.as_ref().map(|progress| progress.position);
+        if has >= Some(self.stock.account.last) {
+            0
+        } else {
+            self.stock.waiting()
+        }
+    }
+
+    /// Everything of the map at or below it is written. A map that waits at a record has written all before it, even
+    /// if its last record was long before (rule 10): else two maps might wait for each other.
+    #[must_use]
+    pub fn reached(&self) -> Position {
+        let has = self
+            .progress
+            .as_ref()
+            .map_or(Position::ZERO, |progress| progress.position);
+        match self.unusable.as_ref().map(|unusable| &unusable.kind) {
+            Some(UnusableKind::Waits { record, .. }) => has.max(before(*record)),
+            _ => has,
+        }
+    }
+
     /// The changes that arrived and are neither written nor queued, counted.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
