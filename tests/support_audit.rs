@@ -25,7 +25,7 @@ fn keyed(key: &str, states: &[&str]) -> Vec<Entry> {
         };
         let row = if op == Op::Delete { "before" } else { state };
         Entry {
-            id: n as i64 + 1,
+            id: i64::try_from(n).unwrap() + 1,
             table: "t".into(),
             key: key.into(),
             op,

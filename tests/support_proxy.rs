@@ -88,11 +88,11 @@ async fn bytes_pass_both_ways_to_the_end() {
     let sent: Vec<u8> = (0..5_000_000u32).map(|n| (n % 251) as u8).collect();
     let (mut from, mut to) = stream.split();
     let mut received = Vec::new();
-    let send = async {
+    let sending = async {
         to.write_all(&sent).await.unwrap();
         to.shutdown().await.unwrap();
     };
-    let (_, ended) = tokio::join!(send, from.read_to_end(&mut received));
+    let ((), ended) = tokio::join!(sending, from.read_to_end(&mut received));
     ended.unwrap();
     assert!(received == sent);
     wait_until(SOON, "the connection's end", async || proxy.connections() == 0).await;

@@ -277,8 +277,9 @@ impl Comparer {
             keys.entry((entry.table.clone(), entry.key.clone())).or_default()[side].push(entry);
         }
         let mut comparer = Self::default();
-        keys.values()
-            .for_each(|[source, written]| comparer.key(source, written));
+        for [source, written] in keys.values() {
+            comparer.key(source, written);
+        }
         comparer.finish()
     }
 

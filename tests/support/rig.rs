@@ -313,10 +313,11 @@ spec:
 
 /// A map whose table and columns have the same names on both sides.
 pub fn same_map(table: &str, key: &[&str], columns: &[&str]) -> String {
-    let fields: String = columns
+    let fields: Vec<String> = columns
         .iter()
         .map(|column| format!("  - {{destination: {column}, source: {column}}}\n"))
         .collect();
+    let fields = fields.concat();
     format!(
         "apiVersion: tablemap.dev/v1alpha1
 kind: TableMap

@@ -267,28 +267,25 @@ pub async fn begin(
     if !leaves || meta.account.records > 0 {
         return Ok((meta.account, partial));
     }
-    let account = match base {
-        Some(base) => {
-            let known = meta.account;
-            // A replay leaves the destination's counters as they were: whoever is ahead counts.
-            let (custody, received, filtered) = if base.position > known.q {
-                (base.position, base.received, base.filtered)
-            } else {
-                (known.q, known.received, known.filtered)
-            };
-            queue.begin(base.position, custody, received, filtered).await?
-        }
-        None => {
-            let custody = Position::through(floor).max(meta.account.q);
-            queue
-                .begin(
-                    meta.account.t,
-                    custody,
-                    meta.account.received,
-                    meta.account.filtered,
-                )
-                .await?
-        }
+    let account = if let Some(base) = base {
+        let known = meta.account;
+        // A replay leaves the destination's counters as they were: whoever is ahead counts.
+        let (custody, received, filtered) = if base.position > known.q {
+            (base.position, base.received, base.filtered)
+        } else {
+            (known.q, known.received, known.filtered)
+        };
+        queue.begin(base.position, custody, received, filtered).await?
+    } else {
+        let custody = Position::through(floor).max(meta.account.q);
+        queue
+            .begin(
+                meta.account.t,
+                custody,
+                meta.account.received,
+                meta.account.filtered,
+            )
+            .await?
     };
     Ok((account, partial))
 }

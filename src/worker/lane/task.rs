@@ -57,7 +57,7 @@ impl Lane {
         let task = tokio::spawn(async move {
             Task::new(name, settings, stands, store, timeouts, inbox, notices)
                 .run()
-                .await
+                .await;
         });
         Self { orders, task }
     }
