@@ -3,9 +3,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod broken;
+mod custody;
 mod durability;
 mod fencing;
 mod judge;
 mod kills;
 mod paused;
 mod siblings;
+mod sizes;

@@ -1,6 +1,7 @@
 //! Reads one map's queue from its head, an entry ahead of the lane.
 
 use crate::{
+    failpoint,
     queue::{self, Queue},
     record::{Change, Position},
 };
@@ -121,6 +122,9 @@ impl Reader {
         };
         for entry in entries {
             self.seq = entry.seq;
+            if failpoint::is_broken("trim-early") {
+                let _ = self.queue.trim(entry.seq, entry.header.last, None).await;
+            }
             let fed = decode(entry, self.has).unwrap_or_else(|error| Fed::Corrupt(error.to_string()));
             if !self.hand(fed).await {
                 return false;
