@@ -97,12 +97,11 @@ impl Engine {
                 self.block(id, Blocked::QueueUnavailable { message });
             }
             QueueError::EpochMismatch { .. } => self.block(id, Blocked::EpochLost { message }),
-            QueueError::MetaMissing | QueueError::EpochMissing => self.block(
-                id,
-                Blocked::PositionLost {
-                    message: format!("{message} Queued changes that only Redis held are lost."),
-                },
-            ),
+            QueueError::MetaMissing | QueueError::EpochMissing => {
+                let message = format!("{message} Queued changes that only Redis held are lost.");
+                self.expel(id);
+                self.block(id, Blocked::PositionLost { message });
+            }
             QueueError::OutOfMemory => {
                 if let Some(map) = self.maps.get_mut(id) {
                     map.full = Some(Full::refused(map.full, Instant::now()));
@@ -170,6 +169,13 @@ impl Engine {
         );
         self.expel(id);
         self.block(id, Blocked::PositionLost { message });
+    }
+
+    /// Parked records are missing, and nothing else (rule 3).
+    fn lose_errors(&mut self, id: &MapId) {
+        let message = "Parked records are missing from Redis: was it restored from an older copy?".to_owned();
+        self.expel(id);
+        self.block(id, Blocked::ErrorsLost { message });
     }
 
     /// Takes a map out of its lane for good: nothing of it is written until its trouble is mended.
@@ -336,17 +342,15 @@ impl Engine {
             return if meta.epoch > map.epoch {
                 self.block(id, Blocked::EpochLost { message });
             } else {
-                self.went_back(id, meta);
+                self.went_back(asked, meta);
             };
-        }
-        if asked.parks > meta.parks {
-            let message =
-                "Parked records are missing from Redis: was it restored from an older copy?".to_owned();
-            return self.block(id, Blocked::ErrorsLost { message });
         }
         let known = asked.known;
         if meta.account.version < known.version || meta.account.q < known.q {
-            return self.went_back(id, meta);
+            return self.went_back(asked, meta);
+        }
+        if asked.parks > meta.parks {
+            return self.lose_errors(id);
         }
         map.restock(&meta.account);
         map.confirmable.seen(meta.account.q, Instant::now());
@@ -362,7 +366,8 @@ impl Engine {
     }
 
     /// Redis fell back to an older copy. What the source still has heals by a rewind; the rest is lost (rule 7).
-    pub(super) fn went_back(&mut self, id: &MapId, meta: &Meta) {
+    fn went_back(&mut self, asked: &Asked, meta: &Meta) {
+        let id = &asked.map;
         let confirmed = self.link.confirmed();
         let delay = self.pace.confirm_delay;
         let Some(map) = self.maps.get_mut(id) else { return };
@@ -370,6 +375,9 @@ impl Engine {
         map.confirmable = map.fresh_confirmable(delay);
         if let Err(gap) = map.held_by().check(confirmed) {
             return self.lose(id, gap);
+        }
+        if asked.parks > meta.parks {
+            return self.lose_errors(id);
         }
         tracing::warn!(map = %map.plan.name, "Redis went back to an older copy; reading again from the source");
         let epoch = map.epoch;
