@@ -277,11 +277,26 @@ async fn a_failover_just_after_a_worker_began_heals() {
     failover(true, &["--confirm-delay-milliseconds=30000"]).await;
 }
 
-/// The last write that a session of its own can see.
-async fn last_write(erp: &Client) -> (i64, String) {
-    let sql = "SELECT id, at::text FROM writelog.writes ORDER BY id DESC LIMIT 1";
+/// The last write that a session of its own can see, and how much of the log is in a file.
+async fn last_write(erp: &Client) -> ((i64, String), i64) {
+    let sql = "SELECT id, at::text, (pg_current_wal_lsn() - '0/0')::bigint
+               FROM writelog.writes ORDER BY id DESC LIMIT 1";
     let row = erp.query_one(sql, &[]).await.unwrap();
-    (row.get(0), row.get(1))
+    ((row.get(0), row.get(1)), row.get(2))
+}
+
+/// Waits for a write that others see while nothing more of the log is in a file: a kill loses it now.
+async fn unwritten(erp: &Client) -> (i64, String) {
+    let started = Instant::now();
+    let (mut before, mut file) = last_write(erp).await;
+    while started.elapsed() < Duration::from_secs(2) {
+        let (seen, now) = last_write(erp).await;
+        if seen != before && now == file {
+            return seen;
+        }
+        (before, file) = (seen, now);
+    }
+    before
 }
 
 async fn count(client: &Client, sql: &str) -> i64 {
@@ -314,11 +329,7 @@ async fn loses_a_commit(rig: &mut Rig, rows: i64) -> bool {
         count(&erp, replayed).await > before
     })
     .await;
-    // Somewhere between two synchronous commits.
-    let (start, mut seen) = (Instant::now(), last_write(&erp).await);
-    while start.elapsed() < Duration::from_millis(300) {
-        seen = last_write(&erp).await;
-    }
+    let seen = unwritten(&erp).await;
     rig.destination.kill9();
     rig.destination.start_again().await;
     let sql = "SELECT count(*) FROM writelog.writes WHERE id = $1 AND at = $2::text::timestamptz";
