@@ -9,6 +9,7 @@ mod durability;
 mod fencing;
 mod judge;
 mod kills;
+mod outages;
 mod paused;
 mod siblings;
 mod sizes;

@@ -40,7 +40,7 @@ BEGIN
 END $f$;";
 
 /// Customers, their orders and the lines of these, with foreign keys on both sides.
-pub const TREES: &[&str] = &["customers", "orders", "order_lines"];
+pub const TREES: &[&str] = &["customers", "orders", "lines"];
 /// Key, foreign key and one more column of each of them.
 pub const TREE_COLUMNS: &[&[&str]] = &[
     &["id", "note"],
@@ -51,9 +51,9 @@ pub const TREE_COLUMNS: &[&[&str]] = &[
 const TREE_TABLES: &str = r"
 CREATE TABLE customers (id bigint PRIMARY KEY, note text);
 CREATE TABLE orders (id bigint PRIMARY KEY, customer_id bigint NOT NULL REFERENCES customers, note text);
-CREATE TABLE order_lines (id bigint PRIMARY KEY, order_id bigint NOT NULL REFERENCES orders, note text);
+CREATE TABLE lines (id bigint PRIMARY KEY, order_id bigint NOT NULL REFERENCES orders, note text);
 CREATE INDEX ON orders (customer_id);
-CREATE INDEX ON order_lines (order_id);";
+CREATE INDEX ON lines (order_id);";
 
 /// One transaction: a whole tree, a part of one that a neighbouring transaction has begun, or the end of one. Each
 /// writer has trees of its own, so that none waits for another.
@@ -72,29 +72,29 @@ DECLARE
   r float := random();
   customer bigint := own_id('customers', writer);
   an_order bigint := own_id('orders', writer);
-  note text := md5(random()::text);
+  words text := md5(random()::text);
 BEGIN
   IF customer IS NULL OR r < 0.35 THEN
     customer := fresh_id(writer);
-    INSERT INTO customers VALUES (customer, note);
+    INSERT INTO customers VALUES (customer, words);
     -- Sometimes the children come with the next transactions.
     IF r > 0.25 THEN RETURN; END IF;
     an_order := NULL;
   END IF;
   IF an_order IS NULL OR r < 0.55 THEN
     an_order := fresh_id(writer);
-    INSERT INTO orders VALUES (an_order, customer, note);
+    INSERT INTO orders VALUES (an_order, customer, words);
     IF r > 0.45 THEN RETURN; END IF;
   END IF;
   IF r < 0.75 THEN
-    INSERT INTO order_lines SELECT fresh_id(writer), an_order, note FROM generate_series(1, 3);
+    INSERT INTO lines SELECT fresh_id(writer), an_order, words FROM generate_series(1, 3);
   ELSIF r < 0.85 THEN
-    UPDATE orders SET customer_id = customer, note = grow.note WHERE id = an_order;
-    UPDATE order_lines SET note = grow.note WHERE order_id = an_order;
+    UPDATE orders SET customer_id = customer, note = words WHERE id = an_order;
+    UPDATE lines SET note = words WHERE order_id = an_order;
   ELSIF r < 0.9 THEN
-    UPDATE customers SET note = grow.note WHERE id = customer;
+    UPDATE customers SET note = words WHERE id = customer;
   ELSE
-    DELETE FROM order_lines l USING orders o WHERE o.id = l.order_id AND o.customer_id = customer;
+    DELETE FROM lines l USING orders o WHERE o.id = l.order_id AND o.customer_id = customer;
     DELETE FROM orders WHERE customer_id = customer;
     DELETE FROM customers WHERE id = customer;
   END IF;

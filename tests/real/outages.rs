@@ -1,0 +1,252 @@
+//! What fails beside a map: its queue, its table, its destination. The others go on, and all of it heals by itself
+//! (I1, I7).
+
+use super::judge::judge;
+use crate::support::{
+    load::{COLUMNS, Load, Rate, prepare},
+    proxy::Proxy,
+    rig::{Rig, SOON, Settings, said, same_map},
+    timing::timed,
+    wait::wait_until,
+};
+use serde_json::Value;
+use std::time::{Duration, Instant};
+
+const TABLES: &[&str] = &["customers", "orders"];
+const RATE: Rate = Rate {
+    connections: 2,
+    rows: 5,
+    pause: Duration::from_millis(10),
+    keys: 300,
+};
+
+async fn start(settings: Settings<'_>) -> Rig {
+    let mut rig = Rig::start_with(settings).await;
+    prepare(&rig, TABLES).await;
+    rig.arguments.push("--confirm-delay-milliseconds=1000".into());
+    for table in TABLES {
+        rig.api.apply(&same_map(table, &["id"], COLUMNS));
+    }
+    rig
+}
+
+async fn caught_up(rig: &Rig) {
+    for map in TABLES {
+        rig.condition(map, "CaughtUp", "True").await;
+    }
+}
+
+fn condition<'a>(status: &'a Value, type_: &str) -> (&'a str, &'a str) {
+    let said = said(status, type_).unwrap();
+    (said["status"].as_str().unwrap(), said["reason"].as_str().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_redis_only_the_map_that_queues_is_blocked() {
+    let _time = timed("without_redis_only_the_map_that_queues_is_blocked");
+    let mut rig = start(Settings::default()).await;
+    let redis = Proxy::start(rig.redis.port);
+    rig.connect(rig.source.port, rig.destination.port, redis.port);
+    let _operator = rig.operator(&[]);
+    caught_up(&rig).await;
+    let load = Load::start(&rig, TABLES, RATE);
+    rig.pause("customers");
+    rig.condition("customers", "Paused", "True").await;
+    queued(&rig, "customers", 200).await;
+
+    redis.refuse();
+    let status = rig.phase("customers", "Blocked").await;
+    assert_eq!(status["blocked"]["reason"], "QueueUnavailable");
+    assert_eq!(status["blocked"]["returnsTo"], "Paused");
+    assert_eq!(condition(&status, "Paused").0, "True");
+    // The operator's summary of it.
+    rig.condition("customers", "Stalled", "True").await;
+    let before = redis.attempts();
+    rig.more_writes("orders", 1000, SOON).await;
+    // Redis was asked again meanwhile, and that did not change how the sibling stands.
+    wait_until(SOON, "attempts", async || redis.attempts() > before + 3).await;
+    assert_eq!(rig.status("orders").await["phase"], "Running");
+    assert_eq!(rig.status("customers").await["phase"], "Blocked");
+
+    redis.accept();
+    rig.phase("customers", "Paused").await;
+    let writes = rig.writes("customers").await;
+    queued(&rig, "customers", 1000).await;
+    assert_eq!(rig.writes("customers").await, writes, "paused all the while");
+    rig.resume("customers");
+    judge(&rig, load, TABLES).await;
+}
+
+/// Waits until so many records are in a map's queue.
+async fn queued(rig: &Rig, map: &str, records: u64) {
+    let what = format!("{records} queued records of {map}");
+    wait_until(SOON, &what, async || {
+        rig.status(map).await["queue"]["records"].as_u64() >= Some(records)
+    })
+    .await;
+}
+
+/// Rows that do not compress well: about 1 MB of queue with each call.
+const BULK: &str = "INSERT INTO customers (id, version, note)
+    SELECT g, nextval('versions'),
+      (SELECT string_agg(md5(g::text || n || random()), '') FROM generate_series(1, 64) n)
+    FROM generate_series(1000 * $1::bigint + 1000, 1000 * $1::bigint + 1999) g";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_redis_blocks_one_map_and_drains_by_a_resume() {
+    let _time = timed("a_full_redis_blocks_one_map_and_drains_by_a_resume");
+    let mut rig = start(Settings {
+        redis: &[("maxmemory", "8mb")],
+        ..Settings::default()
+    })
+    .await;
+    let operator = rig.operator(&[]);
+    caught_up(&rig).await;
+    rig.pause("customers");
+    rig.condition("customers", "Paused", "True").await;
+    let load = Load::start(&rig, TABLES, RATE);
+    let crm = rig.crm().await;
+    for turn in 0..12_i64 {
+        crm.execute(BULK, &[&turn]).await.unwrap();
+    }
+    let status = rig.phase("customers", "Blocked").await;
+    assert_eq!(status["blocked"]["reason"], "QueueUnavailable");
+    let message = said(&status, "CaughtUp").unwrap()["message"].to_string();
+    assert!(message.contains("Redis is full"), "{message}");
+    assert!(message.contains("maxmemory"), "{message}");
+    assert!(message.contains("resume"), "{message}");
+
+    // What is tried again disturbs the others, so it is tried less and less often.
+    let (begun, tries) = (Instant::now(), starts(&operator.log()));
+    while begun.elapsed() < Duration::from_secs(20) {
+        rig.more_writes("orders", 100, Duration::from_secs(5)).await;
+    }
+    let tries = starts(&operator.log()) - tries;
+    println!("the source was read again {tries} times in 20 s");
+    assert!(tries <= 4, "{tries}");
+    rig.phase("customers", "Blocked").await;
+    assert_eq!(rig.status("orders").await["phase"], "Running");
+
+    // Another map leaves its lane in a Redis that is full, and says Paused=True.
+    rig.pause("orders");
+    rig.condition("orders", "Paused", "True").await;
+    rig.resume("orders");
+    let resumed = Instant::now();
+    rig.resume("customers");
+    rig.condition("customers", "CaughtUp", "True").await;
+    println!("drained in {:.1?}", resumed.elapsed());
+    judge(&rig, load, TABLES).await;
+}
+
+/// How often the worker has begun to read from the source.
+fn starts(log: &str) -> usize {
+    log.matches("reading from the source").count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_memory_for_a_full_redis_heals_the_map() {
+    let _time = timed("more_memory_for_a_full_redis_heals_the_map");
+    let mut rig = start(Settings {
+        redis: &[("maxmemory", "4mb")],
+        ..Settings::default()
+    })
+    .await;
+    let _operator = rig.operator(&[]);
+    caught_up(&rig).await;
+    rig.pause("customers");
+    rig.condition("customers", "Paused", "True").await;
+    let load = Load::start(&rig, TABLES, RATE);
+    let crm = rig.crm().await;
+    for turn in 0..6_i64 {
+        crm.execute(BULK, &[&turn]).await.unwrap();
+    }
+    rig.phase("customers", "Blocked").await;
+    let mut redis = rig.redis.client().await;
+    let () = redis::cmd("CONFIG")
+        .arg(&["SET", "maxmemory", "200mb"])
+        .query_async(&mut redis)
+        .await
+        .unwrap();
+    rig.phase("customers", "Paused").await;
+    queued(&rig, "customers", 6000).await;
+    rig.resume("customers");
+    judge(&rig, load, TABLES).await;
+}
+
+/// The longest time in which a table was not written, from some moment on, in seconds.
+const LONGEST_GAP: &str = "SELECT max(extract(epoch FROM gap))::float8 FROM
+    (SELECT at - lag(at, 1, $2) OVER (ORDER BY at) AS gap FROM writelog.writes WHERE tbl = $1 AND at > $2) gaps";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_locked_table_holds_up_no_other_map() {
+    let _time = timed("a_locked_table_holds_up_no_other_map");
+    let mut rig = start(Settings::default()).await;
+    let _operator = rig.operator(&[]);
+    caught_up(&rig).await;
+    let load = Load::start(&rig, TABLES, RATE);
+    rig.more_writes("orders", 200, SOON).await;
+    let (mut locker, erp) = (rig.erp().await, rig.erp().await);
+    let lock = locker.transaction().await.unwrap();
+    lock.batch_execute("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    let (begun, since) = (Instant::now(), std::time::SystemTime::now());
+    let status = rig.phase("orders", "Buffering").await;
+    assert_eq!(
+        condition(&status, "DestinationConnected"),
+        ("True", "TableLocked")
+    );
+    while begun.elapsed() < Duration::from_secs(30) {
+        rig.more_writes("customers", 100, Duration::from_secs(10)).await;
+    }
+    assert_eq!(rig.status("orders").await["phase"], "Buffering");
+    let gap: f64 = erp
+        .query_one(LONGEST_GAP, &[&"customers", &since])
+        .await
+        .unwrap()
+        .get(0);
+    println!("the sibling stood still for {gap:.1} s at most");
+    assert!(gap < 5.0);
+    lock.rollback().await.unwrap();
+    judge(&rig, load, TABLES).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_is_away_is_buffered_for_and_fenced_once_it_is_back() {
+    let _time = timed("a_destination_that_is_away_is_buffered_for_and_fenced_once_it_is_back");
+    let mut rig = start(Settings::default()).await;
+    let destination = Proxy::start(rig.destination.port);
+    rig.connect(rig.source.port, destination.port, rig.redis.port);
+    let _operator = rig.operator(&[]);
+    caught_up(&rig).await;
+    let load = Load::start(&rig, TABLES, RATE);
+    rig.more_writes("orders", 100, SOON).await;
+
+    destination.refuse();
+    for map in TABLES {
+        let status = rig.phase(map, "Buffering").await;
+        assert_eq!(
+            condition(&status, "DestinationConnected"),
+            ("False", "Unreachable")
+        );
+        queued(&rig, map, 300).await;
+    }
+    destination.accept();
+    caught_up(&rig).await;
+
+    destination.refuse();
+    rig.phase("customers", "Buffering").await;
+    rig.pause("customers");
+    let status = rig.phase("customers", "Pausing").await;
+    assert_eq!(condition(&status, "Paused"), ("False", "CannotFence"));
+    queued(&rig, "customers", 300).await;
+    destination.accept();
+    rig.condition("customers", "Paused", "True").await;
+    let writes = rig.writes("customers").await;
+    rig.condition("orders", "CaughtUp", "True").await;
+    rig.more_writes("orders", 500, SOON).await;
+    assert_eq!(rig.writes("customers").await, writes);
+    assert_eq!(rig.status("customers").await["phase"], "Paused");
+    rig.resume("customers");
+    judge(&rig, load, TABLES).await;
+}
