@@ -21,6 +21,6 @@ pub use fields::{
 pub use reference::{LocalRef, TableRef};
 pub use status::TableMapStatus;
 pub use tablemap::{
-    CatchUp, DeletionPolicy, DestinationSpec, OnExit, OutagePolicy, QueueSpec, SourceFilter, SourceSpec,
-    State, TableMap, TableMapSpec,
+    CatchUp, DeletionPolicy, DestinationSpec, OnExit, QueueSpec, SourceFilter, SourceSpec, State, TableMap,
+    TableMapSpec,
 };

@@ -145,18 +145,6 @@ pub struct DestinationSpec {
     /// The destination table. Must not change.
     #[x_kube(validation = Rule::new("self == oldSelf").message("must not change; delete the TableMap and make a new one"))]
     pub table: TableRef,
-    /// What happens while the destination cannot be written. Buffer (the default): changes are queued. Hold: they
-    /// stay at the source.
-    #[serde(default)]
-    pub outage_policy: OutagePolicy,
-}
-
-/// What happens while the destination cannot be written.
-#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum OutagePolicy {
-    #[default]
-    Buffer,
-    Hold,
 }
 
 /// Where changes are queued.

@@ -33,7 +33,6 @@ pub struct Plan {
     pub destination_table: TableName,
     pub queue_connection: String,
     pub queue_settings: redis::Settings,
-    pub hold: bool,
     pub cap: Option<u32>,
     pub deletion: Option<DeletionPolicy>,
     /// The object's status says Paused=True.

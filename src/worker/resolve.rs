@@ -104,7 +104,6 @@ impl Resolver {
             ),
             queue_connection: queue_name,
             queue_settings: self.redis(&queue).await?,
-            hold: spec.destination.outage_policy == crate::api::OutagePolicy::Hold,
             cap: spec
                 .catch_up
                 .as_ref()

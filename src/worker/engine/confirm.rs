@@ -1,7 +1,7 @@
 //! What the source may forget (I1): the least of what every map has made durable.
 
 use super::Engine;
-use crate::{failpoint, record::Position};
+use crate::{failpoint, record::Position, worker::map::Map};
 use std::time::Instant;
 
 impl Engine {
@@ -15,10 +15,12 @@ impl Engine {
             return;
         }
         let joined = self.maps.values_mut().filter(|map| map.has_joined());
-        let least: Position = joined
-            .map(|map| map.confirmable.position(now))
-            .min()
-            .unwrap_or(self.through);
+        // The source may still have what a map has lost: it must not forget more.
+        let may_forget = |map: &mut Map| match &map.blocked {
+            Some(blocked) if blocked.may_be_mended() => Position::ZERO,
+            _ => map.confirmable.position(now),
+        };
+        let least: Position = joined.map(may_forget).min().unwrap_or(self.through);
         let least = if failpoint::is_broken("confirm-early") {
             self.through
         } else {
