@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 const LEAST: Duration = Duration::from_secs(2);
 const MOST: Duration = Duration::from_secs(60);
+/// A try takes a while: the source is read again.
+const TRY: Duration = Duration::from_secs(10);
 
 /// When a queue that Redis had no memory for is tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +21,7 @@ impl Full {
     /// one comes later.
     #[must_use]
     pub fn refused(before: Option<Self>, now: Instant) -> Self {
-        let soon = before.filter(|full| now.duration_since(full.refused) < 2 * full.wait);
+        let soon = before.filter(|full| now.duration_since(full.refused) < 2 * full.wait + TRY);
         let wait = soon.map_or(LEAST, |full| (2 * full.wait).min(MOST));
         Self {
             refused: now,
