@@ -145,8 +145,9 @@ impl Map {
         }
     }
 
-    /// Everything of the map at or below it is written. A map that waits at a record has written all before it, even
-    /// if its last record was long before (rule 10): else two maps might wait for each other.
+    /// Everything of the map at or below it is written. A map that waits at a record has written all before that
+    /// record's transaction, even if its last record was long before (rule 10): else two maps might wait for each
+    /// other. Of the transaction itself nothing is written, since it was rolled back.
     #[must_use]
     pub fn reached(&self) -> Position {
         let has = self
@@ -154,7 +155,7 @@ impl Map {
             .as_ref()
             .map_or(Position::ZERO, |progress| progress.position);
         match self.unusable.as_ref().map(|unusable| &unusable.kind) {
-            Some(UnusableKind::Waits { record, .. }) => has.max(before(*record)),
+            Some(UnusableKind::Waits { record, .. }) => has.max(before_transaction(*record)),
             _ => has,
         }
     }
@@ -273,6 +274,15 @@ impl Map {
     #[must_use]
     pub fn fresh_confirmable(&self, delay: Duration) -> Confirmable {
         Confirmable::new(delay, self.held_by())
+    }
+}
+
+/// Just below a transaction's first change.
+fn before_transaction(position: Position) -> Position {
+    Position {
+        change: crate::record::Lsn(0),
+        index: 0,
+        ..position
     }
 }
 
