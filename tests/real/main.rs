@@ -7,6 +7,7 @@ mod broken;
 mod custody;
 mod durability;
 mod fencing;
+mod foreign_keys;
 mod judge;
 mod kills;
 mod outages;

@@ -67,7 +67,7 @@ BEGIN
     INTO found USING writer;
   RETURN found;
 END $f$;
-CREATE FUNCTION grow(writer int) RETURNS void LANGUAGE plpgsql AS $f$
+CREATE FUNCTION grow(writer int, fell bool) RETURNS void LANGUAGE plpgsql AS $f$
 DECLARE
   r float := random();
   customer bigint := own_id('customers', writer);
@@ -93,6 +93,8 @@ BEGIN
     UPDATE lines SET note = words WHERE order_id = an_order;
   ELSIF r < 0.9 THEN
     UPDATE customers SET note = words WHERE id = customer;
+  ELSIF NOT fell THEN
+    DELETE FROM lines WHERE order_id = an_order;
   ELSE
     DELETE FROM lines l USING orders o WHERE o.id = l.order_id AND o.customer_id = customer;
     DELETE FROM orders WHERE customer_id = customer;
@@ -192,13 +194,13 @@ impl Load {
         }
     }
 
-    /// Grows and fells trees; each transaction counts as one change.
-    pub fn trees(rig: &Rig, writers: usize, pause: Duration) -> Self {
+    /// Grows trees, and fells whole ones if `fell` says so. Each transaction counts as one change.
+    pub fn trees(rig: &Rig, writers: usize, pause: Duration, fell: bool) -> Self {
         let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let mut tasks = JoinSet::new();
         for number in 0..writers {
             let (url, stop, written) = (rig.source.url("crm"), stop.clone(), written.clone());
-            tasks.spawn(async move { grow(&url, number, pause, &stop, &written).await.unwrap() });
+            tasks.spawn(async move { grow(&url, number, pause, fell, &stop, &written).await.unwrap() });
         }
         Self {
             stop,
@@ -259,15 +261,16 @@ async fn grow(
     url: &str,
     number: usize,
     pause: Duration,
+    fell: bool,
     stop: &AtomicBool,
     written: &AtomicU64,
 ) -> Result<(), tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
     tokio::spawn(async move { drop(connection.await) });
-    let statement = client.prepare("SELECT grow($1)").await?;
+    let statement = client.prepare("SELECT grow($1, $2)").await?;
     let number = i32::try_from(number).unwrap();
     while !stop.load(Ordering::Relaxed) {
-        client.execute(&statement, &[&number]).await?;
+        client.execute(&statement, &[&number, &fell]).await?;
         written.fetch_add(1, Ordering::Relaxed);
         tokio::time::sleep(pause).await;
     }

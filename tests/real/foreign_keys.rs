@@ -1,0 +1,116 @@
+//! Parents and children in maps of their own, with foreign keys at the destination that are checked at once: no record
+//! is parked only because its parent is behind (rule 10).
+
+use super::judge::judge;
+use crate::support::{
+    load::{Load, TREE_COLUMNS, TREES, prepare_trees},
+    process::Process,
+    rig::{Rig, SOON, said, same_map},
+    timing::timed,
+    wait::wait_until,
+};
+use std::time::Duration;
+
+async fn start() -> (Rig, Process) {
+    let mut rig = Rig::start().await;
+    prepare_trees(&rig).await;
+    rig.arguments.push("--confirm-delay-milliseconds=2000".into());
+    let operator = rig.operator(&[]);
+    for (table, columns) in TREES.iter().zip(TREE_COLUMNS) {
+        rig.api.apply(&same_map(table, &["id"], columns));
+    }
+    all_caught_up(&rig).await;
+    (rig, operator)
+}
+
+async fn all_caught_up(rig: &Rig) {
+    for map in TREES {
+        rig.condition(map, "CaughtUp", "True").await;
+    }
+}
+
+/// No record was ever parked: neither now, nor before a later one replaced it.
+async fn nothing_parked(rig: &Rig) {
+    let sql = "SELECT coalesce(sum(parks), 0)::bigint FROM tablemap.progress";
+    let parks: i64 = rig.erp().await.query_one(sql, &[]).await.unwrap().get(0);
+    assert_eq!(parks, 0);
+    for map in TREES {
+        let status = rig.status(map).await;
+        assert_eq!(status["errors"]["count"], 0, "{status:#}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn families_paused_and_resumed_in_every_way_park_nothing() {
+    let _time = timed("families_paused_and_resumed_in_every_way_park_nothing");
+    let (rig, _operator) = start().await;
+    let load = Load::trees(&rig, 4, Duration::from_millis(10), false);
+    let ways: &[&[&str]] = &[
+        TREES,
+        &["customers"],
+        &["lines"],
+        &["orders"],
+        &["customers", "lines"],
+        &["orders", "customers"],
+        TREES,
+    ];
+    for paused in ways {
+        for map in *paused {
+            rig.pause(map);
+        }
+        for map in *paused {
+            rig.condition(map, "Paused", "True").await;
+        }
+        more(&load, 300).await;
+        // The first is resumed while the others are still paused, or replay already.
+        for map in *paused {
+            rig.resume(map);
+        }
+        // In catch-up too: changes go on coming.
+        more(&load, 100).await;
+        all_caught_up(&rig).await;
+        nothing_parked(&rig).await;
+    }
+    judge(&rig, load, TREES).await;
+    nothing_parked(&rig).await;
+}
+
+async fn more(load: &Load, more: u64) {
+    let before = load.written();
+    wait_until(SOON, "more load", async || load.written() > before + more).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_child_waits_for_its_paused_parent_and_says_so() {
+    let _time = timed("a_child_waits_for_its_paused_parent_and_says_so");
+    let (rig, _operator) = start().await;
+    let load = Load::trees(&rig, 3, Duration::from_millis(15), false);
+    for table in TREES {
+        rig.more_writes(table, 50, SOON).await;
+    }
+    rig.pause("customers");
+    rig.condition("customers", "Paused", "True").await;
+    waits_for(&rig, "orders", "customers").await;
+    waits_for(&rig, "lines", "orders").await;
+    more(&load, 300).await;
+    nothing_parked(&rig).await;
+    let status = rig.status("orders").await;
+    assert_eq!(said(&status, "Paused").unwrap()["status"], "False");
+    rig.resume("customers");
+    all_caught_up(&rig).await;
+    judge(&rig, load, TREES).await;
+    nothing_parked(&rig).await;
+}
+
+/// Waits until a map buffers, and says for which one it waits.
+async fn waits_for(rig: &Rig, child: &str, parent: &str) {
+    let what = format!("{child} waits for {parent}");
+    wait_until(SOON, &what, async || {
+        let status = rig.status(child).await;
+        let said = said(&status, "DestinationConnected").unwrap();
+        let message = said["message"].as_str().unwrap();
+        let named = message.contains(&format!("map {parent},"));
+        status["phase"] == "Buffering" && said["reason"] == "WaitsForParent" && named
+    })
+    .await;
+}
