@@ -252,13 +252,13 @@ impl Map {
         self.tell_tail(Position::ZERO);
     }
 
-    /// Tells a running replay how far the queue reaches.
+    /// Tells a running replay how far the queue reaches: up to the first change that is not in it yet. One that is
+    /// held for a cutover may still go there.
     pub fn tell_tail(&self, through: Position) {
         let taken = self.received.max(through);
-        let through = self
-            .appender
-            .oldest()
-            .map_or(taken, |oldest| before(oldest).min(taken));
+        let held = self.held.first().map(|(item, _)| item.change.position);
+        let oldest = self.appender.oldest().into_iter().chain(held).min();
+        let through = oldest.map_or(taken, |oldest| before(oldest).min(taken));
         self.tail.send_if_modified(|tail| {
             let next = Tail {
                 seq: self.stock.account.seq,
