@@ -39,7 +39,9 @@ impl Engine {
         let cutting = all(&|map| map.gate.route() == Route::Cutover);
         let drained = cutting && self.link.is_streaming() && all(&is_drained);
         let over = group.iter().filter_map(|id| self.maps.get(id)).any(is_over);
-        let near = !over && self.link.is_streaming() && (cutting || all(&is_near));
+        // A map that joins while others hold changes back would wait for them, and they for it: all begin anew.
+        let alone = all(&|map| map.gate.route() != Route::Cutover);
+        let near = !over && self.link.is_streaming() && (cutting || alone && all(&is_near));
         if drained {
             return self.go_direct(lane, &group);
         }
