@@ -44,6 +44,8 @@ pub struct Gate {
     wanted: bool,
     usable: bool,
     blocked: bool,
+    /// Something is missing: not even the queue is drained.
+    lost: bool,
     /// The destination's schema was checked since the last pause or outage, or is being checked.
     checked: bool,
     /// The map must leave its lane, or its replay, although nothing else asks for it.
@@ -70,6 +72,7 @@ impl Gate {
             wanted: found.wanted,
             usable: found.usable,
             blocked: false,
+            lost: false,
             checked: false,
             renewed: false,
             near: false,
@@ -158,6 +161,11 @@ impl Gate {
 
     pub fn set_blocked(&mut self, blocked: bool) {
         self.blocked = blocked;
+    }
+
+    /// Changes are missing that nobody holds: nothing is written until that is mended.
+    pub fn set_lost(&mut self, lost: bool) {
+        self.lost = lost;
     }
 
     /// The destination must be looked at again before anything is written.
@@ -344,6 +352,25 @@ mod tests {
         assert_eq!(gate.step(), Some(Step::Check));
         gate.renew();
         gate.done(Step::Check, Outcome::Done);
+        open(&mut gate);
+    }
+
+    #[test]
+    fn nothing_is_drained_over_a_hole() {
+        let mut gate = Gate::recover(Recovered {
+            queued: true,
+            ..found()
+        });
+        take(&mut gate, Step::Check, Outcome::Done);
+        take(&mut gate, Step::Drain, Outcome::Done);
+        gate.set_blocked(true);
+        gate.set_lost(true);
+        gate.expel();
+        gate.recheck();
+        take(&mut gate, Step::Halt, Outcome::Done);
+        assert_eq!(gate.step(), None);
+        gate.set_blocked(false);
+        gate.set_lost(false);
         open(&mut gate);
     }
 

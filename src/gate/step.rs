@@ -105,6 +105,7 @@ impl Gate {
             _ if self.fence != Fence::Open => Some(Step::Forget),
             _ if self.shown => Some(Step::Open),
             _ if self.blocked && self.route == Route::Cutover => Some(Step::Back),
+            _ if self.lost => None,
             Route::Queue if !self.checked => Some(Step::Check),
             Route::Queue if !self.draining => Some(Step::Drain),
             Route::Queue if self.near && !self.blocked => Some(Step::Cut),

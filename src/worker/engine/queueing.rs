@@ -147,6 +147,7 @@ impl Engine {
         if let Blocked::EpochLost { message } = &blocked {
             self.over = Some(Over(format!("{}: {message}", map.plan.name)));
         }
+        map.gate.set_lost(blocked.is_loss());
         map.blocked = Some(blocked);
         if map.gate.is_direct() {
             map.freeze(self.through);
@@ -410,6 +411,7 @@ impl Engine {
         map.blocked = None;
         map.retry_at = None;
         map.gate.set_blocked(false);
+        map.gate.set_lost(false);
         tracing::info!(map = %map.plan.name, "taking changes again");
         self.rewind();
         self.drive(id);

@@ -61,6 +61,19 @@ impl Blocked {
         matches!(self, Self::PositionLost { .. } | Self::ErrorsLost { .. })
     }
 
+    /// Whether nothing may be written either: what is there is not all that there was.
+    #[must_use]
+    pub const fn is_loss(&self) -> bool {
+        matches!(
+            self,
+            Self::PositionLost { .. }
+                | Self::ErrorsLost { .. }
+                | Self::SlotLost { .. }
+                | Self::SourceReplaced { .. }
+                | Self::EpochLost { .. }
+        )
+    }
+
     /// Which of two stays when both hold: `PositionLost` outranks `ErrorsLost` (rule 1).
     #[must_use]
     pub const fn rank(&self) -> u8 {
