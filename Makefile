@@ -14,12 +14,13 @@ demo: ## Run the demo on real servers, which it leaves running
 demo-down: ## Stop what the demo left running
 	@hack/demo.sh down
 
-# First the program as it is shipped, for the test that looks what it lacks. Two at a time: each test has servers of its own, and more of them would only wait for each other.
+# First the program as it is shipped, for the test that looks what it lacks. One at a time: a test has several servers and
+# deadlines, and two of them would wait for each other on two cores.
 test: ## Install what is missing, then run every test and print the time it took
 	@hack/setup.sh
 	cargo build --locked
 	@mkdir -p target/shipped && cp target/debug/tablemap target/shipped/
-	cargo test --locked --features testing -- --test-threads=2
+	cargo test --locked --features testing -- --test-threads=1
 
 lint: ## Formatting, clippy, and cargo-deny where it is installed
 	@hack/check-toolchain.sh cargo
