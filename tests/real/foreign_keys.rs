@@ -5,6 +5,7 @@ use super::judge::judge;
 use crate::support::{
     load::{Load, TREE_COLUMNS, TREES, prepare_trees},
     process::Process,
+    proxy::Proxy,
     rig::{Rig, SOON, said, same_map},
     timing::timed,
     wait::wait_until,
@@ -113,4 +114,61 @@ async fn waits_for(rig: &Rig, child: &str, parent: &str) {
         status["phase"] == "Buffering" && said["reason"] == "WaitsForParent" && named
     })
     .await;
+}
+
+/// Commits many small transactions: five children and five others each. One child, in the middle, belongs to the
+/// second parent.
+const BURST: &str = r"
+CREATE PROCEDURE burst(transactions int) LANGUAGE plpgsql AS $p$
+BEGIN
+  INSERT INTO parents VALUES (2);
+  COMMIT;
+  FOR t IN 1..transactions LOOP
+    INSERT INTO children SELECT t * 5 + n, CASE WHEN t = 150 AND n = 3 THEN 2 ELSE 1 END FROM generate_series(0, 4) n;
+    INSERT INTO others SELECT t * 5 + n FROM generate_series(0, 4) n;
+    COMMIT;
+  END LOOP;
+END $p$;";
+
+/// The child's first records of a batch are committed, a later one waits, and more than a batch stands behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_child_that_waits_in_the_middle_of_a_batch_takes_nothing_of_its_sibling_along() {
+    let _time = timed("a_child_that_waits_in_the_middle_of_a_batch_takes_nothing_of_its_sibling_along");
+    let mut rig = Rig::start().await;
+    let tables = ["parents", "children", "others"];
+    rig.both(
+        "CREATE TABLE parents (id bigint PRIMARY KEY);
+         CREATE TABLE children (id bigint PRIMARY KEY, parent_id bigint NOT NULL REFERENCES parents);
+         CREATE TABLE others (id bigint PRIMARY KEY)",
+    )
+    .await;
+    let crm = rig.crm().await;
+    crm.batch_execute(BURST).await.unwrap();
+    let destination = Proxy::start(rig.destination.port);
+    rig.connect(rig.source.port, destination.port, rig.redis.port);
+    let _operator = rig.operator(&[]);
+    let columns: [&[&str]; 3] = [&["id"], &["id", "parent_id"], &["id"]];
+    for (table, columns) in tables.iter().zip(columns) {
+        rig.api.apply(&same_map(table, &["id"], columns));
+    }
+    for map in tables {
+        rig.condition(map, "CaughtUp", "True").await;
+    }
+    crm.batch_execute("INSERT INTO parents VALUES (1)").await.unwrap();
+    rig.equal("parents", "id").await;
+    rig.pause("parents");
+    rig.condition("parents", "Paused", "True").await;
+
+    // More than a batch gathers in the lane meanwhile.
+    destination.hold_requests();
+    crm.batch_execute("CALL burst(4000)").await.unwrap();
+    destination.release_requests();
+    waits_for(&rig, "children", "parents").await;
+    rig.equal("others", "id").await;
+    rig.resume("parents");
+    for map in tables {
+        rig.condition(map, "CaughtUp", "True").await;
+        rig.equal(map, "id").await;
+        assert_eq!(rig.settled(map).await["errors"]["count"], 0);
+    }
 }

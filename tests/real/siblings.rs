@@ -76,3 +76,43 @@ async fn one_map_paused_the_other_two_go_on() {
         rig.settled(map).await;
     }
 }
+
+/// A queue that was used before and is empty now has nothing to read, and must not keep the others waiting.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_map_without_changes_holds_up_no_catch_up() {
+    let _time = timed("a_map_without_changes_holds_up_no_catch_up");
+    let mut rig = Rig::start().await;
+    prepare(&rig, TABLES).await;
+    let _operator = rig.operator(&[]);
+    for table in TABLES {
+        rig.api.apply(&same_map(table, &["id"], COLUMNS));
+    }
+    let crm = rig.crm().await;
+    for turn in ["used", "empty"] {
+        for map in MAPS {
+            rig.pause(map);
+        }
+        for map in MAPS {
+            rig.condition(map, "Paused", "True").await;
+        }
+        for table in TABLES
+            .iter()
+            .filter(|table| turn == "used" || **table == "orders")
+        {
+            let sql = format!(
+                "INSERT INTO {table} SELECT n, nextval('versions') FROM generate_series(1, 100) n
+                ON CONFLICT (id) DO UPDATE SET version = EXCLUDED.version"
+            );
+            crm.batch_execute(&sql).await.unwrap();
+        }
+        for map in MAPS {
+            rig.resume(map);
+        }
+        for map in MAPS {
+            rig.condition(map, "CaughtUp", "True").await;
+        }
+    }
+    for table in TABLES {
+        rig.equal(table, "id").await;
+    }
+}

@@ -41,15 +41,13 @@ pub struct Written {
     pub parked: Vec<usize>,
     /// Maps that were left out, and why: nothing of them is committed beyond their progress.
     pub aside: Vec<(usize, Aside)>,
-    /// How many of the batch's items were left out, for each of those.
-    left: HashMap<usize, usize>,
 }
 
 impl Written {
-    /// How many items of a map that was left out are not committed.
+    /// Whether a map was left out.
     #[must_use]
-    pub fn left(&self, map: usize) -> usize {
-        self.left.get(&map).copied().unwrap_or(0)
+    pub fn is_aside(&self, map: usize) -> bool {
+        self.aside.iter().any(|(aside, _)| *aside == map)
     }
 }
 
@@ -235,26 +233,14 @@ impl Session {
                 Err(Setback::Retry) if retries < RETRIES => retries += 1,
                 Err(Setback::Retry) => return Err(LaneError::lost("too many conflicts with other writers")),
                 Err(Setback::Lane(error)) => return Err(error),
-                Err(Setback::Aside(map, aside)) => {
-                    let has = targets
-                        .get(map)
-                        .map_or(Position::ZERO, |target| target.progress.position);
-                    let left = items
-                        .iter()
-                        .filter(|item| item.map == map && item.change.position > has)
-                        .count();
-                    written.aside.push((map, aside));
-                    written.left.insert(map, left);
-                }
+                Err(Setback::Aside(map, aside)) => written.aside.push((map, aside)),
             }
             let has = |item: &&Item| {
                 targets
                     .get(item.map)
                     .map_or(Position::ZERO, |target| target.progress.position)
             };
-            items.retain(|item| {
-                !written.aside.iter().any(|(map, _)| *map == item.map) && item.change.position > has(item)
-            });
+            items.retain(|item| !written.is_aside(item.map) && item.change.position > has(item));
         }
         Ok(written)
     }

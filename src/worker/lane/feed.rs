@@ -54,6 +54,10 @@ impl Drop for Feed {
 }
 
 const RETRY: Duration = Duration::from_millis(500);
+/// So many entries are read at once if they are small: an entry may hold a megabyte.
+const ENTRIES: usize = 16;
+/// Entries that together stay below this are small.
+const SMALL: usize = 64 << 10;
 
 impl Feed {
     /// Feeds the entries after `seq`, leaving out what lies at or below `has`. `wake` is told of each arrival.
@@ -71,6 +75,7 @@ impl Feed {
                 queue,
                 seq,
                 has,
+                most: 1,
                 tail,
                 sender,
                 wake,
@@ -86,6 +91,8 @@ struct Reader {
     queue: Queue,
     seq: u64,
     has: Position,
+    /// Entries to read next.
+    most: usize,
     tail: watch::Receiver<Tail>,
     sender: mpsc::Sender<Fed>,
     wake: Arc<Notify>,
@@ -97,7 +104,7 @@ impl Reader {
         loop {
             let tail = *self.tail.borrow_and_update();
             let going = if self.seq < tail.seq {
-                self.entry().await
+                self.entries(tail.seq).await
             } else {
                 self.end(tail.through).await
             };
@@ -111,14 +118,25 @@ impl Reader {
         self.hand(Fed::End(through)).await && self.tail.changed().await.is_ok()
     }
 
-    async fn entry(&mut self) -> bool {
-        let entries = match self.queue.read(self.seq, 1).await {
+    /// Reads on. `tail` is the last entry that is known to have been appended.
+    async fn entries(&mut self, tail: u64) -> bool {
+        let entries = match self.queue.read(self.seq, self.most).await {
             Ok(entries) => entries,
             Err(error) => {
                 tracing::warn!(%error, "the queue cannot be read for replay; trying again");
                 tokio::time::sleep(RETRY).await;
                 return true;
             }
+        };
+        // What was appended and is not there any more was trimmed: the destination has it.
+        if entries.is_empty() {
+            self.seq = tail;
+        }
+        let bytes: usize = entries.iter().map(|entry| entry.bytes.len()).sum();
+        self.most = if bytes < SMALL {
+            (2 * self.most).min(ENTRIES)
+        } else {
+            1
         };
         for entry in entries {
             self.seq = entry.seq;

@@ -96,9 +96,11 @@ impl Task {
             evict: timeouts.evict,
         };
         let write = live.write(targets, &items, &upto, durable, &**store, &standing);
-        let written = patience.wait(write).await;
-        match written {
-            Some(Ok(written)) => self.wrote(from, count, &written, durable),
+        match patience.wait(write).await {
+            Some(Ok(written)) => {
+                let committed = items.iter().filter(|item| !written.is_aside(item.map)).count();
+                self.wrote(from, committed, &written, durable);
+            }
             Some(Err(error)) => self.fail(error),
             None => {
                 tracing::warn!("a write outlasted the pause that waits for it; its connection is given up");
@@ -107,10 +109,10 @@ impl Task {
         }
     }
 
-    fn wrote(&mut self, from: From, count: usize, written: &Written, durable: bool) {
-        let mut count = count;
+    /// `committed` items of the batch are committed, beside those of maps that were set aside: of these none stays
+    /// in the window, committed or not.
+    fn wrote(&mut self, from: From, committed: usize, written: &Written, durable: bool) {
         for (index, aside) in &written.aside {
-            count -= written.left(*index);
             self.set_aside(*index);
             self.tell(Notice::Aside {
                 seat: *index,
@@ -125,11 +127,11 @@ impl Task {
         match from {
             From::Direct => {
                 failpoint::hit("running");
-                self.window.commit(count);
+                self.window.commit(committed);
             }
             From::Replay => {
                 failpoint::hit("catching-up");
-                self.merge.commit(count);
+                self.merge.commit(committed);
             }
         }
         if durable {
