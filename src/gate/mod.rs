@@ -182,6 +182,13 @@ impl Gate {
         self.renewed |= self.draining;
     }
 
+    /// The queue holds other entries than a replay has read: it must be stopped, and begin again at the head.
+    pub fn reread(&mut self) {
+        if self.draining {
+            self.renew();
+        }
+    }
+
     /// The mapping changed: the map leaves its lane, or its replay, and comes back after a look at the destination.
     pub fn renew(&mut self) {
         self.checked = false;
@@ -312,6 +319,21 @@ mod tests {
         gate.recheck();
         take(&mut gate, Step::Halt, Outcome::Done);
         open(&mut gate);
+    }
+
+    #[test]
+    fn a_replay_whose_queue_went_back_begins_again_and_a_direct_map_goes_on() {
+        let mut gate = Gate::recover(Recovered {
+            queued: true,
+            ..found()
+        });
+        take(&mut gate, Step::Check, Outcome::Done);
+        take(&mut gate, Step::Drain, Outcome::Done);
+        gate.reread();
+        take(&mut gate, Step::Halt, Outcome::Done);
+        open(&mut gate);
+        gate.reread();
+        assert_eq!(gate.step(), None);
     }
 
     #[test]

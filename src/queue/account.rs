@@ -1,7 +1,7 @@
 //! What is in a map's queue, as Redis counts it.
 
 use super::{QueueError, meta::MetaError};
-use crate::record::Position;
+use crate::record::{Counters, Position};
 use std::str::FromStr;
 
 /// The queue's own count. Every script that changes it answers with all of it and a version that only rises, so that
@@ -20,8 +20,7 @@ pub struct Account {
     pub records: u64,
     pub bytes: u64,
     /// The counters of the map at `q`.
-    pub received: u64,
-    pub filtered: u64,
+    pub counters: Counters,
     /// Commit time of the oldest record, in microseconds, as far as it is known.
     pub oldest: Option<i64>,
 }
@@ -45,8 +44,10 @@ impl Account {
             seq: field(fields, 4)?,
             records: field(fields, 5)?,
             bytes: field(fields, 6)?,
-            received: field(fields, 7)?,
-            filtered: field(fields, 8)?,
+            counters: Counters {
+                received: field(fields, 7)?,
+                filtered: field(fields, 8)?,
+            },
             oldest: fields
                 .get(9)
                 .and_then(Option::as_ref)

@@ -122,13 +122,19 @@ redis.call('HSET', KEYS[2], 'q', ARGV[3], 'received', ARGV[4], 'filtered', ARGV[
     ACCOUNT
 );
 
-// ARGV: epoch, seq, t, next oldest. Trimming twice, or in another order, comes to the same.
+// ARGV: epoch, seq, t, next oldest, how the payload of that entry begins. Trimming twice, or in another order, comes
+// to the same. A Redis that went back may hold other records under the same number: those stay (rule 7).
 script!(
     TRIM,
     WHEN_FULL,
     EPOCH,
     META,
     r"
+local entry = redis.call('XREVRANGE', KEYS[3], string.format('%d-0', ARGV[2]), '-', 'COUNT', 1)[1]
+if entry and string.sub(entry[2][2], 1, #ARGV[5]) ~= ARGV[5] then
+  return redis.error_reply('TMPREVIOUS another entry has this number')
+end
+entry = nil
 redis.call('XTRIM', KEYS[3], 'MINID', string.format('%d-0', ARGV[2] + 1))
 if ARGV[3] > redis.call('HGET', KEYS[2], 't') then redis.call('HSET', KEYS[2], 't', ARGV[3]) end
 local first = redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', 1)[1]

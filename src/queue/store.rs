@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     connection::redis::{Durability, Link},
-    record::{Era, ParkedRecord, Position},
+    record::{Counters, Era, ParkedRecord, Position},
 };
 use bytes::Bytes;
 use redis::{FromRedisValue, Script, ScriptInvocation};
@@ -141,19 +141,13 @@ impl Queue {
     ///
     /// # Errors
     /// The queue is not empty, another epoch, or Redis fails.
-    pub async fn begin(
-        &self,
-        t: Position,
-        q: Position,
-        received: u64,
-        filtered: u64,
-    ) -> Result<Account, QueueError> {
+    pub async fn begin(&self, t: Position, q: Position, counters: Counters) -> Result<Account, QueueError> {
         let mut begin = self.invoke(&BEGIN);
         begin
             .arg(t.to_string())
             .arg(q.to_string())
-            .arg(received)
-            .arg(filtered);
+            .arg(counters.received)
+            .arg(counters.filtered);
         self.account(&begin).await
     }
 
@@ -169,8 +163,8 @@ impl Queue {
             .arg(header.meta.previous.to_string())
             .arg(header.last.to_string())
             .arg(header.count)
-            .arg(header.meta.received)
-            .arg(header.meta.filtered)
+            .arg(header.meta.counters.received)
+            .arg(header.meta.counters.filtered)
             .arg(header.oldest)
             .arg(&entry[..]);
         drop(entry);
@@ -185,15 +179,14 @@ impl Queue {
         &self,
         previous: Position,
         to: Position,
-        received: u64,
-        filtered: u64,
+        counters: Counters,
     ) -> Result<Account, QueueError> {
         let mut advance = self.invoke(&ADVANCE);
         advance
             .arg(previous.to_string())
             .arg(to.to_string())
-            .arg(received)
-            .arg(filtered);
+            .arg(counters.received)
+            .arg(counters.filtered);
         self.account(&advance).await
     }
 
@@ -213,15 +206,18 @@ impl Queue {
         found.into_iter().map(entry).collect()
     }
 
-    /// Removes the entries up to `seq`, which the destination has flushed up to `t` (rule 2). `oldest` is the commit
-    /// time of the first record that stays, in microseconds, where it is known.
+    /// Removes the entries up to `seq`, whose last record is at `t`, which the destination has flushed (rule 2).
+    /// `oldest` is the commit time of the first record that stays, in microseconds, where it is known.
     ///
     /// # Errors
-    /// Another epoch, or Redis fails.
+    /// The entry ends elsewhere, since Redis went back meanwhile; another epoch; or Redis fails.
     pub async fn trim(&self, seq: u64, t: Position, oldest: Option<i64>) -> Result<Account, QueueError> {
         let oldest = oldest.map_or_else(String::new, |oldest| oldest.to_string());
         let mut trim = self.invoke(&TRIM);
-        trim.arg(seq).arg(t.to_string()).arg(oldest);
+        trim.arg(seq)
+            .arg(t.to_string())
+            .arg(oldest)
+            .arg(Header::beginning(t));
         self.account(&trim).await
     }
 

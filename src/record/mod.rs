@@ -1,6 +1,7 @@
 //! The words of the data plane: positions, relations, rows and changes. No I/O.
 
 mod change;
+mod counters;
 mod lsn;
 mod parked;
 mod position;
@@ -8,6 +9,7 @@ mod relation;
 mod row;
 
 pub use change::{Change, OldRow, Operation};
+pub use counters::{Counted, Counters};
 pub use lsn::{Lsn, ParseLsnError};
 pub use parked::ParkedRecord;
 pub use position::{Era, ParsePositionError, Position};

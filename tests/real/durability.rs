@@ -364,3 +364,81 @@ async fn commits_that_the_destination_lost_are_written_again() {
     println!("a commit was lost by kill {kills}");
     judge(&rig, load, TABLES).await;
 }
+
+/// A replay has read entries that a failover then lost. What comes in their place has the same numbers and other
+/// records. A sibling, whose queue lies elsewhere, keeps the replay going meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failover_that_lost_what_a_replay_had_read_heals() {
+    let _time = timed("a_failover_that_lost_what_a_replay_had_read_heals");
+    let mut rig = Rig::start_with(Settings {
+        redis: &[("repl-diskless-sync-delay", "0")],
+        ..Settings::default()
+    })
+    .await;
+    prepare(&rig, TABLES).await;
+    let (proxy, elsewhere) = (Proxy::start(rig.redis.port), Redis::start().await);
+    rig.connect(rig.source.port, rig.destination.port, proxy.port);
+    rig.queue("elsewhere", elsewhere.port);
+    rig.arguments.push("--confirm-delay-milliseconds=120000".into());
+    for (table, queue) in TABLES.iter().zip(["queue", "elsewhere"]) {
+        let map = same_map(table, &["id"], COLUMNS)
+            .replace("name: queue", &format!("name: {queue}"))
+            .replace("---\n", "  catchUp: {maxRecordsPerSecond: 10}\n---\n");
+        rig.api.apply(&map);
+    }
+    let operator = rig.operator(&[]);
+    for map in TABLES {
+        rig.condition(map, "CaughtUp", "True").await;
+        rig.pause(map);
+    }
+    for map in TABLES {
+        rig.condition(map, "Paused", "True").await;
+    }
+    let status = rig.status("customers").await;
+    let keys = Keys::new(NAMESPACE, status["queue"]["id"].as_str().unwrap());
+    let crm = rig.crm().await;
+    let replica = Redis::start().await;
+    let stream = Proxy::start(rig.redis.port);
+    replicate(&replica, "127.0.0.1", &stream.port.to_string()).await;
+    wait_until(SOON, "the replica in step", async || {
+        has_meta(&replica, &keys).await
+    })
+    .await;
+    stream.hold_replies();
+
+    for id in 1..=20_i64 {
+        insert_alone(&rig.redis, &keys, &crm, id).await;
+    }
+    let many = "INSERT INTO orders SELECT n, 0, '' FROM generate_series(1, 300) n";
+    crm.batch_execute(many).await.unwrap();
+    for map in TABLES {
+        rig.resume(map);
+    }
+    rig.more_writes("customers", 18, SOON).await;
+    replicate(&replica, "NO", "ONE").await;
+    proxy.retarget(replica.port);
+    operator
+        .line("Redis went back to an older copy; reading again", SOON)
+        .await;
+    for id in 21..=45_i64 {
+        insert_alone(&replica, &keys, &crm, id).await;
+    }
+    for (map, rows) in TABLES.iter().zip([45, 300]) {
+        rig.condition(map, "CaughtUp", "True").await;
+        rig.equal(map, "id").await;
+        assert_eq!(rig.settled(map).await["ledger"]["received"], rows);
+    }
+}
+
+/// Inserts a row, and waits until it is in the queue: it becomes an entry of its own.
+async fn insert_alone(redis: &Redis, keys: &Keys, crm: &Client, id: i64) {
+    let sql = "INSERT INTO customers VALUES ($1, 0, '')";
+    crm.execute(sql, &[&id]).await.unwrap();
+    let mut client = redis.client().await;
+    wait_until(SOON, "the change queued", async || {
+        let mut command = redis::cmd("HGET");
+        let command = command.arg(&keys.meta).arg("received");
+        command.query_async::<i64>(&mut client).await.unwrap() == id
+    })
+    .await;
+}

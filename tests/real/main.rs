@@ -12,5 +12,6 @@ mod judge;
 mod kills;
 mod outages;
 mod paused;
+mod queue;
 mod siblings;
 mod sizes;

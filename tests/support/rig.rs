@@ -77,18 +77,25 @@ metadata: {{name: login, namespace: {NAMESPACE}}}
 stringData: {{username: postgres, password: unused}}
 ---
 {}---
-{}---
-apiVersion: tablemap.dev/v1alpha1
-kind: Connection
-metadata: {{name: queue, namespace: {NAMESPACE}}}
-spec:
-  redis:
-    topology: {{standalone: {{host: 127.0.0.1, port: {redis}}}}}
-    tls: {{mode: Disable}}
-    connectTimeoutSeconds: 3
-",
+{}",
             postgres("crm", source),
             postgres("erp", destination),
+        ));
+        self.queue("queue", redis);
+    }
+
+    /// Applies a Connection to a Redis.
+    pub fn queue(&self, name: &str, port: u16) {
+        self.api.apply(&format!(
+            "apiVersion: tablemap.dev/v1alpha1
+kind: Connection
+metadata: {{name: {name}, namespace: {NAMESPACE}}}
+spec:
+  redis:
+    topology: {{standalone: {{host: 127.0.0.1, port: {port}}}}}
+    tls: {{mode: Disable}}
+    connectTimeoutSeconds: 3
+"
         ));
     }
 

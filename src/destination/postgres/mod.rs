@@ -21,7 +21,7 @@ mod target;
 pub use control::{Control, InspectError};
 pub use error::{Aside, LaneError, SchemaProblem, StoreError};
 pub use progress::{Progress, Upto};
-pub use session::{Session, Written};
+pub use session::{Session, Written, last_of};
 pub use target::{ForeignKey, Item, Shape, Target};
 
 use crate::record::{ParkedRecord, Position};

@@ -305,8 +305,7 @@ pub(super) fn progress_at(targets: &[Target], ends: &[Upto]) -> Vec<(usize, Prog
         let known = &targets.get(end.map)?.progress;
         let progress = Progress {
             position: end.position.max(known.position),
-            received: end.received,
-            filtered: end.filtered,
+            counters: end.counters,
             ..known.clone()
         };
         Some((end.map, progress))
@@ -327,16 +326,10 @@ fn ends(group: &[Planned<'_>], items: &[&Item], upto: &[Upto], planned: &[Planne
         let whole = upto.iter().find(|upto| upto.map == write.map);
         let end = match whole {
             Some(whole) if last_of_batch => *whole,
-            // A replayed record carries no counters: the map's stay as they are.
-            Some(whole) if item.replayed => Upto {
-                position: write.position,
-                ..*whole
-            },
             _ => Upto {
                 map: write.map,
                 position: write.position,
-                received: item.received,
-                filtered: item.filtered,
+                counters: item.counters,
             },
         };
         match ends.iter_mut().find(|known| known.map == write.map) {

@@ -1,7 +1,7 @@
 //! The progress row: what the destination has of each map, written in the transaction that writes the records (I4).
 
 use super::error::LaneError;
-use crate::record::{Era, Position};
+use crate::record::{Counters, Era, Position};
 use tokio_postgres::{Client, Row};
 
 /// Made by the worker if it may, else by an administrator.
@@ -34,9 +34,8 @@ pub struct Progress {
     pub era: Era,
     /// D: everything at or below it is written, parked or filtered.
     pub position: Position,
-    /// The map's counters at `position`; a replay leaves them as they were.
-    pub received: u64,
-    pub filtered: u64,
+    /// The map's counters at `position`.
+    pub counters: Counters,
     pub written: u64,
     /// Records without a row to update whose filter columns were not sent: they count as filtered.
     pub missed: u64,
@@ -50,8 +49,7 @@ pub struct Progress {
 pub struct Upto {
     pub map: usize,
     pub position: Position,
-    pub received: u64,
-    pub filtered: u64,
+    pub counters: Counters,
 }
 
 impl Progress {
@@ -70,8 +68,10 @@ impl Progress {
             token: number(2)?,
             era: text(3)?.parse().map_err(|_| broken("era"))?,
             position: text(4)?.parse().map_err(|_| broken("position"))?,
-            received: count(5)?,
-            filtered: count(6)?,
+            counters: Counters {
+                received: count(5)?,
+                filtered: count(6)?,
+            },
             written: count(7)?,
             missed: count(8)?,
             parks: count(9)?,

@@ -207,7 +207,7 @@ impl Session {
             let ends = if is_rest {
                 upto
             } else {
-                own_ends = part_ends(part, targets);
+                own_ends = last_of(part);
                 &own_ends
             };
             let bindings = bind(targets, part);
@@ -314,7 +314,7 @@ impl Session {
             .iter()
             .map(|(_, progress)| progress.position.to_string())
             .collect();
-        let (received, filtered) = (column(|p| p.received), column(|p| p.filtered));
+        let (received, filtered) = (column(|p| p.counters.received), column(|p| p.counters.filtered));
         let (written, missed) = (column(|p| p.written), column(|p| p.missed));
         let (parks, superseded) = (column(|p| p.parks), column(|p| p.superseded));
         let stored = self
@@ -423,23 +423,15 @@ fn is_one_transaction(items: &[&Item]) -> bool {
     commit(items.first()) == commit(items.last())
 }
 
-/// How far each map is after a part of a batch. A replay leaves the counters as they were.
-fn part_ends(items: &[&Item], targets: &[Target]) -> Vec<Upto> {
+/// How far each map is after these items: at its last one.
+#[must_use]
+pub fn last_of(items: &[&Item]) -> Vec<Upto> {
     let mut ends: Vec<Upto> = Vec::new();
     for item in items {
-        let Some(target) = targets.get(item.map) else {
-            continue;
-        };
-        let (received, filtered) = if item.replayed {
-            (target.progress.received, target.progress.filtered)
-        } else {
-            (item.received, item.filtered)
-        };
         let end = Upto {
             map: item.map,
             position: item.change.position,
-            received,
-            filtered,
+            counters: item.counters,
         };
         match ends.iter_mut().find(|known| known.map == item.map) {
             Some(known) => *known = end,
@@ -460,8 +452,7 @@ pub(super) fn next_progress(
         let written = planned.iter().filter(|write| write.map == upto.map).count() as u64;
         let progress = Progress {
             position: upto.position.max(target.progress.position),
-            received: upto.received,
-            filtered: upto.filtered,
+            counters: upto.counters,
             written: target.progress.written + written,
             ..target.progress.clone()
         };

@@ -4,32 +4,24 @@ use super::progress::Progress;
 use crate::{
     mapping::{Binding, ColumnType, KeyType, Mapping},
     queue::ParkedKey,
-    record::{Change, Position, Relation},
+    record::{Change, Counted, Counters, Position, Relation},
 };
 use std::{collections::HashMap, sync::Arc};
 
-/// One change on its way, with the map's counters after it.
+/// One change on its way, with its map's counters after it.
 #[derive(Clone, Debug)]
 pub struct Item {
     /// The map's seat in the lane.
     pub map: usize,
     pub change: Change,
-    pub received: u64,
-    pub filtered: u64,
-    /// It comes from the queue: the filter judged it when it was taken, but may have been unable to.
-    pub replayed: bool,
+    pub counters: Counters,
 }
 
-impl Item {
-    /// A change that was queued: the queue's custody holds the counters.
-    #[must_use]
-    pub fn replayed(map: usize, change: Change) -> Self {
+impl From<Item> for Counted {
+    fn from(item: Item) -> Self {
         Self {
-            map,
-            change,
-            received: 0,
-            filtered: 0,
-            replayed: true,
+            change: item.change,
+            counters: item.counters,
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Packing and unpacking the block of an entry.
 
 use super::{BatchError, EntryMeta, Header, bloom, wire};
-use crate::record::{Change, Column, OldRow, Operation, Position, Relation, ReplicaIdentity, Row};
+use crate::record::{
+    Change, Column, Counted, Counters, OldRow, Operation, Position, Relation, ReplicaIdentity, Row,
+};
 use bytes::{Buf, BufMut, Bytes};
 use std::sync::Arc;
 
@@ -9,24 +11,31 @@ use std::sync::Arc;
 const MOST: u64 = 2 << 30;
 const LEVEL: i32 = 1;
 
-/// Packs records, in order, into one entry. `keys` feed the filter of the header.
+/// Packs records, in order, into one entry. `keys` feed the filter of the header, `previous` is where custody reached
+/// before it.
 ///
 /// # Errors
 /// The block could not be packed.
 pub fn encode<K: AsRef<[u8]>>(
-    changes: &[Change],
-    meta: EntryMeta,
+    records: &[Counted],
+    previous: Position,
     keys: impl Iterator<Item = K>,
 ) -> Result<Vec<u8>, BatchError> {
-    let block = block(changes);
+    let block = block(records);
+    let (Some(first), Some(last)) = (records.first(), records.last()) else {
+        return Err(BatchError::Invalid("count"));
+    };
     let header = Header {
-        count: u32::try_from(changes.len()).map_err(|_| BatchError::TooLarge)?,
-        first: changes.first().map_or(Position::ZERO, |change| change.position),
-        last: changes.last().map_or(Position::ZERO, |change| change.position),
-        meta,
-        oldest: changes.first().map_or(0, |change| change.commit_time),
+        count: u32::try_from(records.len()).map_err(|_| BatchError::TooLarge)?,
+        first: first.change.position,
+        last: last.change.position,
+        meta: EntryMeta {
+            previous,
+            counters: last.counters,
+        },
+        oldest: first.change.commit_time,
         unpacked: block.len() as u64,
-        filter: bloom::build(keys, changes.len()).into(),
+        filter: bloom::build(keys, records.len()).into(),
     };
     let packed = zstd::bulk::compress(&block, LEVEL).map_err(|_| BatchError::Pack)?;
     drop(block);
@@ -40,7 +49,7 @@ pub fn encode<K: AsRef<[u8]>>(
 ///
 /// # Errors
 /// The bytes are not an entry that [`encode`] made.
-pub fn decode(mut entry: Bytes) -> Result<Vec<Change>, BatchError> {
+pub fn decode(mut entry: Bytes) -> Result<Vec<Counted>, BatchError> {
     let header = Header::split_from(&mut entry)?;
     if header.unpacked > MOST {
         return Err(BatchError::TooLarge);
@@ -62,7 +71,10 @@ pub fn decode(mut entry: Bytes) -> Result<Vec<Change>, BatchError> {
 /// One record alone, as the error store keeps it.
 #[must_use]
 pub fn encode_one(change: &Change) -> Vec<u8> {
-    block(std::slice::from_ref(change))
+    block(&[Counted {
+        change: change.clone(),
+        counters: Counters::default(),
+    }])
 }
 
 /// Reads what [`encode_one`] made.
@@ -70,23 +82,24 @@ pub fn encode_one(change: &Change) -> Vec<u8> {
 /// # Errors
 /// The bytes are of another form.
 pub fn decode_one(bytes: Bytes) -> Result<Change, BatchError> {
-    unpack(bytes, 1)?.pop().ok_or(BatchError::Truncated)
+    let record = unpack(bytes, 1)?.pop().ok_or(BatchError::Truncated)?;
+    Ok(record.change)
 }
 
-fn block(changes: &[Change]) -> Vec<u8> {
-    let size: usize = changes.iter().map(|change| change.size() + 24).sum();
+fn block(records: &[Counted]) -> Vec<u8> {
+    let size: usize = records.iter().map(|record| record.change.size() + 24).sum();
     let mut out = Vec::with_capacity(size + 256);
     let mut relations: Vec<&Arc<Relation>> = Vec::new();
-    let indexes: Vec<usize> = changes
+    let indexes: Vec<usize> = records
         .iter()
-        .map(|change| index_of(&mut relations, &change.relation))
+        .map(|record| index_of(&mut relations, &record.change.relation))
         .collect();
     wire::put_varint(&mut out, relations.len() as u64);
     for relation in &relations {
         put_relation(&mut out, relation);
     }
-    let mut previous = (0_u64, 0_u64, 0_i64);
-    for (change, relation) in changes.iter().zip(indexes) {
+    let mut previous = Base::default();
+    for (Counted { change, counters }, relation) in records.iter().zip(indexes) {
         let Position {
             commit,
             change: lsn,
@@ -94,11 +107,24 @@ fn block(changes: &[Change]) -> Vec<u8> {
         } = change.position;
         out.put_u8(kind(change));
         wire::put_varint(&mut out, relation as u64);
-        wire::put_signed(&mut out, commit.0.wrapping_sub(previous.0).cast_signed());
-        wire::put_signed(&mut out, lsn.0.wrapping_sub(previous.1).cast_signed());
+        wire::put_signed(&mut out, commit.0.wrapping_sub(previous.commit).cast_signed());
+        wire::put_signed(&mut out, lsn.0.wrapping_sub(previous.lsn).cast_signed());
         wire::put_varint(&mut out, u64::from(index));
-        wire::put_signed(&mut out, change.commit_time.wrapping_sub(previous.2));
-        previous = (commit.0, lsn.0, change.commit_time);
+        wire::put_signed(&mut out, change.commit_time.wrapping_sub(previous.time));
+        wire::put_varint(
+            &mut out,
+            counters.received.wrapping_sub(previous.counters.received),
+        );
+        wire::put_varint(
+            &mut out,
+            counters.filtered.wrapping_sub(previous.counters.filtered),
+        );
+        previous = Base {
+            commit: commit.0,
+            lsn: lsn.0,
+            time: change.commit_time,
+            counters: *counters,
+        };
         if let Some(old) = &change.old {
             out.put_slice(old.row().as_bytes());
         }
@@ -107,6 +133,15 @@ fn block(changes: &[Change]) -> Vec<u8> {
         }
     }
     out
+}
+
+/// What the numbers of a record are told as differences from: those of the record before it.
+#[derive(Clone, Copy, Default)]
+struct Base {
+    commit: u64,
+    lsn: u64,
+    time: i64,
+    counters: Counters,
 }
 
 fn index_of<'a>(relations: &mut Vec<&'a Arc<Relation>>, relation: &'a Arc<Relation>) -> usize {
@@ -137,7 +172,7 @@ fn kind(change: &Change) -> u8 {
     operation | old | if change.new.is_some() { NEW } else { 0 }
 }
 
-fn unpack(mut from: Bytes, count: u32) -> Result<Vec<Change>, BatchError> {
+fn unpack(mut from: Bytes, count: u32) -> Result<Vec<Counted>, BatchError> {
     let relations = (0..wire::varint(&mut from)?).map_while(|_| {
         if from.has_remaining() {
             Some(relation(&mut from).map(Arc::new))
@@ -146,24 +181,20 @@ fn unpack(mut from: Bytes, count: u32) -> Result<Vec<Change>, BatchError> {
         }
     });
     let relations: Vec<Arc<Relation>> = relations.collect::<Result<_, _>>()?;
-    // A record takes at least six bytes: no more than that many can be there.
-    let mut changes = Vec::with_capacity((count as usize).min(from.remaining() / 6 + 1));
-    let mut previous = (0_u64, 0_u64, 0_i64);
+    // A record takes at least eight bytes: no more than that many can be there.
+    let mut records = Vec::with_capacity((count as usize).min(from.remaining() / 8 + 1));
+    let mut previous = Base::default();
     for _ in 0..count {
-        changes.push(change(&mut from, &relations, &mut previous)?);
+        records.push(record(&mut from, &relations, &mut previous)?);
     }
     if from.has_remaining() {
         Err(BatchError::Invalid("length"))
     } else {
-        Ok(changes)
+        Ok(records)
     }
 }
 
-fn change(
-    from: &mut Bytes,
-    relations: &[Arc<Relation>],
-    previous: &mut (u64, u64, i64),
-) -> Result<Change, BatchError> {
+fn record(from: &mut Bytes, relations: &[Arc<Relation>], previous: &mut Base) -> Result<Counted, BatchError> {
     let kind = wire::byte(from)?;
     let operation = match kind & 3 {
         0 => Operation::Insert,
@@ -175,11 +206,20 @@ fn change(
         .ok()
         .and_then(|index| relations.get(index));
     let relation = relation.ok_or(BatchError::Invalid("relation"))?.clone();
-    let commit = previous.0.wrapping_add_signed(wire::signed(from)?);
-    let lsn = previous.1.wrapping_add_signed(wire::signed(from)?);
+    let commit = previous.commit.wrapping_add_signed(wire::signed(from)?);
+    let lsn = previous.lsn.wrapping_add_signed(wire::signed(from)?);
     let index = u32::try_from(wire::varint(from)?).map_err(|_| BatchError::Invalid("index"))?;
-    let commit_time = previous.2.wrapping_add(wire::signed(from)?);
-    *previous = (commit, lsn, commit_time);
+    let time = previous.time.wrapping_add(wire::signed(from)?);
+    let counters = Counters {
+        received: previous.counters.received.wrapping_add(wire::varint(from)?),
+        filtered: previous.counters.filtered.wrapping_add(wire::varint(from)?),
+    };
+    *previous = Base {
+        commit,
+        lsn,
+        time,
+        counters,
+    };
     let mut row = || Row::split_from(from).map_err(|_| BatchError::Invalid("row"));
     let old = match kind & (OLD_KEY | OLD_FULL) {
         0 => None,
@@ -193,14 +233,15 @@ fn change(
         change: crate::record::Lsn(lsn),
         index,
     };
-    Ok(Change {
+    let change = Change {
         position,
         operation,
-        commit_time,
+        commit_time: time,
         relation,
         old,
         new,
-    })
+    };
+    Ok(Counted { change, counters })
 }
 
 fn put_relation(out: &mut Vec<u8>, relation: &Relation) {
@@ -258,7 +299,7 @@ mod tests {
     use crate::record::{Cell, Lsn};
     use proptest::prelude::*;
 
-    fn sample(count: u64) -> Vec<Change> {
+    fn sample(count: u64) -> Vec<Counted> {
         let relation = Arc::new(Relation {
             id: 7,
             schema: "public".into(),
@@ -277,42 +318,50 @@ mod tests {
                 .collect()
         };
         (1..=count)
-            .map(|i| Change {
-                position: Position {
-                    commit: Lsn(1000 + i / 3),
-                    change: Lsn(i * 17),
-                    index: u32::from(i % 2 == 0),
+            .map(|i| Counted {
+                counters: Counters {
+                    received: 100 + i + i / 7,
+                    filtered: i / 7,
                 },
-                operation: [Operation::Insert, Operation::Update, Operation::Delete]
-                    [usize::try_from(i % 3).unwrap()],
-                commit_time: 1_700_000_000_000_000 + i64::try_from(i).unwrap(),
-                relation: relation.clone(),
-                old: (i % 3 != 0).then(|| OldRow::Key(row("old"))),
-                new: (i % 3 != 2).then(|| row(&format!("value {i}"))),
+                change: Change {
+                    position: Position {
+                        commit: Lsn(1000 + i / 3),
+                        change: Lsn(i * 17),
+                        index: u32::from(i % 2 == 0),
+                    },
+                    operation: [Operation::Insert, Operation::Update, Operation::Delete]
+                        [usize::try_from(i % 3).unwrap()],
+                    commit_time: 1_700_000_000_000_000 + i64::try_from(i).unwrap(),
+                    relation: relation.clone(),
+                    old: (i % 3 != 0).then(|| OldRow::Key(row("old"))),
+                    new: (i % 3 != 2).then(|| row(&format!("value {i}"))),
+                },
             })
             .collect()
     }
 
-    const META: EntryMeta = EntryMeta {
-        previous: Position::ZERO,
-        received: 9,
-        filtered: 2,
-    };
-
     #[test]
     fn records_read_back_as_they_were_written() {
-        let changes = sample(500);
+        let records = sample(500);
         let keys = ["a", "b"];
-        let bytes = Bytes::from(encode(&changes, META, keys.iter()).unwrap());
+        let previous = Position::through(Lsn(7));
+        let bytes = Bytes::from(encode(&records, previous, keys.iter()).unwrap());
         let header = Header::split_from(&mut bytes.clone()).unwrap();
-        assert_eq!((header.count, header.meta), (500, META));
+        let (first, last) = (&records[0], &records[499]);
+        let counters = last.counters;
+        assert_eq!(
+            (header.count, header.meta),
+            (500, EntryMeta { previous, counters })
+        );
         assert_eq!(
             (header.first, header.last),
-            (changes[0].position, changes[499].position)
+            (first.change.position, last.change.position)
         );
+        assert!(bytes.starts_with(&Header::beginning(last.change.position)));
         assert!(header.may_hold(b"a"));
-        assert_eq!(decode(bytes).unwrap(), changes);
-        assert_eq!(decode_one(encode_one(&changes[3]).into()).unwrap(), changes[3]);
+        assert_eq!(decode(bytes).unwrap(), records);
+        let change = &records[3].change;
+        assert_eq!(decode_one(encode_one(change).into()).unwrap(), *change);
     }
 
     proptest! {
@@ -324,7 +373,7 @@ mod tests {
 
         #[test]
         fn a_damaged_entry_never_panics(at in 0_usize..400, value in any::<u8>()) {
-            let mut bytes = encode(&sample(40), META, ["k"].iter()).unwrap();
+            let mut bytes = encode(&sample(40), Position::ZERO, ["k"].iter()).unwrap();
             let at = at % bytes.len();
             bytes[at] = value;
             let _ = decode(bytes.into());

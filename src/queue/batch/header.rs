@@ -1,7 +1,7 @@
 //! What stands before an entry's block.
 
 use super::{BatchError, EntryMeta, bloom, wire};
-use crate::record::{Lsn, Position};
+use crate::record::{Counters, Lsn, Position};
 use bytes::{Buf, BufMut, Bytes};
 
 const MAGIC: u8 = b'T';
@@ -28,15 +28,22 @@ impl Header {
         bloom::may_hold(&self.filter, key)
     }
 
+    /// How every entry begins whose last record is at `last`: a trim compares it (rule 7).
+    #[must_use]
+    pub fn beginning(last: Position) -> Vec<u8> {
+        let mut out = vec![MAGIC, VERSION];
+        put_position(&mut out, last);
+        out
+    }
+
     pub(super) fn write(&self, out: &mut Vec<u8>) {
-        out.put_u8(MAGIC);
-        out.put_u8(VERSION);
+        out.put_slice(&Self::beginning(self.last));
         wire::put_varint(out, u64::from(self.count));
-        for position in [self.first, self.last, self.meta.previous] {
+        for position in [self.first, self.meta.previous] {
             put_position(out, position);
         }
-        wire::put_varint(out, self.meta.received);
-        wire::put_varint(out, self.meta.filtered);
+        wire::put_varint(out, self.meta.counters.received);
+        wire::put_varint(out, self.meta.counters.filtered);
         wire::put_signed(out, self.oldest);
         wire::put_varint(out, self.unpacked);
         wire::put_bytes(out, &self.filter);
@@ -54,12 +61,15 @@ impl Header {
             VERSION => {}
             version => return Err(BatchError::UnknownVersion(version)),
         }
+        let last = position(from)?;
         let count = u32::try_from(wire::varint(from)?).map_err(|_| BatchError::Invalid("count"))?;
-        let (first, last, previous) = (position(from)?, position(from)?, position(from)?);
+        let (first, previous) = (position(from)?, position(from)?);
         let meta = EntryMeta {
             previous,
-            received: wire::varint(from)?,
-            filtered: wire::varint(from)?,
+            counters: Counters {
+                received: wire::varint(from)?,
+                filtered: wire::varint(from)?,
+            },
         };
         let oldest = wire::signed(from)?;
         let unpacked = wire::varint(from)?;

@@ -11,7 +11,7 @@ mod wire;
 pub use codec::{decode, decode_one, encode, encode_one};
 pub use header::Header;
 
-use crate::record::Position;
+use crate::record::{Counters, Position};
 
 /// What the queue's script must know besides the records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,8 +19,7 @@ pub struct EntryMeta {
     /// Where custody reached before this entry (rule 7).
     pub previous: Position,
     /// The map's counters at the last record.
-    pub received: u64,
-    pub filtered: u64,
+    pub counters: Counters,
 }
 
 /// The bytes are not an entry that we wrote.

@@ -8,10 +8,10 @@ use super::{
 use crate::{
     gate::{Gate, Recovered},
     queue::Meta,
-    record::Position,
+    record::{Counters, Position},
     worker::{
         custody::{Confirmable, Held},
-        map::{Appender, Blocked, Counters, Map, MapId, Stage, Stock},
+        map::{Appender, Blocked, Map, MapId, Stage, Stock},
         plan::Plan,
     },
 };

@@ -6,13 +6,14 @@ use super::{
     operations::{self, Checked, Closed},
 };
 use crate::{
-    destination::postgres::Progress,
+    destination::postgres::{Item, Progress},
     failpoint,
     gate::{Outcome, Step},
     record::Position,
     worker::{
+        budget::Share,
         lane::{Evicted, Lane, Order},
-        map::{Blocked, CatchUp, Counters, Map, MapId, Unusable, UnusableKind},
+        map::{Blocked, CatchUp, Map, MapId, Unusable, UnusableKind},
     },
 };
 use std::time::Instant;
@@ -458,27 +459,20 @@ fn requeue(map: &mut Map, evicted: Evicted) {
         .progress
         .as_ref()
         .map_or(Position::ZERO, |progress| progress.position);
-    for (item, share) in evicted.leftover {
-        if item.change.position > flushed {
-            let counters = Counters {
-                received: item.received,
-                filtered: item.filtered,
-            };
-            map.appender.push(item.change, counters, share);
-        }
-    }
+    push_beyond(map, flushed, evicted.leftover);
     requeue_held(map, flushed);
 }
 
 fn requeue_held(map: &mut Map, flushed: Position) {
-    for (item, share) in std::mem::take(&mut map.held) {
+    let held = std::mem::take(&mut map.held);
+    push_beyond(map, flushed, held);
+    map.held_bytes = 0;
+}
+
+fn push_beyond(map: &mut Map, flushed: Position, items: Vec<(Item, Option<Share>)>) {
+    for (item, share) in items {
         if item.change.position > flushed {
-            let counters = Counters {
-                received: item.received,
-                filtered: item.filtered,
-            };
-            map.appender.push(item.change, counters, share);
+            map.appender.push(item.into(), share);
         }
     }
-    map.held_bytes = 0;
 }

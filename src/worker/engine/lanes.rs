@@ -1,10 +1,6 @@
 //! What the lanes tell.
 
-use super::{
-    Engine, Event,
-    drive::adopt,
-    operations::{self, Asked},
-};
+use super::{Engine, Event, drive::adopt};
 use crate::{
     destination::postgres::{Aside, Progress},
     failpoint,
@@ -173,8 +169,7 @@ impl Engine {
                 kind,
             },
         );
-        let asked: Vec<Asked> = self.maps.get(id).map(Asked::of).into_iter().collect();
-        self.spawn(async move { Event::ReadBack(operations::read_back(asked).await) });
+        self.ask_again(id);
     }
 
     /// The destination holds less than it had flushed: restored from an older copy. What the source still has heals

@@ -232,7 +232,10 @@ pub async fn settle(queue: &Queue, has: Position) -> Result<u64, QueueError> {
         }
         if entry.header.last > has {
             let changes = crate::queue::decode(entry.bytes).map_err(QueueError::from)?;
-            return Ok(changes.iter().filter(|change| change.position <= has).count() as u64);
+            return Ok(changes
+                .iter()
+                .filter(|record| record.change.position <= has)
+                .count() as u64);
         }
         seq = entry.seq;
         queue.trim(seq, entry.header.last, None).await?;
@@ -269,22 +272,16 @@ pub async fn begin(
     }
     let account = if let Some(base) = base {
         let known = meta.account;
-        // A replay leaves the destination's counters as they were: whoever is ahead counts.
-        let (custody, received, filtered) = if base.position > known.q {
-            (base.position, base.received, base.filtered)
+        let (custody, counters) = if base.position > known.q {
+            (base.position, base.counters)
         } else {
-            (known.q, known.received, known.filtered)
+            (known.q, known.counters)
         };
-        queue.begin(base.position, custody, received, filtered).await?
+        queue.begin(base.position, custody, counters).await?
     } else {
         let custody = Position::through(floor).max(meta.account.q);
         queue
-            .begin(
-                meta.account.t,
-                custody,
-                meta.account.received,
-                meta.account.filtered,
-            )
+            .begin(meta.account.t, custody, meta.account.counters)
             .await?
     };
     Ok((account, partial))

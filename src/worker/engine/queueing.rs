@@ -9,7 +9,7 @@ use crate::{
     destination::postgres::Progress,
     failpoint,
     gate::Route,
-    queue::{Account, EntryMeta, Meta, QueueError, encode},
+    queue::{Account, Meta, QueueError, encode},
     record::{Lsn, Position},
     worker::{
         custody::Gap,
@@ -28,26 +28,24 @@ impl Engine {
         let Some(batch) = map.appender.next() else { return };
         let previous = map.stock.account.q;
         let queue = map.queue.clone();
-        let Some(keys) = batch.changes.first().map(|change| change.relation.clone()) else {
+        let Some(relation) = batch.records.first().map(|record| record.change.relation.clone()) else {
             return;
         };
-        let binding = map.plan.mapping.bind(&keys).ok();
+        let binding = map.plan.mapping.bind(&relation).ok();
         let map = id.clone();
         self.spawn(async move {
-            let counters = batch.counters;
-            let meta = EntryMeta {
-                previous,
-                received: counters.received,
-                filtered: counters.filtered,
-            };
-            let keys = batch.changes.iter().filter_map(|change| {
-                binding
+            let keys = batch.records.iter().flat_map(|record| {
+                let keys = binding
                     .as_ref()
-                    .and_then(|binding| binding.keys(change).ok())
-                    .map(|keys| keys.key)
+                    .and_then(|binding| binding.keys(&record.change).ok());
+                keys.into_iter()
+                    .flat_map(|keys| keys.old.into_iter().chain([keys.key]))
             });
-            let encoded = encode(&batch.changes, meta, keys);
-            let last = batch.changes.last().map_or(previous, |change| change.position);
+            let encoded = encode(&batch.records, previous, keys);
+            let last = batch
+                .records
+                .last()
+                .map_or(previous, |record| record.change.position);
             let result = match encoded {
                 Ok(bytes) => {
                     failpoint::hit("before-queue-script");
@@ -193,8 +191,7 @@ impl Engine {
     pub(super) fn look_again(&mut self, id: &MapId) {
         let Some(map) = self.maps.get_mut(id) else { return };
         if map.blocked.as_ref().is_some_and(Blocked::passes) {
-            let asked = vec![Asked::of(map)];
-            self.spawn(async move { Event::ReadBack(operations::read_back(asked).await) });
+            self.ask_again(id);
         }
         let Some(map) = self.maps.get_mut(id) else { return };
         if map.blocked.as_ref().is_some_and(Blocked::may_be_mended) {
@@ -305,6 +302,12 @@ impl Engine {
         }
     }
 
+    /// Reads Redis again for one map.
+    pub(super) fn ask_again(&mut self, id: &MapId) {
+        let asked: Vec<Asked> = self.maps.get(id).map(Asked::of).into_iter().collect();
+        self.spawn(async move { Event::ReadBack(operations::read_back(asked).await) });
+    }
+
     /// Every map that has a position, to be asked about.
     pub(super) fn asked(&self) -> Vec<Asked> {
         let joined = self.maps.values().filter(|map| map.has_joined());
@@ -384,6 +387,9 @@ impl Engine {
         let epoch = map.epoch;
         let raise = meta.epoch != epoch;
         map.fall_back();
+        // The lane drops what its replay has read before anything new is appended under the same numbers.
+        map.gate.reread();
+        self.drive(id);
         let message = "Redis went back to an older copy; its epoch is being taken again.".to_owned();
         if raise {
             self.block(id, Blocked::QueueUnavailable { message });
@@ -441,9 +447,7 @@ impl Engine {
                 map.appender.hold(to);
             }
             self.spawn(async move {
-                let result = queue
-                    .advance(from, to, counters.received, counters.filtered)
-                    .await;
+                let result = queue.advance(from, to, counters).await;
                 Event::Advanced { map, to, result }
             });
         }
@@ -473,7 +477,12 @@ impl Engine {
                 }
             }
             // Not lost: what the destination has is skipped at the next look, and trimmed then.
-            Err(error) => tracing::warn!(map = %map.plan.name, %error, "the queue was not trimmed"),
+            Err(error) => {
+                tracing::warn!(map = %map.plan.name, %error, "the queue was not trimmed");
+                if error == QueueError::WrongPredecessor {
+                    self.ask_again(id);
+                }
+            }
         }
         self.look_at_cutovers();
     }

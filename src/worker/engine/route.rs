@@ -5,7 +5,7 @@ use crate::{
     destination::postgres::Item,
     gate::Route,
     mapping::{BindError, Binding, Decision, into_exit},
-    record::{Change, Position, Relation},
+    record::{Change, Counted, Position, Relation},
     worker::{
         budget::Share,
         lane::{Order, Parcel},
@@ -85,7 +85,6 @@ impl Engine {
             let Some(taken) = admit(map, binding.as_ref(), &change) else {
                 continue;
             };
-            let counters = map.counters;
             match map.gate.route() {
                 Route::Lane => {
                     let parcel = parcels.entry(map.plan.destination.clone()).or_default();
@@ -95,7 +94,11 @@ impl Engine {
                     }
                 }
                 Route::Queue => {
-                    map.appender.push(taken, counters, share.cloned());
+                    let record = Counted {
+                        change: taken,
+                        counters: map.counters,
+                    };
+                    map.appender.push(record, share.cloned());
                     if queued.last() != Some(id) {
                         queued.push(id.clone());
                     }
@@ -268,8 +271,6 @@ pub(super) fn item(map: &Map, change: Change) -> Item {
     Item {
         map: map.seat,
         change,
-        received: map.counters.received,
-        filtered: map.counters.filtered,
-        replayed: false,
+        counters: map.counters,
     }
 }

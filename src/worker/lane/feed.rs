@@ -3,7 +3,7 @@
 use crate::{
     failpoint,
     queue::{self, Queue},
-    record::{Change, Position},
+    record::{Counted, Position},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -27,7 +27,7 @@ pub struct Entry {
     pub last: Position,
     pub records: u64,
     /// Without those that the destination has.
-    pub changes: Vec<Change>,
+    pub changes: Vec<Counted>,
 }
 
 /// What a feed hands to its lane.
@@ -165,7 +165,7 @@ fn decode(entry: queue::Entry, has: Position) -> Result<Fed, queue::BatchError> 
     } else {
         Vec::new()
     };
-    changes.retain(|change| change.position > has);
+    changes.retain(|record| record.change.position > has);
     Ok(Fed::Entry(Entry {
         seq,
         last,

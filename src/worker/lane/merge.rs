@@ -3,7 +3,7 @@
 use super::feed::{Entry, Fed, Feed};
 use crate::{
     destination::postgres::Item,
-    record::{Change, Position},
+    record::{Counted, Position},
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -35,7 +35,7 @@ struct Open {
 #[derive(Debug)]
 struct Strand {
     feed: Feed,
-    head: VecDeque<Change>,
+    head: VecDeque<Counted>,
     /// Nothing more at or below it is to come: how far others may go on while `head` is empty.
     end: Position,
     open: VecDeque<Open>,
@@ -119,10 +119,10 @@ impl Merge {
             .sum();
         let mut count = waiting;
         while count < room && size < bytes {
-            let Some((seat, change)) = self.next() else { break };
-            size += change.size();
+            let Some(item) = self.next() else { break };
+            size += item.change.size();
             count += 1;
-            self.taken.push_back(Item::replayed(seat, change));
+            self.taken.push_back(item);
         }
         self.strands
             .iter_mut()
@@ -130,13 +130,15 @@ impl Merge {
     }
 
     /// The lowest change of all heads, if no map whose head is empty may still bring a lower one.
-    fn next(&mut self) -> Option<(usize, Change)> {
+    fn next(&mut self) -> Option<Item> {
         let mut lowest: Option<(Position, usize)> = None;
         let mut bound: Option<Position> = None;
         for (seat, strand) in &mut self.strands {
             strand.pull();
             match strand.head.front() {
-                Some(change) if lowest.is_none_or(|(position, _)| change.position < position) => {
+                Some(Counted { change, .. })
+                    if lowest.is_none_or(|(position, _)| change.position < position) =>
+                {
                     lowest = Some((change.position, *seat));
                 }
                 Some(_) => {}
@@ -147,8 +149,12 @@ impl Merge {
         if bound.is_some_and(|bound| position > bound) {
             return None;
         }
-        let change = self.strands.get_mut(&seat)?.head.pop_front()?;
-        Some((seat, change))
+        let Counted { change, counters } = self.strands.get_mut(&seat)?.head.pop_front()?;
+        Some(Item {
+            map: seat,
+            change,
+            counters,
+        })
     }
 
     /// The waiting items, at most `records` and what the rate allows.
@@ -205,7 +211,9 @@ impl Merge {
         let open: u64 = strand.open.iter().map(|open| open.records).sum();
         passed.partial = open.saturating_sub(waiting as u64);
         let taken = self.taken.iter().find(|item| item.map == seat);
-        let first = taken.map(|item| &item.change).or_else(|| strand.head.front());
+        let first = taken
+            .map(|item| &item.change)
+            .or_else(|| strand.head.front().map(|record| &record.change));
         passed.oldest = first.map(|change| change.commit_time);
         Some(passed)
     }

@@ -4,7 +4,7 @@ use super::{feed::Tail, merge::Passed};
 use crate::{
     destination::postgres::{Aside, Item, Progress, Target},
     queue::Queue,
-    record::Position,
+    record::{Counters, Position},
     worker::budget::Share,
 };
 use tokio::sync::{oneshot, watch};
@@ -14,10 +14,7 @@ use tokio::sync::{oneshot, watch};
 pub struct Mark {
     /// Every change of the map at or below it has been handed out.
     pub through: Position,
-    /// Changes that arrived for the map.
-    pub received: u64,
-    /// Those that the filter left out.
-    pub filtered: u64,
+    pub counters: Counters,
 }
 
 /// A chunk's changes for one lane, in source order.

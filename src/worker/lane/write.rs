@@ -8,7 +8,7 @@ use super::{
     window::Window,
 };
 use crate::{
-    destination::postgres::{Item, LaneError, Target, Upto, Written},
+    destination::postgres::{Item, LaneError, Upto, Written, last_of},
     failpoint,
     record::Position,
     worker::lane::order::Notice,
@@ -86,7 +86,7 @@ impl Task {
         let last = is_last(from, count, window, merge);
         let upto = match from {
             From::Direct => direct_upto(&items, seats, window.waiting() == count),
-            From::Replay => replay_upto(&items, targets),
+            From::Replay => last_of(&items),
         };
         let standing = Standing::of(name, stands, seats, targets, |seat| window.waits(seat));
         let durable = last || overdue;
@@ -167,8 +167,7 @@ impl Task {
             .map(|(map, (seat, _))| Upto {
                 map,
                 position: seat.mark.through,
-                received: seat.mark.received,
-                filtered: seat.mark.filtered,
+                counters: seat.mark.counters,
             })
             .collect();
         if upto.is_empty() {
@@ -192,36 +191,6 @@ fn is_last(from: From, count: usize, window: &Window, merge: &Merge) -> bool {
     window.waiting() == direct && merge.waiting() == replay
 }
 
-/// How far each map of a batch will be: at its last change.
-fn last_of(items: &[&Item]) -> Vec<Upto> {
-    let mut upto: Vec<Upto> = Vec::new();
-    for item in items {
-        let next = Upto {
-            map: item.map,
-            position: item.change.position,
-            received: item.received,
-            filtered: item.filtered,
-        };
-        match upto.iter_mut().find(|known| known.map == item.map) {
-            Some(known) => *known = next,
-            None => upto.push(next),
-        }
-    }
-    upto
-}
-
-/// A replayed map keeps its counters: the queue's custody holds the newer ones.
-fn replay_upto(items: &[&Item], targets: &[Target]) -> Vec<Upto> {
-    let mut upto = last_of(items);
-    for known in &mut upto {
-        if let Some(target) = targets.get(known.map) {
-            known.received = target.progress.received;
-            known.filtered = target.progress.filtered;
-        }
-    }
-    upto
-}
-
 /// When nothing more waits, the maps of the batch are at their marks.
 fn direct_upto(items: &[&Item], seats: &[Seat], drained: bool) -> Vec<Upto> {
     let mut upto = last_of(items);
@@ -231,8 +200,7 @@ fn direct_upto(items: &[&Item], seats: &[Seat], drained: bool) -> Vec<Upto> {
             .filter(|seat| seat.mark.through > known.position)
         {
             known.position = seat.mark.through;
-            known.received = seat.mark.received;
-            known.filtered = seat.mark.filtered;
+            known.counters = seat.mark.counters;
         }
     }
     upto

@@ -1,8 +1,7 @@
 //! Changes on their way into the queue: one append at a time, all that has come meanwhile in the next.
 
-use super::Counters;
 use crate::{
-    record::{Change, Position},
+    record::{Counted, Position},
     worker::budget::Share,
 };
 use std::collections::VecDeque;
@@ -14,7 +13,7 @@ const BYTES: usize = 1 << 20;
 /// One map's changes that are not in the queue yet.
 #[derive(Debug, Default)]
 pub struct Appender {
-    waiting: VecDeque<(Change, Counters, Option<Share>)>,
+    waiting: VecDeque<(Counted, Option<Share>)>,
     /// The first change of the append that is under way.
     under_way: Option<Position>,
 }
@@ -22,15 +21,13 @@ pub struct Appender {
 /// What becomes one entry.
 #[derive(Debug)]
 pub struct Batch {
-    pub changes: Vec<Change>,
-    /// At the last change.
-    pub counters: Counters,
+    pub records: Vec<Counted>,
     pub shares: Vec<Share>,
 }
 
 impl Appender {
-    pub fn push(&mut self, change: Change, counters: Counters, share: Option<Share>) {
-        self.waiting.push_back((change, counters, share));
+    pub fn push(&mut self, record: Counted, share: Option<Share>) {
+        self.waiting.push_back((record, share));
     }
 
     /// The next batch, if there is one and none is under way.
@@ -39,21 +36,19 @@ impl Appender {
             return None;
         }
         let mut batch = Batch {
-            changes: Vec::new(),
-            counters: Counters::default(),
+            records: Vec::new(),
             shares: Vec::new(),
         };
         let mut bytes = 0;
-        while bytes < BYTES && batch.changes.len() < RECORDS {
-            let Some((change, counters, share)) = self.waiting.pop_front() else {
+        while bytes < BYTES && batch.records.len() < RECORDS {
+            let Some((record, share)) = self.waiting.pop_front() else {
                 break;
             };
-            bytes += change.size();
-            batch.counters = counters;
-            batch.changes.push(change);
+            bytes += record.change.size();
+            batch.records.push(record);
             batch.shares.extend(share);
         }
-        self.under_way = batch.changes.first().map(|change| change.position);
+        self.under_way = batch.records.first().map(|record| record.change.position);
         Some(batch)
     }
 
@@ -88,6 +83,6 @@ impl Appender {
     /// The first change that is not known to be in the queue.
     pub fn oldest(&self) -> Option<Position> {
         self.under_way
-            .or_else(|| self.waiting.front().map(|(change, ..)| change.position))
+            .or_else(|| self.waiting.front().map(|(record, _)| record.change.position))
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     destination::postgres::{Item, Progress, Target},
     gate::{Gate, Route},
     queue::{Account, Meta, Queue},
-    record::{Era, Position},
+    record::{Counters, Era, Position},
 };
 use std::{
     sync::Arc,
@@ -116,13 +116,6 @@ pub struct Map {
     pub commit_time: Option<i64>,
 }
 
-/// Counted where changes arrive (I5).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    pub received: u64,
-    pub filtered: u64,
-}
-
 impl Map {
     /// Where its custodians are.
     #[must_use]
@@ -163,24 +156,17 @@ impl Map {
     /// The changes that arrived and are neither written nor queued, counted.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
-        let durable = self.durable_counters();
-        let arrived = self.counters.received - self.counters.filtered;
-        arrived.saturating_sub(durable.received - durable.filtered)
+        self.counters
+            .taken()
+            .saturating_sub(self.durable_counters().taken())
     }
 
     /// The counters that the custodian holds.
     #[must_use]
     pub fn durable_counters(&self) -> Counters {
-        let queue = Counters {
-            received: self.stock.account.received,
-            filtered: self.stock.account.filtered,
-        };
         match &self.progress {
-            Some(progress) if progress.position > self.stock.account.q => Counters {
-                received: progress.received,
-                filtered: progress.filtered,
-            },
-            _ => queue,
+            Some(progress) if progress.position > self.stock.account.q => progress.counters,
+            _ => self.stock.account.counters,
         }
     }
 
@@ -189,8 +175,7 @@ impl Map {
     pub fn mark(&self, through: Position) -> Mark {
         Mark {
             through: self.received.max(through),
-            received: self.counters.received,
-            filtered: self.counters.filtered,
+            counters: self.counters,
         }
     }
 

@@ -1,0 +1,106 @@
+//! The queue's scripts, on a real Redis.
+
+use crate::support::{redis::Redis, timing::timed};
+use std::{sync::Arc, time::Duration};
+use tablemap::{
+    connection::{
+        postgres::{Tls, TlsMode},
+        redis::{self, Settings, Topology},
+    },
+    queue::{Queue, QueueError, encode},
+    record::{Cell, Change, Counted, Counters, Era, Lsn, Operation, Position, Relation, ReplicaIdentity},
+};
+
+async fn queue(redis: &Redis) -> Queue {
+    let settings = Settings {
+        topology: Topology::Standalone {
+            host: "127.0.0.1".into(),
+            port: redis.port,
+        },
+        username: None,
+        password: None,
+        tls: Tls {
+            mode: TlsMode::Disable,
+            ca: None,
+            client: None,
+        },
+        connect_timeout: Duration::from_secs(3),
+    };
+    let mut queue = Queue::new(
+        redis::connect(&settings).await.unwrap(),
+        "default",
+        "test",
+        "test",
+    );
+    queue.use_epoch(1);
+    queue.join(Position::ZERO, &Era::default(), 1).await.unwrap();
+    queue.finish_join().await.unwrap();
+    queue
+}
+
+fn at(lsn: u64) -> Position {
+    Position {
+        commit: Lsn(lsn),
+        change: Lsn(lsn),
+        index: 0,
+    }
+}
+
+/// The records at these positions, as one entry after `previous`.
+async fn append(queue: &Queue, previous: Position, positions: &[u64]) {
+    let relation = Arc::new(Relation {
+        id: 1,
+        schema: "public".into(),
+        name: "items".into(),
+        identity: ReplicaIdentity::Default,
+        columns: Vec::new(),
+    });
+    let record = |lsn: &u64| Counted {
+        change: Change {
+            position: at(*lsn),
+            operation: Operation::Insert,
+            commit_time: 0,
+            relation: relation.clone(),
+            old: None,
+            new: Some([Cell::Text(b"x")].into_iter().collect()),
+        },
+        counters: Counters {
+            received: *lsn,
+            filtered: 0,
+        },
+    };
+    let records: Vec<Counted> = positions.iter().map(record).collect();
+    let none: [&[u8]; 0] = [];
+    let entry = encode(&records, previous, none.iter()).unwrap();
+    queue.append(entry).await.unwrap();
+}
+
+/// A trim that is late meets a Redis that went back, and was given other entries with the same numbers since.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trim_removes_only_what_it_was_meant_for() {
+    let _time = timed("a_trim_removes_only_what_it_was_meant_for");
+    let redis = Redis::start().await;
+    let queue = queue(&redis).await;
+    append(&queue, Position::ZERO, &[1, 2]).await;
+    append(&queue, at(2), &[3, 4, 5]).await;
+    append(&queue, at(5), &[6]).await;
+    // The second entry was another one: it ended at 4.
+    assert_eq!(
+        queue.trim(2, at(4), None).await,
+        Err(QueueError::WrongPredecessor)
+    );
+    // There is no fourth entry, and what stands before it was not flushed.
+    assert_eq!(
+        queue.trim(4, at(7), None).await,
+        Err(QueueError::WrongPredecessor)
+    );
+    assert_eq!(queue.read(0, 10).await.unwrap().len(), 3);
+
+    let account = queue.trim(2, at(5), None).await.unwrap();
+    assert_eq!((account.records, account.t), (1, at(5)));
+    // Twice, and in another order.
+    queue.trim(2, at(5), None).await.unwrap();
+    let account = queue.trim(1, at(2), None).await.unwrap();
+    assert_eq!((account.records, account.t), (1, at(5)));
+    assert_eq!(queue.trim(3, at(6), None).await.unwrap().records, 0);
+}
