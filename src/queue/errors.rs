@@ -39,14 +39,14 @@ pub struct ErrorSummary {
 }
 
 impl ErrorSummary {
-    /// Sums up what is not superseded, newest first.
+    /// Sums up what is not superseded, as of a destination that has everything up to `has`; newest first.
     #[must_use]
-    pub fn of(records: &[ParkedRecord]) -> Self {
+    pub fn of(records: &[ParkedRecord], has: Position) -> Self {
         let mut summary = Self::default();
-        let mut waiting: Vec<&ParkedRecord> = records
-            .iter()
-            .filter(|record| record.superseded_by.is_none())
-            .collect();
+        let waits = |record: &&ParkedRecord| {
+            record.change.position <= has && record.superseded_by.is_none_or(|by| by > has)
+        };
+        let mut waiting: Vec<&ParkedRecord> = records.iter().filter(waits).collect();
         waiting.sort_by_key(|record| std::cmp::Reverse((record.last_time, record.change.position)));
         for record in &waiting {
             summary.count += 1;

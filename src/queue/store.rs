@@ -320,12 +320,13 @@ impl Queue {
             .collect())
     }
 
-    /// The errors that wait, counted.
+    /// The errors that wait, counted. What lies beyond `has`, as marks that name a position beyond it, is provisional
+    /// and not shown (rule 3).
     ///
     /// # Errors
     /// As [`Queue::errors`].
-    pub async fn error_summary(&self) -> Result<ErrorSummary, QueueError> {
-        Ok(ErrorSummary::of(&self.errors().await?))
+    pub async fn error_summary(&self, has: Position) -> Result<ErrorSummary, QueueError> {
+        Ok(ErrorSummary::of(&self.errors().await?, has))
     }
 
     /// Removes every key of the map.

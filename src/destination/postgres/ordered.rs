@@ -6,7 +6,7 @@ use super::{
     error::{LaneError, Meaning, meaning},
     fast::sent,
     progress::{Progress, Upto},
-    session::{Session, Setback, Written, adopt, setback},
+    session::{Session, Setback, adopt, setback},
     statement::{Text, text},
     target::{Item, Target},
 };
@@ -35,14 +35,13 @@ impl Session {
         upto: &[Upto],
         store: &dyn ErrorStore,
         parents: &dyn Parents,
-        written: &mut Written,
     ) -> Result<(), Setback> {
         for group in planned.chunk_by(|one, next| one.position.commit == next.position.commit) {
             let ends = ends(group, items, upto, planned);
             match self.write_together(targets, group, &ends, store).await {
                 Ok(()) => {}
                 Err(Setback::InOrder) => {
-                    self.write_singly(targets, group, items, &ends, store, parents, written)
+                    self.write_singly(targets, group, items, &ends, store, parents)
                         .await?;
                 }
                 Err(other) => return Err(other),

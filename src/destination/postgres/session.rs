@@ -37,8 +37,6 @@ pub struct Session {
 /// What a batch has led to.
 #[derive(Clone, Debug, Default)]
 pub struct Written {
-    /// Maps of which records were parked.
-    pub parked: Vec<usize>,
     /// Maps that were left out, and why: nothing of them is committed beyond their progress.
     pub aside: Vec<(usize, Aside)>,
 }
@@ -213,7 +211,7 @@ impl Session {
             let bindings = bind(targets, part);
             let planned = plan(part, &bindings);
             let attempt = if in_order {
-                self.write_in_order(targets, part, &planned, ends, store, parents, &mut written)
+                self.write_in_order(targets, part, &planned, ends, store, parents)
                     .await
             } else {
                 self.write_fast(targets, &planned, ends, durable && is_rest).await

@@ -6,7 +6,7 @@ use super::{
     error::{Aside, LaneError, Meaning, meaning},
     ordered::{Hit, progress_at},
     progress::Upto,
-    session::{Session, Setback, Written, adopt, setback},
+    session::{Session, Setback, adopt, setback},
     target::{Item, Target},
 };
 use crate::{
@@ -30,7 +30,6 @@ impl Session {
         ends: &[Upto],
         store: &dyn ErrorStore,
         parents: &dyn Parents,
-        written: &mut Written,
     ) -> Result<(), Setback> {
         let maps: Vec<usize> = ends.iter().map(|end| end.map).collect();
         if let Err(meaning) = self.open(targets, &maps, "IMMEDIATE").await {
@@ -60,7 +59,7 @@ impl Session {
             self.roll_back().await?;
             return Err(setback(None, meaning));
         }
-        outcome.settle(targets, written);
+        outcome.settle(targets);
         Ok(())
     }
 
@@ -254,14 +253,11 @@ impl Outcome {
     }
 
     /// Committed: the targets know.
-    fn settle(self, targets: &mut [Target], written: &mut Written) {
+    fn settle(self, targets: &mut [Target]) {
         adopt(targets, self.next);
         for (map, record) in self.parked {
             if let Some(target) = targets.get_mut(map).filter(|_| record.superseded_by.is_none()) {
                 target.park(&record.keys, record.change.position);
-            }
-            if !written.parked.contains(&map) {
-                written.parked.push(map);
             }
         }
         for (map, positions) in self.superseded {

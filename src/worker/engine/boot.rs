@@ -11,7 +11,7 @@ use crate::{
     record::{Counters, Position},
     worker::{
         custody::{Confirmable, Held},
-        map::{Appender, Blocked, Map, MapId, Stage, Stock},
+        map::{Appender, Blocked, Errors, Map, MapId, Stage, Stock},
         plan::Plan,
     },
 };
@@ -167,7 +167,6 @@ impl Engine {
             meta,
             destination,
             partial,
-            errors,
             durability,
         } = booted;
         let (target, failure) = match destination {
@@ -215,6 +214,7 @@ impl Engine {
             look_at: None,
             cutover_since: None,
             catch_up: None,
+            errors: Errors::default(),
             commit_time: None,
             plan,
         };
@@ -226,7 +226,7 @@ impl Engine {
         }
         self.maps.insert(id.clone(), map);
         self.tell_stands();
-        self.statuses.adopt(&id, errors, durability);
+        self.statuses.adopt(&id, durability);
         self.bind_again();
         match failure {
             Some(failure) => self.check_failed(&id, failure),

@@ -5,7 +5,7 @@ use crate::{
     connection::{postgres::ConnectError, redis::RedisConnectError},
     destination::postgres::{InspectError, LaneError, Progress},
     gate::Step,
-    queue::{Account, Meta, QueueError},
+    queue::{Account, ErrorSummary, Meta, QueueError},
     record::Position,
     source::postgres::SourceError,
     worker::{
@@ -107,6 +107,12 @@ pub enum Event {
     StatusWritten {
         map: MapId,
         version: u64,
+    },
+    /// The errors of a map were read, as of so many parks and superseded ones.
+    ErrorsRead {
+        map: MapId,
+        of: (u64, u64),
+        result: Result<ErrorSummary, QueueError>,
     },
     CleanedUp {
         map: MapId,

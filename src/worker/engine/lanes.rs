@@ -51,7 +51,6 @@ impl Engine {
             seat,
             progress,
             passed,
-            parked,
         } in durable
         {
             let Some(id) = self
@@ -62,17 +61,11 @@ impl Engine {
             else {
                 continue;
             };
-            let mut replaced = false;
             if let Some(map) = self.maps.get_mut(&id) {
-                let before = map.progress.as_ref().map_or(0, |known| known.superseded);
-                replaced = progress.superseded > before;
                 adopt(map, progress);
             }
             if let Some(passed) = passed {
                 self.trim(&id, passed);
-            }
-            if parked || replaced {
-                self.errors_changed(&id);
             }
         }
         self.look_at_cutovers();

@@ -224,6 +224,7 @@ impl Engine {
             Event::SourceSeen(result) => self.source_seen(result),
             Event::SourceStarted { session, result } => self.source_started(session, result),
             Event::StatusWritten { map, version } => self.status_written(&map, version),
+            Event::ErrorsRead { map, of, result } => self.errors_read(&map, of, result),
             Event::CleanedUp { map, result } => self.cleaned_up(&map, result),
             Event::LeaseRegained => self.statuses.force_once(),
         }
@@ -244,6 +245,7 @@ impl Engine {
         self.look_at_trouble(now);
         self.retry_full(now);
         self.look_at_cutovers();
+        self.look_at_errors(now);
         self.tell_stands();
         if now.duration_since(self.ticked) >= self.pace.tick {
             self.ticked = now;

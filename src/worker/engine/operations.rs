@@ -27,7 +27,6 @@ pub struct Booted {
     pub meta: Option<Meta>,
     pub destination: Result<Option<Target>, CheckFailure>,
     pub partial: u64,
-    pub errors: Option<crate::queue::ErrorSummary>,
     pub durability: Option<redis::Durability>,
 }
 
@@ -62,7 +61,6 @@ pub async fn boot(plan: Arc<Plan>, lease_epoch: i64) -> Result<Booted, BootError
                 meta: None,
                 destination: Ok(None),
                 partial: 0,
-                errors: None,
                 durability,
             })
         };
@@ -79,7 +77,6 @@ pub async fn boot(plan: Arc<Plan>, lease_epoch: i64) -> Result<Booted, BootError
             meta: None,
             destination: Ok(None),
             partial: 0,
-            errors: None,
             durability,
         });
     }
@@ -98,14 +95,12 @@ pub async fn boot(plan: Arc<Plan>, lease_epoch: i64) -> Result<Booted, BootError
         .meta()
         .await?
         .ok_or_else(|| lost("its queue in Redis has lost its position"))?;
-    let errors = queue.error_summary().await.ok();
     Ok(Booted {
         queue,
         epoch,
         meta: Some(meta),
         destination: destination.map(Some),
         partial,
-        errors,
         durability,
     })
 }

@@ -1,14 +1,16 @@
 //! From a map's state to the facts of its status.
 
-use super::Engine;
+use super::{Engine, Event};
 use crate::{
     gate::{Phase, phase},
+    queue::{ErrorSummary, QueueError},
     record::{Lsn, Position},
     worker::{
         map::{Blocked, Map, MapId, Stage, Unusable, UnusableKind},
         status::{CatchUpFacts, Facts, Ledger, PauseFacts, Said},
     },
 };
+use std::time::Instant;
 
 impl Engine {
     /// Tells the status writer how a map stands. It decides when that is written.
@@ -29,16 +31,54 @@ impl Engine {
 
     /// Counters change all the time: the writer limits how often they are written.
     pub(super) fn report_all(&mut self) {
-        let now = std::time::Instant::now();
+        let now = Instant::now();
         if self.statuses.counters_are_due(now) {
             self.report_everywhere();
         }
     }
 
-    pub(super) fn errors_changed(&mut self, id: &MapId) {
-        if let Some(map) = self.maps.get(id) {
-            self.statuses.read_errors(id, &map.queue);
+    /// Reads the errors of those maps again that have others now: one look at a time, until one succeeds.
+    pub(super) fn look_at_errors(&mut self, now: Instant) {
+        let mut looks = Vec::new();
+        for map in self.maps.values_mut() {
+            let progress = map.progress.as_ref();
+            if let Some(progress) = progress.filter(|progress| map.errors.is_due(progress, now)) {
+                map.errors.reading = true;
+                looks.push((map.id.clone(), map.queue.clone(), progress.clone()));
+            }
         }
+        for (map, queue, progress) in looks {
+            self.spawn(async move {
+                let result = queue.error_summary(progress.position).await;
+                Event::ErrorsRead {
+                    map,
+                    of: (progress.parks, progress.superseded),
+                    result,
+                }
+            });
+        }
+    }
+
+    pub(super) fn errors_read(
+        &mut self,
+        id: &MapId,
+        of: (u64, u64),
+        result: Result<ErrorSummary, QueueError>,
+    ) {
+        let retry = self.pace.retry;
+        let Some(map) = self.maps.get_mut(id) else { return };
+        map.errors.reading = false;
+        map.errors.retry_at = result.is_err().then(|| Instant::now() + retry);
+        match result {
+            Ok(summary) => {
+                map.errors.summary = summary;
+                map.errors.of = of;
+            }
+            Err(error) => {
+                tracing::info!(map = %map.plan.name, %error, "the errors were not read; looking again");
+            }
+        }
+        self.report(id);
     }
 
     /// A map that is not taken over yet.
@@ -106,7 +146,7 @@ impl Engine {
             queue_bytes: plan.said.queue_bytes,
             queue_oldest: None,
             catch_up: None,
-            errors: None,
+            errors: ErrorSummary::default(),
             ledger: plan.said.ledger,
             conditions,
         };
@@ -145,7 +185,7 @@ impl Engine {
             queue_bytes: map.stock.account.bytes,
             queue_oldest: map.stock.account.oldest.filter(|_| map.waiting() > 0),
             catch_up: catch_up(map),
-            errors: self.statuses.errors(&map.id),
+            errors: map.errors.summary.clone(),
             ledger: ledger(map),
             conditions: self.conditions(map, phase),
         }
@@ -246,20 +286,20 @@ fn returns_to(map: &Map) -> Phase {
 }
 
 fn ledger(map: &Map) -> Ledger {
-    let progress = map.progress.as_ref();
-    let written = progress.map_or(0, |progress| progress.written);
-    let superseded = progress.map_or(0, |progress| progress.superseded);
-    let parks = progress.map_or(0, |progress| progress.parks);
+    // A destination that was not reached yet has what it had.
+    let Some(progress) = &map.progress else {
+        return map.plan.said.ledger;
+    };
     Ledger {
         received: map.counters.received,
-        written,
+        written: progress.written,
         in_flight: map.in_flight(),
         queued: map.waiting(),
-        errored: parks.saturating_sub(superseded),
-        superseded,
+        errored: progress.parks.saturating_sub(progress.superseded),
+        superseded: progress.superseded,
         discarded: 0,
         purged: 0,
-        filtered: map.counters.filtered + progress.map_or(0, |progress| progress.missed),
+        filtered: map.counters.filtered + progress.missed,
     }
 }
 

@@ -68,8 +68,6 @@ pub struct Durable {
     pub progress: Progress,
     /// What its queue may be trimmed of.
     pub passed: Option<Passed>,
-    /// Records were parked on the way here.
-    pub parked: bool,
 }
 
 /// From a lane to the engine.

@@ -106,8 +106,6 @@ pub(super) struct Seat {
     /// What is known to be flushed.
     pub flushed: Progress,
     pub mark: Mark,
-    /// Records were parked since the last flush.
-    pub parked: bool,
     /// What was not written when the seat was set aside, and what came since.
     pub stash: Vec<(Item, Option<Share>)>,
 }
@@ -249,7 +247,6 @@ impl Task {
             seating: Seating::Replaying,
             flushed: target.progress.clone(),
             mark: Mark::default(),
-            parked: false,
             stash: Vec::new(),
         };
         // Seats are given out by the engine in order; a map keeps its own for good.
@@ -330,12 +327,10 @@ impl Task {
             }
             seat.flushed = target.progress.clone();
             let passed = self.merge.passed(index, seat.flushed.position);
-            let parked = std::mem::take(&mut seat.parked);
             durable.push(Durable {
                 seat: index,
                 progress: seat.flushed.clone(),
                 passed,
-                parked,
             });
         }
         if !durable.is_empty() {

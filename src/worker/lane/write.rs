@@ -119,11 +119,6 @@ impl Task {
                 aside: aside.clone(),
             });
         }
-        for index in &written.parked {
-            if let Some(seat) = self.seats.get_mut(*index) {
-                seat.parked = true;
-            }
-        }
         match from {
             From::Direct => {
                 failpoint::hit("running");

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     destination::postgres::{Item, Progress, Target},
     gate::{Gate, Route},
-    queue::{Account, Meta, Queue},
+    queue::{Account, ErrorSummary, Meta, Queue},
     record::{Counters, Era, Position},
 };
 use std::{
@@ -63,6 +63,27 @@ pub struct CatchUp {
     pub written_before: u64,
     pub parks_before: u64,
     pub received_before: u64,
+}
+
+/// What is known of the parked records.
+#[derive(Debug, Default)]
+pub struct Errors {
+    pub summary: ErrorSummary,
+    /// Of how many parks and superseded ones.
+    pub of: (u64, u64),
+    /// They are being read.
+    pub reading: bool,
+    /// They could not be read: not again before then.
+    pub retry_at: Option<Instant>,
+}
+
+impl Errors {
+    /// Whether the destination has parked, or superseded, others since.
+    #[must_use]
+    pub fn is_due(&self, progress: &Progress, now: Instant) -> bool {
+        let waits = self.reading || self.retry_at.is_some_and(|at| at > now);
+        !waits && (progress.parks, progress.superseded) != self.of
+    }
 }
 
 /// One table map as its worker knows it.
@@ -112,6 +133,7 @@ pub struct Map {
     pub look_at: Option<Instant>,
     pub cutover_since: Option<Instant>,
     pub catch_up: Option<CatchUp>,
+    pub errors: Errors,
     /// Commit time of the last durable change, and when it arrived.
     pub commit_time: Option<i64>,
 }

@@ -179,16 +179,14 @@ fn ledger(facts: &Facts, now: Timestamp) -> Value {
 }
 
 fn errors(facts: &Facts) -> Value {
-    let Some(errors) = &facts.errors else {
-        return json!({"count": 0});
-    };
+    let errors = &facts.errors;
     let by_class: Vec<Value> = errors
         .by_class
         .iter()
         .map(|(class, count)| json!({"class": class.as_str(), "count": count}))
         .collect();
     let recent: Vec<Value> = errors.recent.iter().map(recent).collect();
-    json!({"count": errors.count, "byClass": by_class, "recent": recent})
+    json!({"count": facts.ledger.errored, "byClass": by_class, "recent": recent})
 }
 
 fn recent(error: &crate::queue::RecentError) -> Value {

@@ -66,7 +66,8 @@ pub struct Facts {
     pub queue_bytes: u64,
     pub queue_oldest: Option<i64>,
     pub catch_up: Option<CatchUpFacts>,
-    pub errors: Option<crate::queue::ErrorSummary>,
+    /// How many wait is in the ledger; these are the details of the last look.
+    pub errors: crate::queue::ErrorSummary,
     pub ledger: Ledger,
     pub conditions: Vec<Said>,
 }

@@ -8,7 +8,7 @@ use crate::{
     connection::redis::Durability,
     destination::postgres::ErrorStore,
     metrics,
-    queue::{ErrorSummary, Queue},
+    queue::Queue,
     worker::{map::MapId, plan::Plan},
 };
 use std::{
@@ -164,21 +164,10 @@ impl Statuses {
     }
 
     /// What was found in Redis when the map was taken over.
-    pub fn adopt(&self, id: &MapId, errors: Option<ErrorSummary>, durability: Option<Durability>) {
-        self.stores.know(id, errors);
+    pub fn adopt(&self, id: &MapId, durability: Option<Durability>) {
         if let Some(durability) = durability {
             self.stores.know_durability(id, durability);
         }
-    }
-
-    /// Reads the map's errors again, in the background.
-    pub fn read_errors(&self, id: &MapId, queue: &Queue) {
-        let (stores, id, queue) = (self.stores.clone(), id.clone(), queue.clone());
-        tokio::spawn(async move {
-            if let Ok(summary) = queue.error_summary().await {
-                stores.know(&id, Some(summary));
-            }
-        });
     }
 
     /// Asks Redis again how durable it is, in the background.
@@ -189,11 +178,6 @@ impl Statuses {
                 stores.know_durability(&id, durability);
             }
         });
-    }
-
-    #[must_use]
-    pub fn errors(&self, id: &MapId) -> Option<ErrorSummary> {
-        self.stores.known(id).and_then(|known| known.errors)
     }
 
     /// The condition `QueueDurable` of a map.

@@ -3,7 +3,7 @@
 use crate::{
     connection::redis::Durability,
     destination::postgres::{ErrorStore, StoreError},
-    queue::{ErrorSummary, Queue},
+    queue::Queue,
     record::{ParkedRecord, Position},
     worker::map::MapId,
 };
@@ -14,7 +14,6 @@ use std::{collections::HashMap, sync::Mutex};
 #[derive(Clone, Debug, Default)]
 pub struct Known {
     pub queue: Option<Queue>,
-    pub errors: Option<ErrorSummary>,
     pub durability: Option<Durability>,
 }
 
@@ -35,10 +34,6 @@ impl Stores {
 
     pub fn add(&self, id: &MapId, queue: Queue) {
         self.with(|maps| maps.entry(id.clone()).or_default().queue = Some(queue));
-    }
-
-    pub fn know(&self, id: &MapId, errors: Option<ErrorSummary>) {
-        self.with(|maps| maps.entry(id.clone()).or_default().errors = errors);
     }
 
     pub fn know_durability(&self, id: &MapId, durability: Durability) {
