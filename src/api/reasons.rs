@@ -99,6 +99,7 @@ pub const CONDITIONS: &[(&str, &[&str])] = &[
             "ProgressNotAllowed",
             "ReadOnly",
             "TableLocked",
+            "TableFailing",
             "WaitsForParent",
             "Fenced",
             "ProgressUnreadable",

@@ -9,7 +9,7 @@ use crate::{
 /// One write by integration key. `values` are in the order of [`super::Mapping::destinations`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Write<'s, 'a> {
-    /// Every value is there: insert the row, or overwrite it.
+    /// Insert the row, or overwrite it. A value is missing only if the source's table had no such column yet.
     Upsert {
         key: Key,
         values: &'s [Value<'a>],
@@ -128,12 +128,12 @@ impl Binding {
     fn if_missing(&self, change: &Change, values: &[Value<'_>]) -> IfMissing {
         let unsure = change.operation == Operation::Update
             && self.filter().is_some_and(|filter| filter.is_unsent(change));
-        if unsure {
-            IfMissing::Filter
-        } else if values.contains(&Value::NotSent) {
-            IfMissing::Refuse
-        } else {
-            IfMissing::Insert
+        // The source sends a new row whole.
+        let is_whole = change.operation == Operation::Insert || !values.contains(&Value::NotSent);
+        match (unsure, is_whole) {
+            (true, _) => IfMissing::Filter,
+            (false, true) => IfMissing::Insert,
+            (false, false) => IfMissing::Refuse,
         }
     }
 }

@@ -67,5 +67,6 @@ pub fn read(id: String, blob: &[u8]) -> Result<ParkedRecord, String> {
         last_time: card.last_time,
         attempts: card.attempts,
         superseded_by: None,
+        moved_by: None,
     })
 }

@@ -9,13 +9,6 @@ use std::collections::BTreeMap;
 /// So many errors are listed in status.
 const RECENT: usize = 5;
 
-/// A parked record that is not superseded, for the lane (rule 11 and I3).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParkedKey {
-    pub keys: Vec<Vec<u8>>,
-    pub position: Position,
-}
-
 /// One error as status shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecentError {

@@ -16,7 +16,7 @@ mod store;
 pub use account::Account;
 pub use batch::{BatchError, EntryMeta, Header, decode, encode};
 pub use error::QueueError;
-pub use errors::{ErrorSummary, ParkedKey, RecentError};
+pub use errors::{ErrorSummary, RecentError};
 pub use keys::Keys;
 pub use meta::Meta;
 pub use store::{Entry, Queue};

@@ -187,16 +187,17 @@ return ids
 "
 );
 
-// ARGV: epoch, then the parked position and the superseding one of each mark.
+// ARGV: epoch, then kind (s: superseded, m: moved), parked position and replacing one of each mark. A mark that is made
+// again names the same record: whatever was marked for a transaction that failed was dropped.
 script!(
-    SUPERSEDE,
+    MARK,
     WHEN_FULL,
     EPOCH,
     META,
     r"
-for i = 2, #ARGV, 2 do
-  if redis.call('HEXISTS', KEYS[4], 'r:' .. ARGV[i]) == 1
-    and redis.call('HSETNX', KEYS[4], 's:' .. ARGV[i], ARGV[i + 1]) == 1 then
+for i = 2, #ARGV, 3 do
+  if redis.call('HEXISTS', KEYS[4], 'r:' .. ARGV[i + 1]) == 1
+    and redis.call('HSETNX', KEYS[4], ARGV[i] .. ':' .. ARGV[i + 1], ARGV[i + 2]) == 1 and ARGV[i] == 's' then
     redis.call('HINCRBY', KEYS[2], 'superseded', 1)
   end
 end
@@ -211,21 +212,25 @@ script!(
     EPOCH,
     META,
     r"
+local function unmark(field)
+  if redis.call('HDEL', KEYS[4], field) == 1 and string.sub(field, 1, 1) == 's' then
+    redis.call('HINCRBY', KEYS[2], 'superseded', -1)
+  end
+end
 local dropped = 0
 for _, field in ipairs(redis.call('HKEYS', KEYS[4])) do
   local kind, position = string.match(field, '^(%a+):(.*)$')
   if kind == 'r' and position > ARGV[2] then
     redis.call('HDEL', KEYS[4], field, 'id:' .. position)
     redis.call('HINCRBY', KEYS[2], 'parks', -1)
-    if redis.call('HDEL', KEYS[4], 's:' .. position) == 1 then redis.call('HINCRBY', KEYS[2], 'superseded', -1) end
+    unmark('s:' .. position)
+    unmark('m:' .. position)
     dropped = dropped + 1
   end
 end
 for _, field in ipairs(redis.call('HKEYS', KEYS[4])) do
-  if string.sub(field, 1, 2) == 's:' and redis.call('HGET', KEYS[4], field) > ARGV[2] then
-    redis.call('HDEL', KEYS[4], field)
-    redis.call('HINCRBY', KEYS[2], 'superseded', -1)
-  end
+  local kind = string.sub(field, 1, 2)
+  if (kind == 's:' or kind == 'm:') and redis.call('HGET', KEYS[4], field) > ARGV[2] then unmark(field) end
 end
 return dropped
 "

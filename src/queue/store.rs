@@ -1,15 +1,15 @@
 //! A map's queue and error store in Redis. Each call has a deadline; none is tried again by itself.
 
 use super::{
-    Account, ErrorSummary, Header, Keys, Meta, ParkedKey, QueueError, blob,
+    Account, ErrorSummary, Header, Keys, Meta, QueueError, blob,
     scripts::{
-        ADVANCE, APPEND, BEGIN, DROP_ALL, DROP_PROVISIONAL, FENCED, FINISH_JOIN, JOIN, PARK, SUPERSEDE,
+        ADVANCE, APPEND, BEGIN, DROP_ALL, DROP_PROVISIONAL, FENCED, FINISH_JOIN, JOIN, MARK, PARK,
         TAKE_EPOCH, TRIM,
     },
 };
 use crate::{
     connection::redis::{Durability, Link},
-    record::{Counters, Era, ParkedRecord, Position},
+    record::{Counters, Era, Mark, ParkedKey, ParkedRecord, Position},
 };
 use bytes::Bytes;
 use redis::{FromRedisValue, Script, ScriptInvocation};
@@ -251,25 +251,34 @@ impl Queue {
         self.run(&park).await
     }
 
-    /// Marks parked records as replaced; each mark holds once the destination has its second position (rule 3).
+    /// Marks parked records as replaced; each mark holds once the destination has the replacing record (rule 3).
     ///
     /// # Errors
     /// Another epoch, or Redis fails.
-    pub async fn supersede(&self, marks: &[(Position, Position)]) -> Result<(), QueueError> {
-        let mut supersede = self.invoke(&SUPERSEDE);
-        for (parked, by) in marks {
-            supersede.arg(parked.to_string()).arg(by.to_string());
+    pub async fn mark(&self, marks: &[Mark]) -> Result<(), QueueError> {
+        let mut script = self.invoke(&MARK);
+        for mark in marks {
+            let (kind, parked, by) = match mark {
+                Mark::Superseded { parked, by } => ("s", parked, by),
+                Mark::Moved { parked, by } => ("m", parked, by),
+            };
+            script.arg(kind).arg(parked.to_string()).arg(by.to_string());
         }
-        self.run(&supersede).await
+        self.run(&script).await
     }
 
-    /// Removes what was parked or marked beyond what the destination has: it will come again (rule 3).
+    /// Removes what was parked or marked beyond what the destination has, since it will come again (rule 3); and reads
+    /// the keys of what waits.
     ///
     /// # Errors
-    /// Another epoch, or Redis fails.
-    pub async fn drop_provisional(&self, has: Position) -> Result<(), QueueError> {
-        self.run(self.invoke(&DROP_PROVISIONAL).arg(has.to_string()))
-            .await
+    /// Another epoch, Redis fails, or a record cannot be read.
+    pub async fn settle_errors(&self, has: Position) -> Result<Vec<ParkedKey>, QueueError> {
+        let () = self
+            .run(self.invoke(&DROP_PROVISIONAL).arg(has.to_string()))
+            .await?;
+        let waiting = self.errors().await?.into_iter();
+        let waiting = waiting.filter(|record| record.superseded_by.is_none());
+        Ok(waiting.map(ParkedKey::of).collect())
     }
 
     /// Every parked record, in the order of their positions.
@@ -282,13 +291,14 @@ impl Queue {
             .query(redis::cmd("HGETALL").arg(&self.keys.errors))
             .await?;
         let mut ids = BTreeMap::new();
-        let mut marks = HashMap::new();
+        let (mut marks, mut moves) = (HashMap::new(), HashMap::new());
         let mut blobs = BTreeMap::new();
         for (field, value) in fields {
             let text = || String::from_utf8_lossy(&value).into_owned();
             match field.split_once(':') {
                 Some(("id", position)) => drop(ids.insert(position.to_owned(), text())),
                 Some(("s", position)) => drop(marks.insert(position.to_owned(), text())),
+                Some(("m", position)) => drop(moves.insert(position.to_owned(), text())),
                 Some(("r", position)) => drop(blobs.insert(position.to_owned(), value)),
                 _ => {}
             }
@@ -297,27 +307,10 @@ impl Queue {
             let id = ids.get(&position).cloned().unwrap_or_default();
             let mut record = blob::read(id, &blob).map_err(QueueError::Blob)?;
             record.superseded_by = marks.get(&position).and_then(|by| by.parse().ok());
+            record.moved_by = moves.get(&position).and_then(|by| by.parse().ok());
             Ok(record)
         });
         records.collect()
-    }
-
-    /// The keys that wait for a retry.
-    ///
-    /// # Errors
-    /// As [`Queue::errors`].
-    pub async fn parked_keys(&self) -> Result<Vec<ParkedKey>, QueueError> {
-        let waiting = self
-            .errors()
-            .await?
-            .into_iter()
-            .filter(|record| record.superseded_by.is_none());
-        Ok(waiting
-            .map(|record| ParkedKey {
-                keys: record.keys,
-                position: record.change.position,
-            })
-            .collect())
     }
 
     /// The errors that wait, counted. What lies beyond `has`, as marks that name a position beyond it, is provisional

@@ -11,7 +11,7 @@ mod row;
 pub use change::{Change, OldRow, Operation};
 pub use counters::{Counted, Counters};
 pub use lsn::{Lsn, ParseLsnError};
-pub use parked::ParkedRecord;
+pub use parked::{Mark, ParkedKey, ParkedRecord};
 pub use position::{Era, ParsePositionError, Position};
 pub use relation::{Column, Relation, ReplicaIdentity};
 pub use row::{Cell, Cells, Row, RowBuilder, RowError};

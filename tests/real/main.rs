@@ -13,5 +13,6 @@ mod kills;
 mod outages;
 mod paused;
 mod queue;
+mod rows;
 mod siblings;
 mod sizes;

@@ -105,21 +105,24 @@ fn act<'a>(item: &'a Item, binding: &'a Result<Arc<Binding>, String>) -> Act<'a>
         }
     };
     if let Some(refusal) = unjudged(item, binding) {
-        let keys = binding.keys(&item.change).ok().map(|keys| keys.key);
-        return Act::Refused {
-            keys: keys.into_iter().collect(),
-            refusal,
-        };
+        return refused(item, binding, refusal);
     }
     let mut values = Vec::new();
     match binding.write(&item.change, &mut values) {
         Ok(write) => own(write),
-        Err(refusal) => {
-            let keys = binding.keys(&item.change).ok().map_or_else(Vec::new, |keys| {
-                keys.old.into_iter().chain(std::iter::once(keys.key)).collect()
-            });
-            Act::Refused { keys, refusal }
-        }
+        Err(refusal) => refused(item, binding, refusal),
+    }
+}
+
+/// With the keys that the record belongs to, the old one first, as far as they can be told.
+fn refused<'a>(item: &Item, binding: &Binding, refusal: Refusal) -> Act<'a> {
+    let keys = binding.keys(&item.change).ok();
+    let keys = keys
+        .into_iter()
+        .flat_map(|keys| keys.old.into_iter().chain([keys.key]));
+    Act::Refused {
+        keys: keys.collect(),
+        refusal,
     }
 }
 
@@ -172,10 +175,10 @@ fn unbound(message: &str) -> Refusal {
 }
 
 /// The columns of a canonical key, in the order of `integrationKey`.
-pub fn key_columns(key: &Key) -> Vec<Vec<u8>> {
+pub fn key_columns(key: &[u8]) -> Vec<Vec<u8>> {
     let mut columns = vec![Vec::new()];
     let mut escaped = false;
-    for byte in key.as_bytes() {
+    for byte in key {
         match (byte, escaped) {
             (b'\\', false) => escaped = true,
             (b',', false) => columns.push(Vec::new()),
@@ -196,10 +199,7 @@ mod tests {
 
     #[test]
     fn key_columns_are_split_and_unescaped() {
-        assert_eq!(
-            key_columns(&Key::from_text("a\\,b,c\\\\")),
-            [b"a,b".to_vec(), b"c\\".to_vec()]
-        );
-        assert_eq!(key_columns(&Key::from_text("")), [b"".to_vec()]);
+        assert_eq!(key_columns(b"a\\,b,c\\\\"), [b"a,b".to_vec(), b"c\\".to_vec()]);
+        assert_eq!(key_columns(b""), [b"".to_vec()]);
     }
 }

@@ -40,9 +40,11 @@ pub async fn upsert(
 
 /// Deletes rows by key by way of the session's table `stage`.
 pub async fn delete(client: &Client, target: &Target, stage: &str, keys: &[&Key]) -> Result<(), Meaning> {
-    let rows = keys
-        .iter()
-        .map(|key| key_columns(key).into_iter().map(|text| Value::Text(text.into())));
+    let rows = keys.iter().map(|key| {
+        key_columns(key.as_bytes())
+            .into_iter()
+            .map(|text| Value::Text(text.into()))
+    });
     let rows: Vec<Vec<Value<'_>>> = rows.map(Iterator::collect).collect();
     copy(
         client,

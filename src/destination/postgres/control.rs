@@ -45,7 +45,7 @@ impl Control {
         row.map_err(lane)?.as_ref().map(Progress::read).transpose()
     }
 
-    async fn take(&self, map: &str, epoch: i64) -> Result<Progress, LaneError> {
+    async fn take(&mut self, map: &str, epoch: i64) -> Result<Progress, LaneError> {
         let taken = self.session.take(&[(map, epoch)]).await?.pop();
         taken.ok_or_else(|| LaneError::Fenced {
             maps: vec![map.to_owned()],
@@ -56,21 +56,25 @@ impl Control {
     ///
     /// # Errors
     /// The connection fails.
-    pub async fn join(&self, map: &str, epoch: i64, era: &Era, first: Position) -> Result<(), LaneError> {
+    pub async fn join(&mut self, map: &str, epoch: i64, era: &Era, first: Position) -> Result<(), LaneError> {
         let sql = "INSERT INTO tablemap.progress (map_id, epoch, token, era, position) VALUES ($1, $2, 1, $3, $4)
                    ON CONFLICT (map_id) DO UPDATE SET epoch = EXCLUDED.epoch, token = progress.token + 1,
                      era = EXCLUDED.era, position = EXCLUDED.position, received = 0, filtered = 0, written = 0,
-                     missed = 0, parks = 0, superseded = 0";
+                     missed = 0, parks = 0, superseded = 0
+                   WHERE progress.epoch <= EXCLUDED.epoch";
         let begin = self.session.begin_sql(true);
         let client = self.session.client();
         let work = async {
             client.batch_execute(&begin).await?;
             client
                 .execute(sql, &[&map, &epoch, &era.to_string(), &first.to_string()])
-                .await?;
-            client.batch_execute("COMMIT").await
+                .await
         };
-        within(STATEMENT, work).await.map_err(lane)
+        if within(STATEMENT, work).await.map_err(lane)? == 0 {
+            let maps = vec![map.to_owned()];
+            return Err(LaneError::Fenced { maps });
+        }
+        self.session.commit_alone().await
     }
 
     /// Removes a map's row.
@@ -101,7 +105,7 @@ impl Control {
     /// # Errors
     /// The destination cannot be reached, or another worker has the map.
     pub async fn raise(settings: &Settings, map: &str, epoch: i64) -> Result<Progress, LaneError> {
-        let control = Self {
+        let mut control = Self {
             session: Session::connect(settings, "tablemap-fence", Duration::ZERO, STATEMENT).await?,
         };
         let pid = control.session.client().query_one("SELECT pg_backend_pid()", &[]);

@@ -67,6 +67,8 @@ pub enum Aside {
     Stuck { code: String, remedy: String },
     #[error("the destination table does not fit the mapping any more ({code}): {remedy}")]
     Unfit { code: String, remedy: String },
+    #[error("writing the destination table fails ({code}): {remedy}")]
+    Failing { code: String, remedy: String },
 }
 
 impl Aside {
@@ -76,6 +78,7 @@ impl Aside {
             Self::WaitsForParent { .. } => "WaitsForParent",
             Self::Stuck { .. } => "TableLocked",
             Self::Unfit { .. } => "SchemaMismatch",
+            Self::Failing { .. } => "TableFailing",
         }
     }
 }
@@ -93,9 +96,31 @@ pub(super) enum Meaning {
     Retry,
     /// Something that only the ordered way can tell apart.
     Surprise,
+    /// It took too long in the server: less at once may pass.
+    Slow(Aside),
+    /// One table's: the others go on.
     Aside(Aside),
     Lane(LaneError),
 }
+
+impl Meaning {
+    /// What it means where no map's records are concerned.
+    pub(super) fn of_the_lane(self) -> LaneError {
+        match self {
+            Self::Lane(error) => error,
+            Self::Slow(aside) | Self::Aside(aside) => LaneError::Destination {
+                class: Class::Schema,
+                reason: aside.reason(),
+                message: aside.to_string(),
+            },
+            Self::Record(error) => LaneError::lost(error.code().code()),
+            Self::Retry | Self::Surprise => LaneError::lost("refused"),
+        }
+    }
+}
+
+/// Beginnings of SQLSTATEs that tell of the server or the session, whatever table was written.
+const WHOLE: [&str; 8] = ["25", "26", "28", "3D", "53", "57P", "58", "F0"];
 
 /// Tells whose fault a failed statement is (rule 10).
 pub(super) fn meaning(error: &tokio_postgres::Error) -> Meaning {
@@ -109,19 +134,21 @@ pub(super) fn meaning(error: &tokio_postgres::Error) -> Meaning {
         Fault::Record => Meaning::Record(Box::new(db.clone())),
         Fault::Retry => Meaning::Retry,
         Fault::Fenced => Meaning::Lane(LaneError::Fenced { maps: Vec::new() }),
-        Fault::Destination => match code.as_str() {
-            "55P03" | "57014" => Meaning::Aside(Aside::Stuck { code, remedy }),
-            // One table's: the others go on.
-            "42P01" | "42703" | "42501" | "42804" | "42P10" | "42883" | "428C9" => {
-                Meaning::Aside(Aside::Unfit { code, remedy })
-            }
-            _ if code.starts_with("57P") || code.starts_with("08") => Meaning::Lane(LaneError::lost(code)),
-            _ => Meaning::Lane(LaneError::Destination {
+        Fault::Destination if code == "57014" => Meaning::Slow(Aside::Stuck { code, remedy }),
+        Fault::Destination if code == "55P03" => Meaning::Aside(Aside::Stuck { code, remedy }),
+        Fault::Destination if code.starts_with("57P") => Meaning::Lane(LaneError::lost(code)),
+        Fault::Destination if WHOLE.iter().any(|whole| code.starts_with(whole)) => {
+            Meaning::Lane(LaneError::Destination {
                 class: verdict.class,
                 reason: "DestinationRefuses",
                 message: format!("The destination refuses to write ({code}). {remedy}"),
-            }),
-        },
+            })
+        }
+        Fault::Destination if verdict.class == Class::Schema || code == "42501" => {
+            Meaning::Aside(Aside::Unfit { code, remedy })
+        }
+        // Also what a trigger has met elsewhere, such as a lost connection to a third server.
+        Fault::Destination => Meaning::Aside(Aside::Failing { code, remedy }),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     failpoint,
     mapping::{IfMissing, Key, Value},
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use tokio_postgres::Statement;
 
 /// The last state of each key, split by kind.
@@ -37,17 +37,8 @@ pub fn coalesce<'p, 'a>(planned: &'p [Planned<'a>], targets: &[Target]) -> Optio
     let mut last: HashMap<(usize, &Key), &'p Planned<'a>> = HashMap::with_capacity(planned.len());
     for write in planned {
         let target = targets.get(write.map)?;
-        let (Act::Upsert { key, .. }
-        | Act::Delete { key }
-        | Act::Update {
-            key,
-            if_missing: IfMissing::Refuse,
-            ..
-        }) = &write.act
-        else {
-            return None;
-        };
-        if !target.parked.is_empty() && target.parked.contains_key(key.as_bytes()) {
+        let key = simple_key(target, &write.act)?;
+        if target.parked.waits(key.as_bytes()) {
             return None;
         }
         let before = last.insert((write.map, key), write);
@@ -83,25 +74,61 @@ pub fn coalesce<'p, 'a>(planned: &'p [Planned<'a>], targets: &[Target]) -> Optio
             _ => return None,
         }
     }
-    maps.sort_by_key(|batch| depth(batch.map, targets, 0));
+    if share_a_table(&maps, targets) {
+        return None;
+    }
+    let ranks = ranks(&maps, targets);
+    maps.sort_by_key(|batch| ranks.get(&batch.map).copied().unwrap_or(0));
     Some(Coalesced { maps })
 }
 
-/// How many foreign keys lie between this target and one that refers to none of the others.
-fn depth(map: usize, targets: &[Target], level: usize) -> usize {
-    let Some(target) = targets.get(map).filter(|_| level < targets.len().min(16)) else {
-        return level;
-    };
-    let parents = target
-        .shape
-        .foreign_keys
+/// The key of a write that needs neither its place among the others nor more than one statement.
+fn simple_key<'p>(target: &Target, act: &'p Act<'_>) -> Option<&'p Key> {
+    match act {
+        // Only an insert from before a column was added lacks values.
+        Act::Upsert { key, values } => (!values.contains(&Value::NotSent)).then_some(key),
+        Act::Delete { key } => Some(key),
+        Act::Update {
+            key,
+            values,
+            if_missing: IfMissing::Refuse,
+        } => (!sent(target, values).is_empty()).then_some(key),
+        _ => None,
+    }
+}
+
+/// Two maps that write one table have one row of a key between them, whose changes must keep their order (I2).
+fn share_a_table(maps: &[MapBatch<'_, '_>], targets: &[Target]) -> bool {
+    let mut tables = HashSet::new();
+    let tables_of = maps.iter().filter_map(|batch| targets.get(batch.map));
+    !tables_of.into_iter().all(|target| tables.insert(&target.table))
+}
+
+/// Parents before children: how many foreign keys lie between each table and one that refers to none of the others.
+/// Tables that refer to each other in a ring end at the number of maps.
+fn ranks(maps: &[MapBatch<'_, '_>], targets: &[Target]) -> HashMap<usize, usize> {
+    let of: HashMap<_, usize> = maps
         .iter()
-        .filter(|key| key.refers && key.other != target.table);
-    let depths = parents.filter_map(|key| {
-        let parent = targets.iter().position(|other| other.table == key.other)?;
-        Some(1 + depth(parent, targets, level + 1))
-    });
-    depths.max().unwrap_or(0)
+        .filter_map(|batch| Some((&targets.get(batch.map)?.table, batch.map)))
+        .collect();
+    let mut ranks: HashMap<usize, usize> = maps.iter().map(|batch| (batch.map, 0)).collect();
+    for _ in 0..maps.len() {
+        let mut changed = false;
+        for batch in maps {
+            let keys = targets.get(batch.map).map(|target| &target.shape.foreign_keys);
+            let parents = keys.into_iter().flatten().filter(|key| key.refers);
+            let above = parents
+                .filter_map(|key| of.get(&key.other).filter(|parent| **parent != batch.map))
+                .filter_map(|parent| ranks.get(parent))
+                .max();
+            let rank = above.map_or(0, |above| (above + 1).min(maps.len()));
+            changed |= ranks.insert(batch.map, rank) != Some(rank);
+        }
+        if !changed {
+            break;
+        }
+    }
+    ranks
 }
 
 /// Which map's statement failed, and what that means.
@@ -169,7 +196,7 @@ impl Session {
             statements.stage = Some(self.stage(target, batch.map).await?);
         }
         if !batch.upserts.is_empty() && batch.upserts.len() < bulk::FROM {
-            statements.upsert = Some(self.statement(&target.upsert_sql()).await?);
+            statements.upsert = Some(self.statement(&target.upsert_all_sql()).await?);
         }
         if !batch.deletes.is_empty() && batch.deletes.len() < bulk::FROM {
             statements.delete = Some(self.statement(&target.delete_sql()).await?);
@@ -227,7 +254,7 @@ impl Session {
             .iter()
             .zip(&statements.updates)
             .map(|((key, values), statement)| {
-                let columns = key_columns(key);
+                let columns = key_columns(key.as_bytes());
                 async move {
                     let parameters = sent(target, values)
                         .into_iter()
@@ -259,7 +286,7 @@ impl Session {
         match (&statements.delete, &statements.stage) {
             (Some(statement), _) => {
                 let deletes = batch.deletes.iter().map(|key| {
-                    let columns = key_columns(key);
+                    let columns = key_columns(key.as_bytes());
                     async move {
                         let parameters: Vec<Text<'_>> =
                             columns.iter().map(|column| Text(Some(column))).collect();

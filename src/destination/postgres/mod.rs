@@ -1,6 +1,6 @@
 //! A Postgres destination: everything that happens on one lane's connection, and beside it to fence it.
 //!
-//! `session` writes a batch by one of three ways, each slower and surer than the one before (rule 9): `fast`
+//! `write` chooses for a batch one of three ways, each slower and surer than the one before (rule 9): `fast`
 //! (coalesced, reordered by foreign keys), `ordered` (a source transaction at a time, constraints deferred), `single`
 //! (record by record, constraints immediate: only what fails there is parked).
 
@@ -11,20 +11,24 @@ mod error;
 mod fast;
 mod inspect;
 mod ordered;
+mod parked;
 mod progress;
 mod session;
 mod single;
 mod sql;
 mod statement;
 mod target;
+mod turn;
+mod write;
 
 pub use control::{Control, InspectError};
 pub use error::{Aside, LaneError, SchemaProblem, StoreError};
 pub use progress::{Progress, Upto};
-pub use session::{Session, Written, last_of};
+pub use session::Session;
 pub use target::{ForeignKey, Item, Shape, Target};
+pub use write::{Around, Written, last_of};
 
-use crate::record::{ParkedRecord, Position};
+use crate::record::{Mark, ParkedKey, ParkedRecord, Position};
 use futures::future::BoxFuture;
 
 /// Where refused records are parked, durably, before the progress that passes them (rule 3).
@@ -35,12 +39,15 @@ pub trait ErrorStore: Send + Sync {
         records: &'a [ParkedRecord],
     ) -> BoxFuture<'a, Result<(), StoreError>>;
 
-    /// Marks parked records as replaced by the record at the second position.
-    fn supersede<'a>(
+    /// Marks parked records as replaced; a mark holds once the destination has the replacing record.
+    fn mark<'a>(&'a self, map_id: &'a str, marks: &'a [Mark]) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// Drops what is parked or marked beyond `has`, and tells what waits.
+    fn settle<'a>(
         &'a self,
         map_id: &'a str,
-        marks: &'a [(Position, Position)],
-    ) -> BoxFuture<'a, Result<(), StoreError>>;
+        has: Position,
+    ) -> BoxFuture<'a, Result<Vec<ParkedKey>, StoreError>>;
 }
 
 /// Who else of this worker writes to this destination.

@@ -1,141 +1,138 @@
 //! The ordered way: one destination transaction for each source transaction, uncoalesced, constraints deferred.
 
 use super::{
-    ErrorStore, Parents,
     batch::{Act, Planned, key_columns},
     error::{LaneError, Meaning, meaning},
     fast::sent,
-    progress::{Progress, Upto},
-    session::{Session, Setback, adopt, setback},
+    parked::Replaced,
+    progress::Upto,
+    session::Session,
     statement::{Text, text},
     target::{Item, Target},
+    turn::{Hit, Turn},
+    write::{Around, Setback},
 };
-use crate::{failpoint, mapping::IfMissing, record::Position};
+use crate::{
+    failpoint,
+    mapping::{IfMissing, Key, Value},
+};
+use std::collections::HashMap;
 
-/// How one record's statement ended.
-pub(super) enum Hit {
-    Written,
-    /// The row is missing, and that means the record is filtered.
-    Missed,
-    /// The row is missing, and that is an error.
-    Missing,
+/// One source transaction, or what a batch holds of it.
+#[derive(Clone, Copy)]
+pub(super) struct Group<'g, 'a> {
+    pub writes: &'g [Planned<'a>],
+    /// Those of the whole batch.
+    pub items: &'g [&'g Item],
+    /// Where each map is after the group.
+    pub ends: &'g [Upto],
+}
+
+impl Group<'_, '_> {
+    pub fn maps(&self) -> Vec<usize> {
+        self.ends.iter().map(|end| end.map).collect()
+    }
 }
 
 impl Session {
     /// Writes the batch in source order.
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "the batch and the four who take part in it"
-    )]
     pub(super) async fn write_in_order(
         &mut self,
         targets: &mut [Target],
         items: &[&Item],
         planned: &[Planned<'_>],
         upto: &[Upto],
-        store: &dyn ErrorStore,
-        parents: &dyn Parents,
+        around: Around<'_>,
     ) -> Result<(), Setback> {
-        for group in planned.chunk_by(|one, next| one.position.commit == next.position.commit) {
-            let ends = ends(group, items, upto, planned);
-            match self.write_together(targets, group, &ends, store).await {
+        let last = last_writes(planned);
+        for writes in planned.chunk_by(|one, next| one.position.commit == next.position.commit) {
+            let ends = ends(writes, items, upto, &last);
+            let ends = &ends;
+            let group = Group { writes, items, ends };
+            match self.write_together(targets, group, around).await {
                 Ok(()) => {}
-                Err(Setback::InOrder) => {
-                    self.write_singly(targets, group, items, &ends, store, parents)
-                        .await?;
-                }
+                Err(Setback::InOrder) => self.one_by_one(targets, group, around).await?,
                 Err(other) => return Err(other),
             }
         }
         Ok(())
     }
 
-    /// One source transaction, or what the batch holds of it.
-    async fn write_together(
+    async fn one_by_one(
         &mut self,
         targets: &mut [Target],
-        group: &[Planned<'_>],
-        ends: &[Upto],
-        store: &dyn ErrorStore,
+        group: Group<'_, '_>,
+        around: Around<'_>,
     ) -> Result<(), Setback> {
-        let refuses = |write: &Planned<'_>| {
-            let target = targets.get(write.map);
-            let parked = |target: &Target| {
-                write
-                    .act
-                    .keys()
-                    .iter()
-                    .any(|key| target.parked.contains_key(key.as_bytes()))
-            };
-            matches!(write.act, Act::Refused { .. }) || (!write.act.is_whole() && target.is_some_and(parked))
-        };
-        if group.iter().any(refuses) {
-            return Err(Setback::InOrder);
-        }
-        let result = self.together(targets, group, ends, store).await;
-        match result {
-            Ok((next, superseded)) => {
-                adopt(targets, next);
-                for (map, positions) in superseded {
-                    if let Some(target) = targets.get_mut(map) {
-                        target.unpark(&positions);
-                    }
-                }
-                Ok(())
-            }
-            Err((map, meaning)) => {
-                self.roll_back().await?;
-                Err(setback(map, meaning))
-            }
+        let deadline = self.deadline;
+        match tokio::time::timeout(deadline, self.write_singly(targets, group, around)).await {
+            Ok(written) => written,
+            Err(_) => Err(Setback::Lane(LaneError::lost("no answer in time"))),
         }
     }
 
-    #[allow(
-        clippy::type_complexity,
-        reason = "progress and what was superseded, for each map"
-    )]
+    /// The group in one transaction. What must be refused, or must wait, is for the next way.
+    async fn write_together(
+        &mut self,
+        targets: &mut [Target],
+        group: Group<'_, '_>,
+        around: Around<'_>,
+    ) -> Result<(), Setback> {
+        let refuses = |write: &Planned<'_>| {
+            let waits = |target: &Target| {
+                let keys = write.act.keys();
+                keys.iter().any(|key| target.parked.waits(key.as_bytes()))
+            };
+            let is_refused = matches!(write.act, Act::Refused { .. });
+            is_refused || (!write.act.is_whole() && targets.get(write.map).is_some_and(waits))
+        };
+        if group.writes.iter().any(refuses) {
+            return Err(Setback::InOrder);
+        }
+        let deadline = self.deadline;
+        match tokio::time::timeout(deadline, self.together(targets, group, around)).await {
+            Ok(Ok(turn)) => {
+                turn.settle(targets);
+                Ok(())
+            }
+            Ok(Err((map, meaning))) => {
+                let setback = self.failed(map, meaning).await;
+                if !matches!(setback, Setback::Lane(LaneError::Lost { .. })) {
+                    self.undo(targets, around.store).await?;
+                }
+                Err(setback)
+            }
+            Err(_) => Err(Setback::Lane(LaneError::lost("no answer in time"))),
+        }
+    }
+
     async fn together(
         &mut self,
-        targets: &[Target],
-        group: &[Planned<'_>],
-        ends: &[Upto],
-        store: &dyn ErrorStore,
-    ) -> Result<(Vec<(usize, Progress)>, Vec<(usize, Vec<Position>)>), (Option<usize>, Meaning)> {
-        let maps: Vec<usize> = ends.iter().map(|end| end.map).collect();
-        self.open(targets, &maps, "DEFERRED")
+        targets: &mut [Target],
+        group: Group<'_, '_>,
+        around: Around<'_>,
+    ) -> Result<Turn, (Option<usize>, Meaning)> {
+        let none = |meaning| (None, meaning);
+        self.open(targets, &group.maps(), "DEFERRED")
             .await
-            .map_err(|meaning| (None, meaning))?;
-        let mut next: Vec<(usize, Progress)> = progress_at(targets, ends);
-        let mut superseded: Vec<(usize, Vec<Position>)> = Vec::new();
-        for write in group {
+            .map_err(none)?;
+        let mut turn = Turn::new(targets, group.ends);
+        for write in group.writes {
+            let replaced = turn.replaced_by(targets, write);
             let hit = self
-                .write_one(targets, write)
+                .write_one(targets, write, &replaced)
                 .await
                 .map_err(|meaning| (Some(write.map), meaning))?;
-            let progress = next
-                .iter_mut()
-                .find(|(map, _)| *map == write.map)
-                .map(|(_, progress)| progress);
-            match (hit, progress) {
-                (Hit::Written, Some(progress)) => progress.written += 1,
-                (Hit::Missed, Some(progress)) => progress.missed += 1,
-                _ => return Err((Some(write.map), Meaning::Surprise)),
+            if turn.count(targets, write, &hit, &replaced).is_some() {
+                return Err((Some(write.map), Meaning::Surprise));
             }
-            let marks = self
-                .supersede(targets, write, store)
-                .await
-                .map_err(|error| (None, Meaning::Lane(error)))?;
-            if let Some((_, progress)) = next.iter_mut().find(|(map, _)| *map == write.map) {
-                progress.superseded += marks.len() as u64;
-            }
-            superseded.push((write.map, marks));
         }
         failpoint::hit("between-check-and-commit");
-        self.store(targets, &next)
-            .await
-            .map_err(|meaning| (None, meaning))?;
-        self.commit().await.map_err(|meaning| (None, meaning))?;
-        Ok((next, superseded))
+        let kept = turn.keep(targets, around.store).await;
+        kept.map_err(|error| (None, Meaning::Lane(error)))?;
+        self.store(targets, &turn.next).await.map_err(none)?;
+        self.commit().await.map_err(none)?;
+        Ok(turn)
     }
 
     /// Begins a transaction with its constraints checked late or at once, and locks the progress rows.
@@ -154,67 +151,22 @@ impl Session {
         self.fence(targets, maps).await
     }
 
-    /// Marks parked records of this record's keys as replaced by it (I3). Durable before the commit that makes it so.
-    pub(super) async fn supersede(
-        &self,
-        targets: &[Target],
-        write: &Planned<'_>,
-        store: &dyn ErrorStore,
-    ) -> Result<Vec<Position>, LaneError> {
-        let Some(target) = targets.get(write.map).filter(|target| !target.parked.is_empty()) else {
-            return Ok(Vec::new());
-        };
-        if !write.act.is_whole() {
-            return Ok(Vec::new());
-        }
-        let keys = write.act.keys();
-        let mut positions: Vec<Position> = keys
-            .iter()
-            .filter_map(|key| target.parked.get(key.as_bytes()))
-            .flatten()
-            .copied()
-            .filter(|position| *position < write.position)
-            .collect();
-        positions.sort_unstable();
-        positions.dedup();
-        if positions.is_empty() {
-            return Ok(positions);
-        }
-        let marks: Vec<(Position, Position)> =
-            positions.iter().map(|parked| (*parked, write.position)).collect();
-        let failed = |error: super::StoreError| LaneError::Store {
-            map: target.map_id.clone(),
-            message: error.0,
-        };
-        store.supersede(&target.map_id, &marks).await.map_err(failed)?;
-        Ok(positions)
-    }
-
-    /// One record's statements.
+    /// One record's statements. What stands at the old keys of replaced key changes goes first.
     pub(super) async fn write_one(
         &mut self,
         targets: &[Target],
         write: &Planned<'_>,
+        replaced: &Replaced,
     ) -> Result<Hit, Meaning> {
         let Some(target) = targets.get(write.map) else {
             return Err(Meaning::Surprise);
         };
-        let failed = |error: tokio_postgres::Error| meaning(&error);
+        for old in &replaced.sweep {
+            self.delete_row(target, &key_columns(old)).await?;
+        }
         match &write.act {
-            Act::Upsert { values, .. } => {
-                self.execute(&target.upsert_sql(), values.iter().map(text).collect())
-                    .await
-                    .map_err(failed)?;
-                Ok(Hit::Written)
-            }
-            Act::Delete { key } => {
-                let columns = key_columns(key);
-                let parameters = columns.iter().map(|column| Text(Some(column))).collect();
-                self.execute(&target.delete_sql(), parameters)
-                    .await
-                    .map_err(failed)?;
-                Ok(Hit::Written)
-            }
+            Act::Upsert { values, .. } => self.upsert_row(target, values).await,
+            Act::Delete { key } => self.delete_row(target, &key_columns(key.as_bytes())).await,
             Act::Update {
                 key,
                 values,
@@ -222,71 +174,92 @@ impl Session {
             } => {
                 let set = sent(target, values);
                 let hits = self
-                    .update(target, &set, values, &key_columns(key))
-                    .await
-                    .map_err(failed)?;
+                    .update_row(target, &set, values, &key_columns(key.as_bytes()))
+                    .await?;
                 Ok(missed(hits, *if_missing))
             }
             Act::Move {
                 old,
+                key,
                 values,
                 if_missing,
-                ..
-            } => self.shift(target, old, values, *if_missing).await,
+            } => self.shift(target, [old, key], values, *if_missing).await,
             Act::Refused { .. } => Err(Meaning::Surprise),
         }
     }
 
-    /// A key change: one UPDATE that also sets the key. Without a row of the old key, a whole row is inserted.
+    /// A key change: one UPDATE that also sets the key, so that what refers to the row, and columns that no field
+    /// fills, stay. Without a row of the old key, or with one of the new key, a whole row is written anew.
     async fn shift(
         &mut self,
         target: &Target,
-        old: &crate::mapping::Key,
-        values: &[crate::mapping::Value<'_>],
+        [old, key]: [&Key; 2],
+        values: &[Value<'_>],
         if_missing: IfMissing,
     ) -> Result<Hit, Meaning> {
-        let failed = |error: tokio_postgres::Error| meaning(&error);
-        let is_sent = |index: &usize| values.get(*index) != Some(&crate::mapping::Value::NotSent);
-        let set: Vec<usize> = (0..values.len()).filter(is_sent).collect();
-        if if_missing == IfMissing::Insert {
-            // A row of the new key may be there already: left by a change that was not replicated.
-            let columns = key_columns(old);
-            let parameters = columns.iter().map(|column| Text(Some(column))).collect();
-            self.execute(&target.delete_sql(), parameters)
-                .await
-                .map_err(failed)?;
-            self.execute(&target.upsert_sql(), values.iter().map(text).collect())
-                .await
-                .map_err(failed)?;
-            return Ok(Hit::Written);
+        let (old, key) = (key_columns(old.as_bytes()), key_columns(key.as_bytes()));
+        let is_whole = if_missing == IfMissing::Insert;
+        let set: Vec<usize> = (0..values.len())
+            .filter(|index| values.get(*index) != Some(&Value::NotSent))
+            .collect();
+        if target.shape.fixed_key && !is_whole {
+            return Ok(Hit::Fixed);
         }
-        let hits = self
-            .update(target, &set, values, &key_columns(old))
-            .await
-            .map_err(failed)?;
-        Ok(missed(hits, if_missing))
+        if !target.shape.fixed_key {
+            let sql = target.shift_sql(&set, is_whole);
+            let parameters = set.iter().filter_map(|index| values.get(*index).map(text));
+            let keys = old.iter().chain(key.iter().filter(|_| is_whole));
+            let parameters = parameters.chain(keys.map(|column| Text(Some(column)))).collect();
+            let hits = self.execute(&sql, parameters).await?;
+            if hits > 0 || !is_whole {
+                return Ok(missed(hits, if_missing));
+            }
+        }
+        // A row of the new key may be there already: left by a change that was not replicated.
+        self.delete_row(target, &old).await?;
+        self.upsert_row(target, values).await
     }
 
-    async fn update(
+    async fn upsert_row(&mut self, target: &Target, values: &[Value<'_>]) -> Result<Hit, Meaning> {
+        let is_sent = |value: &&Value<'_>| **value != Value::NotSent;
+        let set: Vec<usize> = (0..values.len())
+            .filter(|index| values.get(*index).as_ref().is_some_and(is_sent))
+            .collect();
+        let parameters = values.iter().filter(is_sent).map(text).collect();
+        self.execute(&target.upsert_sql(&set), parameters).await?;
+        Ok(Hit::Written)
+    }
+
+    async fn delete_row(&mut self, target: &Target, key: &[Vec<u8>]) -> Result<Hit, Meaning> {
+        let parameters = key.iter().map(|column| Text(Some(column))).collect();
+        self.execute(&target.delete_sql(), parameters).await?;
+        Ok(Hit::Written)
+    }
+
+    /// How many rows were there to update. Nothing to set is asked for all the same: the row may be missing.
+    async fn update_row(
         &mut self,
         target: &Target,
         set: &[usize],
-        values: &[crate::mapping::Value<'_>],
+        values: &[Value<'_>],
         key: &[Vec<u8>],
-    ) -> Result<u64, tokio_postgres::Error> {
+    ) -> Result<u64, Meaning> {
+        let key = key.iter().map(|column| Text(Some(column)));
         if set.is_empty() {
-            return Ok(1);
+            return self.execute(&target.look_sql(), key.collect()).await;
         }
         let parameters = set.iter().filter_map(|index| values.get(*index).map(text));
-        let parameters = parameters
-            .chain(key.iter().map(|column| Text(Some(column))))
-            .collect();
-        self.execute(&target.update_sql(set), parameters).await
+        self.execute(&target.update_sql(set), parameters.chain(key).collect())
+            .await
     }
 
-    async fn execute(&mut self, sql: &str, parameters: Vec<Text<'_>>) -> Result<u64, tokio_postgres::Error> {
-        let statement = self.statement(sql).await?;
-        self.client().execute_raw(&statement, parameters).await
+    async fn execute(&mut self, sql: &str, parameters: Vec<Text<'_>>) -> Result<u64, Meaning> {
+        let failed = |error: tokio_postgres::Error| meaning(&error);
+        let statement = self.statement(sql).await.map_err(failed)?;
+        self.client()
+            .execute_raw(&statement, parameters)
+            .await
+            .map_err(failed)
     }
 }
 
@@ -298,38 +271,22 @@ fn missed(hits: u64, if_missing: IfMissing) -> Hit {
     }
 }
 
-/// The progress of the group's maps, before what is counted.
-pub(super) fn progress_at(targets: &[Target], ends: &[Upto]) -> Vec<(usize, Progress)> {
-    let at = ends.iter().filter_map(|end| {
-        let known = &targets.get(end.map)?.progress;
-        let progress = Progress {
-            position: end.position.max(known.position),
-            counters: end.counters,
-            ..known.clone()
-        };
-        Some((end.map, progress))
-    });
-    at.collect()
+/// The last write of each map.
+fn last_writes(planned: &[Planned<'_>]) -> HashMap<usize, usize> {
+    planned.iter().map(|write| (write.map, write.index)).collect()
 }
 
 /// How far each map of a group is after it: at its last record there, or, with the batch's last of it, at `upto`.
-fn ends(group: &[Planned<'_>], items: &[&Item], upto: &[Upto], planned: &[Planned<'_>]) -> Vec<Upto> {
+fn ends(group: &[Planned<'_>], items: &[&Item], upto: &[Upto], last: &HashMap<usize, usize>) -> Vec<Upto> {
     let mut ends: Vec<Upto> = Vec::new();
     for write in group {
         let Some(item) = items.get(write.index) else {
             continue;
         };
-        let last_of_batch = !planned
-            .iter()
-            .any(|other| other.map == write.map && other.index > write.index);
         let whole = upto.iter().find(|upto| upto.map == write.map);
         let end = match whole {
-            Some(whole) if last_of_batch => *whole,
-            _ => Upto {
-                map: write.map,
-                position: write.position,
-                counters: item.counters,
-            },
+            Some(whole) if last.get(&write.map) == Some(&write.index) => *whole,
+            _ => own_end(write, item),
         };
         match ends.iter_mut().find(|known| known.map == write.map) {
             Some(known) => *known = end,
@@ -337,4 +294,27 @@ fn ends(group: &[Planned<'_>], items: &[&Item], upto: &[Upto], planned: &[Planne
         }
     }
     ends
+}
+
+fn own_end(write: &Planned<'_>, item: &Item) -> Upto {
+    Upto {
+        map: write.map,
+        position: write.position,
+        counters: item.counters,
+    }
+}
+
+/// Where a map is after one record of a group.
+pub(super) fn end_of_one(group: Group<'_, '_>, index: usize) -> Option<Upto> {
+    let write = group.writes.get(index)?;
+    let is_last = group
+        .writes
+        .iter()
+        .skip(index + 1)
+        .all(|later| later.map != write.map);
+    let whole = group.ends.iter().find(|end| end.map == write.map);
+    match whole {
+        Some(whole) if is_last => Some(*whole),
+        _ => Some(own_end(write, group.items.get(write.index)?)),
+    }
 }

@@ -1,25 +1,19 @@
-//! A lane's connection, and the choice among the three ways to write.
+//! A lane's connection: its settings, the fence, the progress, and what a commit is worth.
 
 use super::{
-    ErrorStore, Parents,
-    batch::{Planned, bind, plan},
-    error::{Aside, LaneError, Meaning, meaning},
-    fast::coalesce,
+    batch::Planned,
+    error::{LaneError, Meaning, meaning},
     progress::{COLUMNS, Progress, Upto, ensure},
     sql::{FENCE, STORE},
-    target::{Item, Target},
+    target::Target,
+    write::Setback,
 };
-use crate::{
-    connection::postgres::{Connected, Settings, connect},
-    record::Position,
-};
+use crate::connection::postgres::{Connected, Settings, connect};
 use std::{collections::HashMap, time::Duration};
-use tokio_postgres::{Client, Statement};
+use tokio_postgres::{Client, Statement, error::Severity};
 
-/// A batch of this many conflicts in a row is a destination that does not get on.
-const RETRIES: usize = 5;
-/// A part of a batch that holds a refused record is made smaller until it has about so many, and then goes in order.
-const SMALL: usize = 32;
+/// So many statements stay prepared.
+const STATEMENTS: usize = 400;
 
 /// One connection to a destination.
 #[derive(Debug)]
@@ -32,30 +26,6 @@ pub struct Session {
     /// Tables of this session, by the SQL that makes them.
     pub(super) staged: Vec<(String, String)>,
     pub(super) stages: usize,
-}
-
-/// What a batch has led to.
-#[derive(Clone, Debug, Default)]
-pub struct Written {
-    /// Maps that were left out, and why: nothing of them is committed beyond their progress.
-    pub aside: Vec<(usize, Aside)>,
-}
-
-impl Written {
-    /// Whether a map was left out.
-    #[must_use]
-    pub fn is_aside(&self, map: usize) -> bool {
-        self.aside.iter().any(|(aside, _)| *aside == map)
-    }
-}
-
-/// How an attempt at a batch failed.
-pub(super) enum Setback {
-    /// Not as it is: in source order.
-    InOrder,
-    Retry,
-    Aside(usize, Aside),
-    Lane(LaneError),
 }
 
 impl Session {
@@ -86,7 +56,8 @@ impl Session {
     async fn prepare(&mut self, lock: Duration, statement: Duration) -> Result<(), LaneError> {
         let sql = format!(
             "SET lock_timeout = {}; SET statement_timeout = {}; SET client_encoding = 'UTF8'; SET DateStyle = 'ISO, YMD'; \
-             SET IntervalStyle = 'postgres'; SET TimeZone = 'UTC'; SET standard_conforming_strings = on; \
+             SET IntervalStyle = 'postgres'; SET TimeZone = 'UTC'; SET lc_monetary = 'C'; \
+             SET standard_conforming_strings = on; \
              SET idle_in_transaction_session_timeout = 0",
             lock.as_millis(),
             statement.as_millis()
@@ -102,8 +73,9 @@ impl Session {
             Ok::<String, tokio_postgres::Error>(level.get(0))
         };
         let level = within(self.deadline, prepared).await.map_err(refused_setup)?;
+        let deadline = self.deadline;
         for sql in [FENCE, STORE] {
-            self.statement(sql).await.map_err(|error| lane(Some(error)))?;
+            within(deadline, self.statement(sql)).await.map_err(lane)?;
         }
         self.durable = if matches!(level.as_str(), "off" | "local") {
             "on".into()
@@ -117,6 +89,10 @@ impl Session {
     pub(super) async fn statement(&mut self, sql: &str) -> Result<Statement, tokio_postgres::Error> {
         if let Some(statement) = self.statements.get(sql) {
             return Ok(statement.clone());
+        }
+        // Updates of every mixture of columns may come: these are only kept to be quick.
+        if self.statements.len() >= STATEMENTS {
+            self.statements.retain(|sql, _| sql == FENCE || sql == STORE);
         }
         let statement = self.connected.client.prepare(sql).await?;
         self.statements.insert(sql.to_owned(), statement.clone());
@@ -143,7 +119,7 @@ impl Session {
     ///
     /// # Errors
     /// A row is missing or has a higher epoch, or the connection fails.
-    pub async fn take(&self, maps: &[(&str, i64)]) -> Result<Vec<Progress>, LaneError> {
+    pub async fn take(&mut self, maps: &[(&str, i64)]) -> Result<Vec<Progress>, LaneError> {
         let client = self.client();
         let sql = format!(
             "UPDATE tablemap.progress SET epoch = $2, token = token + 1 WHERE map_id = $1 AND epoch <= $2 RETURNING {COLUMNS}"
@@ -156,9 +132,10 @@ impl Session {
             for (map, epoch) in maps {
                 taken.push(client.query_opt(&statement, &[map, epoch]).await?);
             }
-            client.batch_execute("COMMIT").await
+            Ok(())
         };
         within(self.deadline, work).await.map_err(lane)?;
+        self.commit_alone().await?;
         let missing: Vec<String> = maps
             .iter()
             .zip(&taken)
@@ -169,108 +146,6 @@ impl Session {
             return Err(LaneError::Fenced { maps: missing });
         }
         taken.iter().flatten().map(Progress::read).collect()
-    }
-
-    /// Writes a batch: fast if it can be, in order if it must be. On success every item but those of maps that were
-    /// set aside is committed, and `targets` hold the new progress.
-    ///
-    /// # Errors
-    /// Nothing of the batch is committed; or, with `Lost`, it is not known.
-    pub async fn write(
-        &mut self,
-        targets: &mut [Target],
-        items: &[&Item],
-        upto: &[Upto],
-        durable: bool,
-        store: &dyn ErrorStore,
-        parents: &dyn Parents,
-    ) -> Result<Written, LaneError> {
-        let mut written = Written::default();
-        let mut items: Vec<&Item> = items.to_vec();
-        // An earlier try may have committed a part before it failed (I4).
-        let is_new = |item: &&Item| {
-            targets
-                .get(item.map)
-                .is_none_or(|target| item.change.position > target.progress.position)
-        };
-        items.retain(is_new);
-        let mut retries = 0;
-        let mut in_order = false;
-        let mut reach = items.len();
-        while !items.is_empty() {
-            let part = &items[..cut(&items, reach)];
-            let is_rest = part.len() == items.len();
-            let is_one = part.len() <= SMALL || is_one_transaction(part);
-            let own_ends;
-            let ends = if is_rest {
-                upto
-            } else {
-                own_ends = last_of(part);
-                &own_ends
-            };
-            let bindings = bind(targets, part);
-            let planned = plan(part, &bindings);
-            let attempt = if in_order {
-                self.write_in_order(targets, part, &planned, ends, store, parents)
-                    .await
-            } else {
-                self.write_fast(targets, &planned, ends, durable && is_rest).await
-            };
-            match attempt {
-                Ok(()) if is_rest => break,
-                Ok(()) => {
-                    let count = part.len();
-                    items.drain(..count);
-                    reach = count.saturating_mul(2);
-                    in_order = false;
-                    continue;
-                }
-                Err(Setback::InOrder) if is_one => (in_order, reach) = (true, part.len()),
-                // Most of a batch has nothing to do with the record that is refused.
-                Err(Setback::InOrder) => reach = part.len() / 4,
-                Err(Setback::Retry) if retries < RETRIES => retries += 1,
-                Err(Setback::Retry) => return Err(LaneError::lost("too many conflicts with other writers")),
-                Err(Setback::Lane(error)) => return Err(error),
-                Err(Setback::Aside(map, aside)) => written.aside.push((map, aside)),
-            }
-            let has = |item: &&Item| {
-                targets
-                    .get(item.map)
-                    .map_or(Position::ZERO, |target| target.progress.position)
-            };
-            items.retain(|item| !written.is_aside(item.map) && item.change.position > has(item));
-        }
-        Ok(written)
-    }
-
-    /// Tries the fast way.
-    async fn write_fast(
-        &mut self,
-        targets: &mut [Target],
-        planned: &[Planned<'_>],
-        upto: &[Upto],
-        durable: bool,
-    ) -> Result<(), Setback> {
-        let Some(coalesced) = coalesce(planned, targets) else {
-            return Err(Setback::InOrder);
-        };
-        let next = next_progress(targets, planned, upto);
-        let deadline = self.deadline;
-        let attempt = self.fast_transaction(targets, &coalesced, &next, durable);
-        let result = match tokio::time::timeout(deadline, attempt).await {
-            Ok(result) => result,
-            Err(_) => Err((None, Meaning::Lane(LaneError::lost("no answer in time")))),
-        };
-        match result {
-            Ok(()) => {
-                adopt(targets, next);
-                Ok(())
-            }
-            Err((map, meaning)) => {
-                self.roll_back().await?;
-                Err(setback(map, meaning))
-            }
-        }
     }
 
     pub(super) async fn roll_back(&self) -> Result<(), Setback> {
@@ -334,20 +209,27 @@ impl Session {
         stored.map(|_| ()).map_err(|error| meaning(&error))
     }
 
-    /// Commits. A warning of the server, or no answer, is not durable (rule 2).
+    /// Commits. A warning of the server, or no answer, is not durable (rule 2): so it tells that the wait for a
+    /// standby was cut short.
     pub(super) async fn commit(&mut self) -> Result<(), Meaning> {
         while self.connected.notices.try_recv().is_ok() {}
-        let done = self
-            .client()
-            .batch_execute("COMMIT")
-            .await
-            .map_err(|error| meaning(&error));
-        done?;
-        match self.connected.notices.try_recv() {
-            Ok(notice) if notice.severity() == "WARNING" => Err(Meaning::Lane(LaneError::lost(
-                "the commit was cut short by a warning of the server",
-            ))),
-            _ => Ok(()),
+        let done = self.client().batch_execute("COMMIT").await;
+        done.map_err(|error| meaning(&error))?;
+        while let Ok(notice) = self.connected.notices.try_recv() {
+            if notice.parsed_severity() == Some(Severity::Warning) {
+                let what = "the commit was cut short by a warning of the server";
+                return Err(Meaning::Lane(LaneError::lost(what)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The same, for what has nothing to do with records.
+    pub(super) async fn commit_alone(&mut self) -> Result<(), LaneError> {
+        match tokio::time::timeout(self.deadline, self.commit()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(meaning)) => Err(meaning.of_the_lane()),
+            Err(_) => Err(LaneError::lost("no answer in time")),
         }
     }
 
@@ -395,48 +277,10 @@ impl Session {
             Ok(()) => Ok(()),
             Err(meaning) => {
                 let _ = self.roll_back().await;
-                Err(match meaning {
-                    Meaning::Lane(error) => error,
-                    _ => LaneError::lost("the progress could not be stored"),
-                })
+                Err(meaning.of_the_lane())
             }
         }
     }
-}
-
-/// Where to end a part of about `reach` items: between two source transactions.
-fn cut(items: &[&Item], reach: usize) -> usize {
-    if reach >= items.len() {
-        return items.len();
-    }
-    let commit = |index: usize| items.get(index).map(|item| item.change.position.commit);
-    let is_between = |index: &usize| commit(index - 1) != commit(*index);
-    let before = (1..=reach).rev().find(is_between);
-    let after = || (reach + 1..items.len()).find(is_between);
-    before.or_else(after).unwrap_or(items.len())
-}
-
-fn is_one_transaction(items: &[&Item]) -> bool {
-    let commit = |item: Option<&&Item>| item.map(|item| item.change.position.commit);
-    commit(items.first()) == commit(items.last())
-}
-
-/// How far each map is after these items: at its last one.
-#[must_use]
-pub fn last_of(items: &[&Item]) -> Vec<Upto> {
-    let mut ends: Vec<Upto> = Vec::new();
-    for item in items {
-        let end = Upto {
-            map: item.map,
-            position: item.change.position,
-            counters: item.counters,
-        };
-        match ends.iter_mut().find(|known| known.map == item.map) {
-            Some(known) => *known = end,
-            None => ends.push(end),
-        }
-    }
-    ends
 }
 
 /// The progress after a batch in which every planned record is written.
@@ -468,16 +312,6 @@ pub(super) fn adopt(targets: &mut [Target], next: Vec<(usize, Progress)>) {
     }
 }
 
-pub(super) fn setback(map: Option<usize>, meaning: Meaning) -> Setback {
-    match (meaning, map) {
-        (Meaning::Record(_) | Meaning::Surprise, _) => Setback::InOrder,
-        (Meaning::Retry, _) => Setback::Retry,
-        (Meaning::Aside(aside), Some(map)) => Setback::Aside(map, aside),
-        (Meaning::Aside(aside), None) => Setback::Lane(LaneError::lost(aside.to_string())),
-        (Meaning::Lane(error), _) => Setback::Lane(error),
-    }
-}
-
 /// A deadline on a conversation with the server.
 pub(super) async fn within<T>(
     deadline: Duration,
@@ -493,15 +327,7 @@ pub(super) fn lane(error: Option<tokio_postgres::Error>) -> LaneError {
     let Some(error) = error else {
         return LaneError::lost("no answer in time");
     };
-    match meaning(&error) {
-        Meaning::Lane(error) => error,
-        Meaning::Aside(aside) => LaneError::Destination {
-            class: crate::failure::Class::Schema,
-            reason: aside.reason(),
-            message: aside.to_string(),
-        },
-        Meaning::Record(_) | Meaning::Retry | Meaning::Surprise => LaneError::lost("refused"),
-    }
+    meaning(&error).of_the_lane()
 }
 
 fn refused_setup(error: Option<tokio_postgres::Error>) -> LaneError {

@@ -27,86 +27,144 @@ impl Target {
             .collect()
     }
 
-    fn on_conflict(&self) -> String {
-        let keys = self.key_columns();
-        let mut set = String::new();
-        for (index, column) in self.columns().iter().enumerate() {
-            if !self.mapping.key().contains(&index) {
-                let comma = if set.is_empty() { "" } else { ", " };
-                let _ = write!(set, "{comma}{column} = EXCLUDED.{column}");
-            }
+    /// A parameter that is read as a mapped column's type, so that a column of another type is another statement.
+    fn parameter(&self, number: usize, index: usize) -> String {
+        match self.shape.types.get(index) {
+            Some(kind) => format!("${number}::{kind}"),
+            None => format!("${number}"),
         }
+    }
+
+    fn on_conflict(&self, set: &[usize]) -> String {
+        let keys = self.key_columns();
+        let columns = self.columns();
+        let rest = set
+            .iter()
+            .filter(|index| !self.mapping.key().contains(index))
+            .filter_map(|index| columns.get(*index));
+        let assignments: Vec<String> = rest
+            .map(|column| format!("{column} = EXCLUDED.{column}"))
+            .collect();
         let keys = keys.join(", ");
-        if set.is_empty() {
+        if assignments.is_empty() {
             format!("ON CONFLICT ({keys}) DO NOTHING")
         } else {
-            format!("ON CONFLICT ({keys}) DO UPDATE SET {set}")
+            format!("ON CONFLICT ({keys}) DO UPDATE SET {}", assignments.join(", "))
         }
     }
 
     fn overriding(&self) -> &'static str {
-        if self.shape.overrides_identity {
+        if self.shape.fixed_key {
             " OVERRIDING SYSTEM VALUE"
         } else {
             ""
         }
     }
 
-    /// Parameters: every value, in the mapping's order.
-    pub(super) fn upsert_sql(&self) -> String {
+    fn all(&self) -> Vec<usize> {
+        (0..self.shape.types.len()).collect()
+    }
+
+    /// Parameters: the values of the columns of `set`.
+    pub(super) fn upsert_sql(&self, set: &[usize]) -> String {
         let columns = self.columns();
-        let values: Vec<String> = (1..=columns.len()).map(|index| format!("${index}")).collect();
+        let names: Vec<&str> = set
+            .iter()
+            .filter_map(|index| columns.get(*index).map(String::as_str))
+            .collect();
+        let values: Vec<String> = set
+            .iter()
+            .enumerate()
+            .map(|(number, index)| self.parameter(number + 1, *index))
+            .collect();
         format!(
             "INSERT INTO {} ({}){} VALUES ({}) {}",
             self.qualified(),
-            columns.join(", "),
+            names.join(", "),
             self.overriding(),
             values.join(", "),
-            self.on_conflict()
+            self.on_conflict(set)
         )
+    }
+
+    /// The same for rows that have every value.
+    pub(super) fn upsert_all_sql(&self) -> String {
+        self.upsert_sql(&self.all())
     }
 
     /// Parameters: the sent values, then the key.
     pub(super) fn update_sql(&self, sent: &[usize]) -> String {
-        let columns = self.columns();
-        let assignments: Vec<String> = sent
-            .iter()
-            .enumerate()
-            .filter_map(|(number, index)| {
-                columns
-                    .get(*index)
-                    .map(|column| format!("{column} = ${}", number + 1))
-            })
-            .collect();
         format!(
             "UPDATE {} SET {} WHERE {}",
             self.qualified(),
-            assignments.join(", "),
-            self.where_key(sent.len())
+            self.assignments(sent),
+            self.where_key("", sent.len())
         )
+    }
+
+    /// Sets a row's key too. Parameters: the sent values, the old key, and, unless a row of the new key is an error,
+    /// the new key.
+    pub(super) fn shift_sql(&self, sent: &[usize], unless_there: bool) -> String {
+        let table = self.qualified();
+        let mut sql = format!(
+            "UPDATE {table} SET {} WHERE {}",
+            self.assignments(sent),
+            self.where_key("", sent.len())
+        );
+        if unless_there {
+            let key = self.where_key("t.", sent.len() + self.mapping.key().len());
+            let _ = write!(sql, " AND NOT EXISTS (SELECT FROM {table} t WHERE {key})");
+        }
+        sql
+    }
+
+    fn assignments(&self, sent: &[usize]) -> String {
+        let columns = self.columns();
+        let assignments = sent.iter().enumerate().filter_map(|(number, index)| {
+            let value = self.parameter(number + 1, *index);
+            columns.get(*index).map(|column| format!("{column} = {value}"))
+        });
+        assignments.collect::<Vec<String>>().join(", ")
+    }
+
+    /// Finds a row. Parameters: the key.
+    pub(super) fn look_sql(&self) -> String {
+        format!("SELECT FROM {} WHERE {}", self.qualified(), self.where_key("", 0))
     }
 
     /// Parameters: the key.
     pub(super) fn delete_sql(&self) -> String {
-        format!("DELETE FROM {} WHERE {}", self.qualified(), self.where_key(0))
+        format!("DELETE FROM {} WHERE {}", self.qualified(), self.where_key("", 0))
     }
 
-    fn where_key(&self, before: usize) -> String {
-        let terms: Vec<String> = self
-            .key_columns()
+    fn where_key(&self, alias: &str, before: usize) -> String {
+        let columns = self.key_columns();
+        let terms: Vec<String> = columns
             .iter()
+            .zip(self.mapping.key())
             .enumerate()
-            .map(|(number, column)| format!("{column} = ${}", before + number + 1))
+            .map(|(number, (column, index))| {
+                format!(
+                    "{alias}{column} = {}",
+                    self.parameter(before + number + 1, *index)
+                )
+            })
             .collect();
         terms.join(" AND ")
     }
 
-    /// A table of the session with the target's column types and none of its constraints.
+    /// A table of the session with the target's column types, without their lengths, and none of its constraints: the
+    /// target's own column decides what fits.
     pub(super) fn stage_sql(&self, stage: &str) -> String {
+        let columns: Vec<String> = self
+            .columns()
+            .iter()
+            .zip(&self.shape.types)
+            .map(|(column, kind)| format!("{column} {kind}"))
+            .collect();
         format!(
-            "CREATE TEMP TABLE IF NOT EXISTS {stage} ON COMMIT DELETE ROWS AS SELECT {} FROM {} WITH NO DATA",
-            self.columns().join(", "),
-            self.qualified()
+            "CREATE TEMP TABLE IF NOT EXISTS {stage} ({}) ON COMMIT DELETE ROWS",
+            columns.join(", ")
         )
     }
 
@@ -125,7 +183,7 @@ impl Target {
             "INSERT INTO {} ({columns}){} SELECT {columns} FROM {stage} {}",
             self.qualified(),
             self.overriding(),
-            self.on_conflict()
+            self.on_conflict(&self.all())
         )
     }
 

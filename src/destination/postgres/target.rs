@@ -1,12 +1,11 @@
 //! One map as its lane writes it.
 
-use super::progress::Progress;
+use super::{parked::Parked, progress::Progress};
 use crate::{
     mapping::{Binding, ColumnType, KeyType, Mapping},
-    queue::ParkedKey,
-    record::{Change, Counted, Counters, Position, Relation},
+    record::{Change, Counted, Counters, ParkedKey, Relation},
 };
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 /// One change on its way, with its map's counters after it.
 #[derive(Clone, Debug)]
@@ -44,8 +43,8 @@ pub struct Shape {
     /// The key's columns, for canonical keys.
     pub key: Vec<ColumnType>,
     pub foreign_keys: Vec<ForeignKey>,
-    /// A mapped column is GENERATED ALWAYS AS IDENTITY.
-    pub overrides_identity: bool,
+    /// A column of the key is GENERATED ALWAYS AS IDENTITY: it can be inserted, and never updated.
+    pub fixed_key: bool,
 }
 
 /// A source table's description, and what binding the mapping to it came to.
@@ -61,8 +60,9 @@ pub struct Target {
     pub shape: Shape,
     pub epoch: i64,
     pub progress: Progress,
-    /// Canonical keys of parked records that wait, with their positions.
-    pub parked: HashMap<Vec<u8>, Vec<Position>>,
+    pub parked: Parked,
+    /// Something was parked or marked for a transaction of which it is not known that it was committed (rule 3).
+    pub provisional: bool,
     bindings: Vec<Bound>,
 }
 
@@ -82,7 +82,7 @@ impl Target {
         progress: Progress,
         parked: Vec<ParkedKey>,
     ) -> Self {
-        let mut target = Self {
+        Self {
             map_id,
             name,
             table,
@@ -90,28 +90,10 @@ impl Target {
             shape,
             epoch,
             progress,
-            parked: HashMap::new(),
+            parked: parked.into_iter().collect(),
+            provisional: false,
             bindings: Vec::new(),
-        };
-        for ParkedKey { keys, position } in parked {
-            target.park(&keys, position);
         }
-        target
-    }
-
-    /// Remembers that a record of these keys is parked.
-    pub fn park(&mut self, keys: &[Vec<u8>], position: Position) {
-        for key in keys {
-            self.parked.entry(key.clone()).or_default().push(position);
-        }
-    }
-
-    /// Forgets what a newer record has replaced.
-    pub fn unpark(&mut self, positions: &[Position]) {
-        self.parked.retain(|_, parked| {
-            parked.retain(|position| !positions.contains(position));
-            !parked.is_empty()
-        });
     }
 
     /// The mapping bound to a relation, made once for each.

@@ -300,13 +300,14 @@ impl Engine {
 
     /// Replays the queue's head through the lane.
     fn drain(&mut self, id: &MapId) {
-        self.ensure_seat(id);
         let Some(map) = self.maps.get_mut(id) else { return };
         let Some(target) = map.target.take() else {
             map.gate.done(Step::Drain, Outcome::Failed);
             map.gate.recheck();
             return;
         };
+        self.ensure_seat(id);
+        let Some(map) = self.maps.get_mut(id) else { return };
         map.catch_up = Some(CatchUp {
             since: jiff::Timestamp::now().as_microsecond(),
             started: Instant::now(),

@@ -148,8 +148,9 @@ async fn join(
         joining.plan.source_table.1.as_str(),
     );
     let key = joining.plan.mapping.key_source_columns();
-    let store = |lsn| -> crate::source::postgres::Store<'_> {
-        Box::pin(joining.store(&control, Position::through(lsn)))
+    let steps = &joining;
+    let store = move |lsn| -> crate::source::postgres::Store<'_> {
+        Box::pin(steps.store(control, Position::through(lsn)))
     };
     let result = if external {
         admin.join_external(table, &key, publication, store).await
@@ -187,7 +188,7 @@ impl From<JoinError> for JoinFailure {
 impl Joining {
     /// Stores the first position with both custodians, and has the engine take what lies beyond it: all of it before
     /// the table's lock is released.
-    async fn store(&self, control: &Control, first: Position) -> Result<(), String> {
+    async fn store(&self, mut control: Control, first: Position) -> Result<(), String> {
         let stored = async {
             self.queue
                 .join(first, &self.era, self.epoch)

@@ -132,7 +132,7 @@ impl Engine {
                 parent: name,
                 record: position,
             },
-            Aside::Stuck { .. } => UnusableKind::Stuck,
+            Aside::Stuck { .. } | Aside::Failing { .. } => UnusableKind::Stuck,
             Aside::Unfit { .. } => UnusableKind::Unfit,
         };
         self.unusable(

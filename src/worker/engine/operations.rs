@@ -201,8 +201,7 @@ async fn take(
             errors: true,
         });
     }
-    queue.drop_provisional(progress.position).await?;
-    let parked = queue.parked_keys().await?;
+    let parked = queue.settle_errors(progress.position).await?;
     Ok(Target::new(
         plan.id.to_string(),
         plan.name.clone(),

@@ -6,6 +6,7 @@ use super::{
     order::{Durable, Evicted, Mark, Notice, Order, Parcel},
     parents::Stands,
     window::Window,
+    write::RECORDS,
 };
 use crate::{
     connection::postgres::Settings,
@@ -129,6 +130,10 @@ pub(super) struct Task {
     pub flushed_at: Instant,
     pub replay_next: bool,
     pub wake: Arc<Notify>,
+    /// How many records a batch may hold: fewer after a connection was lost, since that may have been too much at once.
+    pub reach: usize,
+    /// Connections that were lost since the last write.
+    pub losses: u32,
 }
 
 impl Task {
@@ -159,6 +164,8 @@ impl Task {
             flushed_at: Instant::now(),
             replay_next: false,
             wake: Arc::new(Notify::new()),
+            reach: RECORDS,
+            losses: 0,
         }
     }
 
@@ -198,6 +205,9 @@ impl Task {
 
     /// Waits until there may be something to do. False: the engine is gone.
     async fn rest(&mut self) -> bool {
+        if !self.pending.is_empty() {
+            return true;
+        }
         let unflushed = self.window.is_unflushed() || self.merge.is_unflushed();
         let lost = self.is_seated() && self.session.is_none();
         let pause = match (lost, unflushed, self.merge.is_capped()) {
@@ -318,6 +328,7 @@ impl Task {
     /// Everything committed is flushed: tells the engine, and forgets it.
     pub(super) fn flushed(&mut self) {
         self.flushed_at = Instant::now();
+        self.losses = 0;
         self.window.flushed();
         self.merge.flushed();
         let mut durable = Vec::new();

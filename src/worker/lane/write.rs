@@ -8,7 +8,7 @@ use super::{
     window::Window,
 };
 use crate::{
-    destination::postgres::{Item, LaneError, Upto, Written, last_of},
+    destination::postgres::{Around, Item, LaneError, Upto, Written, last_of},
     failpoint,
     record::Position,
     worker::lane::order::Notice,
@@ -16,8 +16,8 @@ use crate::{
 use std::{collections::VecDeque, time::Duration};
 use tokio::{sync::mpsc, time::Instant};
 
-/// Records and bytes of a batch.
-const RECORDS: usize = 8192;
+/// Records and bytes of a batch, at most.
+pub(super) const RECORDS: usize = 8192;
 const BYTES: usize = 4 << 20;
 
 /// Which of the two streams a batch comes from.
@@ -28,21 +28,22 @@ enum From {
 }
 
 impl Task {
-    /// Writes a batch, or flushes, or stores how far idle maps are. False: there is nothing to do now.
+    /// Stores how far idle maps are, writes a batch, or flushes. False: there is nothing to do now.
     pub(super) async fn work(&mut self) -> bool {
         if let Some((seat, message)) = self.merge.fill(RECORDS, BYTES) {
             self.set_aside(seat);
             self.tell(Notice::Corrupt { seat, message });
         }
         let unflushed = self.window.is_unflushed() || self.merge.is_unflushed();
-        if let Some(from) = self.choose() {
+        // Idle maps do not wait for busy ones: the source keeps its log for them.
+        if self.advance {
+            self.store_through().await;
+            true
+        } else if let Some(from) = self.choose() {
             self.write(from).await;
             true
         } else if unflushed {
             self.flush().await;
-            true
-        } else if self.advance {
-            self.store_through().await;
             true
         } else {
             false
@@ -75,12 +76,13 @@ impl Task {
             timeouts,
             name,
             stands,
+            reach,
             ..
         } = self;
         let Some(live) = session.as_mut() else { return };
         let items = match from {
-            From::Direct => window.batch(RECORDS, BYTES),
-            From::Replay => merge.batch(RECORDS),
+            From::Direct => window.batch(*reach, BYTES),
+            From::Replay => merge.batch(*reach),
         };
         let count = items.len();
         let last = is_last(from, count, window, merge);
@@ -95,23 +97,32 @@ impl Task {
             pending,
             evict: timeouts.evict,
         };
-        let write = live.write(targets, &items, &upto, durable, &**store, &standing);
+        let around = Around {
+            store: &**store,
+            parents: &standing,
+        };
+        let write = live.write(targets, &items, &upto, durable, around);
         match patience.wait(write).await {
             Some(Ok(written)) => {
                 let committed = items.iter().filter(|item| !written.is_aside(item.map)).count();
-                self.wrote(from, committed, &written, durable);
+                self.wrote(from, committed, &written);
             }
             Some(Err(error)) => self.fail(error),
-            None => {
-                tracing::warn!("a write outlasted the pause that waits for it; its connection is given up");
-                self.session = None;
-            }
+            None => self.give_up("a write"),
         }
+    }
+
+    /// A map is to leave, and what is under way may take for ever.
+    fn give_up(&mut self, what: &str) {
+        tracing::warn!("{what} outlasted the pause that waits for it; its connection is given up");
+        self.session = None;
     }
 
     /// `committed` items of the batch are committed, beside those of maps that were set aside: of these none stays
     /// in the window, committed or not.
-    fn wrote(&mut self, from: From, committed: usize, written: &Written, durable: bool) {
+    fn wrote(&mut self, from: From, committed: usize, written: &Written) {
+        self.losses = 0;
+        self.reach = (self.reach * 2).min(RECORDS);
         for (index, aside) in &written.aside {
             self.set_aside(*index);
             self.tell(Notice::Aside {
@@ -129,7 +140,7 @@ impl Task {
                 self.merge.commit(committed);
             }
         }
-        if durable {
+        if written.durable {
             self.flushed();
         }
     }
@@ -138,27 +149,40 @@ impl Task {
         let maps: Vec<usize> = (0..self.seats.len())
             .filter(|index| self.is_writable(*index))
             .collect();
-        let Some(session) = self.session.as_mut() else {
-            return;
+        let Self {
+            session,
+            targets,
+            inbox,
+            pending,
+            timeouts,
+            ..
+        } = self;
+        let Some(session) = session.as_mut() else { return };
+        let patience = Patience {
+            inbox,
+            pending,
+            evict: timeouts.evict,
         };
-        match session.flush(&self.targets, &maps).await {
-            Ok(()) => self.flushed(),
-            Err(error) => self.fail(error),
+        match patience.wait(session.flush(targets, &maps)).await {
+            Some(Ok(())) => self.flushed(),
+            Some(Err(error)) => self.fail(error),
+            None => self.give_up("a flush"),
         }
     }
 
     /// Stores the marks of the maps that have nothing waiting (rule 1).
     async fn store_through(&mut self) {
         self.advance = false;
-        let behind = |(seat, position): (&Seat, Position)| {
-            seat.seating == Seating::Direct && position < seat.mark.through
+        let window = &self.window;
+        let behind = |map: usize, seat: &Seat, position: Position| {
+            seat.seating == Seating::Direct && position < seat.mark.through && !window.waits(map)
         };
         let upto: Vec<Upto> = self
             .seats
             .iter()
             .zip(&self.targets)
             .enumerate()
-            .filter(|(_, (seat, target))| behind((seat, target.progress.position)))
+            .filter(|(map, (seat, target))| behind(*map, seat, target.progress.position))
             .map(|(map, (seat, _))| Upto {
                 map,
                 position: seat.mark.through,
@@ -168,12 +192,24 @@ impl Task {
         if upto.is_empty() {
             return;
         }
-        let Some(session) = self.session.as_mut() else {
-            return;
+        let Self {
+            session,
+            targets,
+            inbox,
+            pending,
+            timeouts,
+            ..
+        } = self;
+        let Some(session) = session.as_mut() else { return };
+        let patience = Patience {
+            inbox,
+            pending,
+            evict: timeouts.evict,
         };
-        match session.advance(&mut self.targets, &upto).await {
-            Ok(()) => self.flushed(),
-            Err(error) => self.fail(error),
+        match patience.wait(session.advance(targets, &upto)).await {
+            Some(Ok(())) => self.flushed(),
+            Some(Err(error)) => self.fail(error),
+            None => self.give_up("a flush"),
         }
     }
 }
@@ -201,18 +237,19 @@ fn direct_upto(items: &[&Item], seats: &[Seat], drained: bool) -> Vec<Upto> {
     upto
 }
 
-/// Waits for a write, but not for ever when a map is to leave.
-struct Patience<'a> {
-    inbox: &'a mut mpsc::UnboundedReceiver<Order>,
-    pending: &'a mut VecDeque<Order>,
-    evict: Duration,
+/// Waits for the destination, but not for ever when a map is to leave.
+pub(super) struct Patience<'a> {
+    pub inbox: &'a mut mpsc::UnboundedReceiver<Order>,
+    pub pending: &'a mut VecDeque<Order>,
+    pub evict: Duration,
 }
 
 impl Patience<'_> {
-    async fn wait(
+    /// None: a map that is to leave has waited long enough.
+    pub async fn wait<T>(
         self,
-        write: impl Future<Output = Result<Written, LaneError>>,
-    ) -> Option<Result<Written, LaneError>> {
+        write: impl Future<Output = Result<T, LaneError>>,
+    ) -> Option<Result<T, LaneError>> {
         tokio::pin!(write);
         let mut until: Option<Instant> = None;
         loop {

@@ -4,7 +4,7 @@ use crate::{
     connection::redis::Durability,
     destination::postgres::{ErrorStore, StoreError},
     queue::Queue,
-    record::{ParkedRecord, Position},
+    record::{Mark, ParkedKey, ParkedRecord, Position},
     worker::map::MapId,
 };
 use futures::future::BoxFuture;
@@ -66,16 +66,21 @@ impl ErrorStore for Stores {
         })
     }
 
-    fn supersede<'a>(
+    fn mark<'a>(&'a self, map_id: &'a str, marks: &'a [Mark]) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let marked = self.queue(map_id)?.mark(marks).await;
+            marked.map_err(|error| StoreError(error.to_string()))
+        })
+    }
+
+    fn settle<'a>(
         &'a self,
         map_id: &'a str,
-        marks: &'a [(Position, Position)],
-    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        has: Position,
+    ) -> BoxFuture<'a, Result<Vec<ParkedKey>, StoreError>> {
         Box::pin(async move {
-            self.queue(map_id)?
-                .supersede(marks)
-                .await
-                .map_err(|error| StoreError(error.to_string()))
+            let settled = self.queue(map_id)?.settle_errors(has).await;
+            settled.map_err(|error| StoreError(error.to_string()))
         })
     }
 }

@@ -1,0 +1,207 @@
+//! The choice among the three ways to write a batch.
+
+use super::{
+    ErrorStore, Parents,
+    batch::{Planned, bind, plan},
+    error::{Aside, LaneError, Meaning},
+    fast::coalesce,
+    progress::Upto,
+    session::{Session, adopt, next_progress},
+    target::{Item, Target},
+};
+use crate::record::Position;
+
+/// A batch of this many conflicts in a row is a destination that does not get on.
+const RETRIES: usize = 5;
+/// A part of a batch that holds a refused record is made smaller until it has about so many, and then goes in order.
+const SMALL: usize = 32;
+
+/// What a batch has led to.
+#[derive(Clone, Debug, Default)]
+pub struct Written {
+    /// Maps that were left out, and why: nothing of them is committed beyond their progress.
+    pub aside: Vec<(usize, Aside)>,
+    /// The last commit was durable, and with it all that were committed before (rule 2).
+    pub durable: bool,
+}
+
+impl Written {
+    /// Whether a map was left out.
+    #[must_use]
+    pub fn is_aside(&self, map: usize) -> bool {
+        self.aside.iter().any(|(aside, _)| *aside == map)
+    }
+}
+
+/// Who takes part in a batch beside its items.
+#[derive(Clone, Copy)]
+pub struct Around<'a> {
+    pub store: &'a dyn ErrorStore,
+    pub parents: &'a dyn Parents,
+}
+
+/// How an attempt at a batch failed. Nothing of it is committed that the targets' progress does not tell.
+pub(super) enum Setback {
+    /// Not as it is: in source order.
+    InOrder,
+    Retry,
+    /// Not so much at once; a single record's map is set aside.
+    Slow(usize, Aside),
+    Aside(usize, Aside),
+    Lane(LaneError),
+}
+
+impl Session {
+    /// Writes a batch: fast if it can be, in order if it must be. On success every item but those of maps that were
+    /// set aside is committed, and `targets` hold the new progress.
+    ///
+    /// # Errors
+    /// What of the batch is committed, the progress tells; with `Lost` that is not known.
+    pub async fn write(
+        &mut self,
+        targets: &mut [Target],
+        items: &[&Item],
+        upto: &[Upto],
+        durable: bool,
+        around: Around<'_>,
+    ) -> Result<Written, LaneError> {
+        let mut written = Written::default();
+        let mut items: Vec<&Item> = items.to_vec();
+        // An earlier try may have committed a part before it failed (I4).
+        items.retain(|item| is_new(targets, item));
+        let mut retries = 0;
+        let mut in_order = false;
+        let mut reach = items.len();
+        while !items.is_empty() {
+            let part = &items[..cut(&items, reach)];
+            let is_rest = part.len() == items.len();
+            let is_one = part.len() <= SMALL || is_one_transaction(part);
+            let own_ends;
+            let ends = if is_rest {
+                upto
+            } else {
+                own_ends = last_of(part);
+                &own_ends
+            };
+            let bindings = bind(targets, part);
+            let planned = plan(part, &bindings);
+            let durable = in_order || durable && is_rest;
+            let attempt = if in_order {
+                self.write_in_order(targets, part, &planned, ends, around).await
+            } else {
+                self.write_fast(targets, &planned, ends, durable).await
+            };
+            match attempt {
+                Ok(()) => {
+                    written.durable = durable;
+                    let count = part.len();
+                    items.drain(..count);
+                    reach = count.saturating_mul(2);
+                    in_order = false;
+                    continue;
+                }
+                Err(Setback::InOrder) if in_order => {
+                    return Err(LaneError::lost("a transaction failed in an unknown way"));
+                }
+                Err(Setback::InOrder | Setback::Slow(..)) if is_one && !in_order => {
+                    (in_order, reach) = (true, part.len());
+                }
+                // Most of a batch has nothing to do with the record that is refused.
+                Err(Setback::InOrder) => reach = part.len() / 4,
+                Err(Setback::Slow(..)) if !in_order => reach = part.len() / 4,
+                Err(Setback::Retry) if retries < RETRIES => retries += 1,
+                Err(Setback::Retry) => return Err(LaneError::lost("too many conflicts with other writers")),
+                Err(Setback::Lane(error)) => return Err(error),
+                Err(Setback::Slow(map, aside) | Setback::Aside(map, aside)) => {
+                    written.aside.push((map, aside));
+                }
+            }
+            items.retain(|item| !written.is_aside(item.map) && is_new(targets, item));
+        }
+        Ok(written)
+    }
+
+    /// Tries the fast way.
+    async fn write_fast(
+        &mut self,
+        targets: &mut [Target],
+        planned: &[Planned<'_>],
+        upto: &[Upto],
+        durable: bool,
+    ) -> Result<(), Setback> {
+        let Some(coalesced) = coalesce(planned, targets) else {
+            return Err(Setback::InOrder);
+        };
+        let next = next_progress(targets, planned, upto);
+        let deadline = self.deadline;
+        let attempt = self.fast_transaction(targets, &coalesced, &next, durable);
+        match tokio::time::timeout(deadline, attempt).await {
+            Ok(Ok(())) => {
+                adopt(targets, next);
+                Ok(())
+            }
+            Ok(Err((map, meaning))) => Err(self.failed(map, meaning).await),
+            Err(_) => Err(Setback::Lane(LaneError::lost("no answer in time"))),
+        }
+    }
+
+    /// Rolls back, and says what a failure means for the batch.
+    pub(super) async fn failed(&mut self, map: Option<usize>, meaning: Meaning) -> Setback {
+        if let Meaning::Lane(lost @ LaneError::Lost { .. }) = meaning {
+            return Setback::Lane(lost);
+        }
+        if let Err(setback) = self.roll_back().await {
+            return setback;
+        }
+        match (meaning, map) {
+            (Meaning::Record(_) | Meaning::Surprise, _) => Setback::InOrder,
+            (Meaning::Retry, _) => Setback::Retry,
+            (Meaning::Slow(aside), Some(map)) => Setback::Slow(map, aside),
+            (Meaning::Aside(aside), Some(map)) => Setback::Aside(map, aside),
+            (meaning, _) => Setback::Lane(meaning.of_the_lane()),
+        }
+    }
+}
+
+/// Whether the destination does not have an item yet.
+fn is_new(targets: &[Target], item: &Item) -> bool {
+    let has = targets
+        .get(item.map)
+        .map_or(Position::ZERO, |target| target.progress.position);
+    item.change.position > has
+}
+
+/// Where to end a part of about `reach` items: between two source transactions.
+fn cut(items: &[&Item], reach: usize) -> usize {
+    if reach >= items.len() {
+        return items.len();
+    }
+    let commit = |index: usize| items.get(index).map(|item| item.change.position.commit);
+    let is_between = |index: &usize| commit(index - 1) != commit(*index);
+    let before = (1..=reach).rev().find(is_between);
+    let after = || (reach + 1..items.len()).find(is_between);
+    before.or_else(after).unwrap_or(items.len())
+}
+
+fn is_one_transaction(items: &[&Item]) -> bool {
+    let commit = |item: Option<&&Item>| item.map(|item| item.change.position.commit);
+    commit(items.first()) == commit(items.last())
+}
+
+/// How far each map is after these items: at its last one.
+#[must_use]
+pub fn last_of(items: &[&Item]) -> Vec<Upto> {
+    let mut ends: Vec<Upto> = Vec::new();
+    for item in items {
+        let end = Upto {
+            map: item.map,
+            position: item.change.position,
+            counters: item.counters,
+        };
+        match ends.iter_mut().find(|known| known.map == item.map) {
+            Some(known) => *known = end,
+            None => ends.push(end),
+        }
+    }
+    ends
+}
