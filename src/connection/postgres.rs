@@ -90,6 +90,7 @@ pub async fn connect(settings: &Settings, application: &str) -> Result<Connected
                 .map_err(|error| ConnectError::from_start(&error, &settings, &host))?;
             let (sender, notices) = mpsc::unbounded_channel();
             let driver = AbortOnDropHandle::new(tokio::spawn(drive(connection, sender)));
+            is_primary(&client, &host).await?;
             Ok(Connected {
                 client,
                 host,
@@ -99,6 +100,16 @@ pub async fn connect(settings: &Settings, application: &str) -> Result<Connected
         })
     })
     .await
+}
+
+/// A standby takes logins too, and nothing can be written there: the next host may be the primary.
+async fn is_primary(client: &Client, host: &str) -> Result<(), ConnectError> {
+    let host = host.to_owned();
+    match client.query_one("SELECT pg_is_in_recovery()", &[]).await {
+        Ok(row) if row.get(0) => Err(ConnectError::Standby { host }),
+        Ok(_) => Ok(()),
+        Err(_) => Err(ConnectError::Broken { host }),
+    }
 }
 
 /// Opens a transport to each host in order, until `start` makes a session on one.

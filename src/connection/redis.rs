@@ -165,17 +165,27 @@ impl Link {
         Ok(connection)
     }
 
-    async fn result<T>(&self, result: Result<T, redis::RedisError>) -> Result<T, QueueError> {
-        match result {
-            Ok(value) => Ok(value),
-            Err(error) => {
-                let error = QueueError::from(error);
-                if error.is_away() {
-                    *self.shared.connection.lock().await = None;
-                }
-                Err(error)
+    /// One deadline for all: waiting for whoever connects, connecting, and the answer. A connection that fails is made anew
+    /// the next time.
+    async fn ask<T, A>(&self, ask: impl FnOnce(MultiplexedConnection) -> A) -> Result<T, QueueError>
+    where
+        A: Future<Output = Result<T, redis::RedisError>>,
+    {
+        let asked = async {
+            let connection = self.connection().await?;
+            ask(connection).await.map_err(QueueError::from)
+        };
+        let answer = match tokio::time::timeout(ANSWER, asked).await {
+            Ok(answer) => answer,
+            Err(_) => Err(QueueError::Unavailable("no answer in time".into())),
+        };
+        if answer.as_ref().is_err_and(QueueError::is_away) {
+            // Whoever connects now makes a new one anyway.
+            if let Ok(mut known) = self.shared.connection.try_lock() {
+                *known = None;
             }
         }
+        answer
     }
 
     /// One command.
@@ -183,9 +193,8 @@ impl Link {
     /// # Errors
     /// Redis refuses, or does not answer in time.
     pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, QueueError> {
-        let mut connection = self.connection().await?;
-        let result = command.query_async(&mut connection).await;
-        self.result(result).await
+        self.ask(async |mut connection| command.query_async(&mut connection).await)
+            .await
     }
 
     /// Several commands in one round trip.
@@ -193,9 +202,8 @@ impl Link {
     /// # Errors
     /// As [`Link::query`].
     pub async fn pipe<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, QueueError> {
-        let mut connection = self.connection().await?;
-        let result = pipeline.query_async(&mut connection).await;
-        self.result(result).await
+        self.ask(async |mut connection| pipeline.query_async(&mut connection).await)
+            .await
     }
 
     /// One script.
@@ -203,9 +211,8 @@ impl Link {
     /// # Errors
     /// As [`Link::query`], and what the script refuses.
     pub async fn run<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, QueueError> {
-        let mut connection = self.connection().await?;
-        let result = script.invoke_async(&mut connection).await;
-        self.result(result).await
+        self.ask(async |mut connection| script.invoke_async(&mut connection).await)
+            .await
     }
 
     /// How durable this Redis is.

@@ -46,6 +46,8 @@ pub struct Gate {
     blocked: bool,
     /// Something is missing: not even the queue is drained.
     lost: bool,
+    /// Nothing can be replayed now, and others must not wait for it.
+    idle: bool,
     /// The destination's schema was checked since the last pause or outage, or is being checked.
     checked: bool,
     /// The map must leave its lane, or its replay, although nothing else asks for it.
@@ -73,6 +75,7 @@ impl Gate {
             usable: found.usable,
             blocked: false,
             lost: false,
+            idle: false,
             checked: false,
             renewed: false,
             near: false,
@@ -103,6 +106,12 @@ impl Gate {
     #[must_use]
     pub fn is_direct(&self) -> bool {
         self.route == Route::Lane
+    }
+
+    /// The queue has still to begin.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.route == Route::Leaving
     }
 
     #[must_use]
@@ -166,6 +175,17 @@ impl Gate {
     /// Changes are missing that nobody holds: nothing is written until that is mended.
     pub fn set_lost(&mut self, lost: bool) {
         self.lost = lost;
+    }
+
+    /// The map takes no changes, and nothing of its queue can be read: in a replay, others would wait for it.
+    /// Tells whether that is new.
+    pub fn set_idle(&mut self, idle: bool) -> bool {
+        std::mem::replace(&mut self.idle, idle) != idle
+    }
+
+    #[must_use]
+    pub fn is_stepping(&self) -> bool {
+        self.busy.is_some()
     }
 
     /// The destination must be looked at again before anything is written.
@@ -375,6 +395,24 @@ mod tests {
         gate.renew();
         gate.done(Step::Check, Outcome::Done);
         open(&mut gate);
+    }
+
+    #[test]
+    fn a_map_that_has_nothing_to_replay_and_takes_nothing_holds_up_no_other() {
+        let mut gate = Gate::recover(Recovered {
+            queued: true,
+            ..found()
+        });
+        take(&mut gate, Step::Check, Outcome::Done);
+        take(&mut gate, Step::Drain, Outcome::Done);
+        gate.set_blocked(true);
+        assert_eq!(gate.step(), None, "what is queued goes on");
+        assert!(gate.set_idle(true));
+        take(&mut gate, Step::Halt, Outcome::Done);
+        assert_eq!(gate.step(), None);
+        gate.set_blocked(false);
+        assert!(gate.set_idle(false));
+        take(&mut gate, Step::Drain, Outcome::Done);
     }
 
     #[test]

@@ -99,13 +99,13 @@ impl Gate {
     fn opening(&self) -> Option<Step> {
         match self.route {
             Route::Lane if self.renewed || self.shown || self.fence != Fence::Open => Some(Step::Leave),
-            _ if self.renewed && self.draining => Some(self.stop()),
+            _ if (self.renewed || self.idle) && self.draining => Some(self.stop()),
             Route::Leaving if !self.blocked => Some(Step::Leave),
             Route::Lane | Route::Leaving | Route::Nowhere => None,
             _ if self.fence != Fence::Open => Some(Step::Forget),
             _ if self.shown => Some(Step::Open),
             _ if self.blocked && self.route == Route::Cutover => Some(Step::Back),
-            _ if self.lost => None,
+            _ if self.lost || self.idle => None,
             Route::Queue if !self.checked => Some(Step::Check),
             Route::Queue if !self.draining => Some(Step::Drain),
             Route::Queue if self.near && !self.blocked => Some(Step::Cut),

@@ -23,6 +23,24 @@ pub enum LeaseError {
     Api(String, String),
 }
 
+/// How a Lease is held.
+#[derive(Clone, Copy, Debug)]
+pub struct Held {
+    /// When it was renewed last, or about to be.
+    renewed: Instant,
+    duration: Duration,
+    /// How often it was held again after it had expired.
+    pub regained: u64,
+}
+
+impl Held {
+    /// Whether nobody else can have taken it yet.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        self.renewed.elapsed() < self.duration
+    }
+}
+
 /// A Lease that is held, and renewed in the background until it is released or dropped.
 #[derive(Debug)]
 pub struct WorkerLease {
@@ -30,7 +48,7 @@ pub struct WorkerLease {
     name: String,
     identity: String,
     epoch: i64,
-    regained: watch::Receiver<u64>,
+    held: watch::Receiver<Held>,
     renewing: JoinHandle<()>,
 }
 
@@ -55,24 +73,29 @@ impl WorkerLease {
         let api: Api<Lease> = Api::namespaced(client, namespace);
         let mut seen = Observed::new(Instant::now());
         loop {
+            let renewed = Instant::now();
             match try_take(&api, name, identity, duration, &mut seen).await {
                 Ok(Some(epoch)) => {
-                    let (regained, receiver) = watch::channel(0);
-                    let renewing = tokio::spawn(renew(
-                        api.clone(),
-                        name.into(),
-                        identity.into(),
+                    let (sender, held) = watch::channel(Held {
+                        renewed,
                         duration,
-                        regained,
-                    ));
+                        regained: 0,
+                    });
                     let (name, identity) = (name.to_owned(), identity.to_owned());
+                    let renewing = Renewing {
+                        api: api.clone(),
+                        name: name.clone(),
+                        identity: identity.clone(),
+                        epoch,
+                        duration,
+                    };
                     return Ok(Self {
                         api,
                         name,
                         identity,
                         epoch,
-                        regained: receiver,
-                        renewing,
+                        held,
+                        renewing: tokio::spawn(renewing.run(sender)),
                     });
                 }
                 Ok(None) => {}
@@ -91,10 +114,10 @@ impl WorkerLease {
         self.epoch
     }
 
-    /// Changes each time the Lease is held again after it had expired.
+    /// Changes each time the Lease was renewed.
     #[must_use]
-    pub fn regained(&self) -> watch::Receiver<u64> {
-        self.regained.clone()
+    pub fn held(&self) -> watch::Receiver<Held> {
+        self.held.clone()
     }
 
     /// Gives the Lease up, so that the next worker need not wait.
@@ -149,13 +172,7 @@ async fn try_take(
     seen: &mut Observed,
 ) -> Result<Option<i64>, kube::Error> {
     let Some(mut lease) = within(api.get_opt(name)).await? else {
-        let mut lease = Lease {
-            metadata: ObjectMeta {
-                name: Some(name.into()),
-                ..ObjectMeta::default()
-            },
-            spec: None,
-        };
+        let mut lease = named(name);
         hold(&mut lease, identity, duration, 1);
         return match within(api.create(&PostParams::default(), &lease)).await {
             Ok(_) => Ok(Some(1)),
@@ -205,43 +222,56 @@ fn is_conflict(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 409)
 }
 
-/// Renews three times in a Lease's duration. Losing it stops nothing: only a higher epoch does.
-async fn renew(
+/// Renews three times in a Lease's duration. Losing it stops nothing but status writes: the rest only a higher epoch does.
+struct Renewing {
     api: Api<Lease>,
     name: String,
     identity: String,
+    epoch: i64,
     duration: Duration,
-    regained: watch::Sender<u64>,
-) {
-    let mut renewed = Instant::now();
-    loop {
-        tokio::time::sleep(duration / 3).await;
-        match renew_once(&api, &name, &identity).await {
-            Ok(true) => {
-                if renewed.elapsed() > duration {
-                    regained.send_modify(|count| *count += 1);
-                }
-                renewed = Instant::now();
+}
+
+impl Renewing {
+    async fn run(self, held: watch::Sender<Held>) {
+        loop {
+            tokio::time::sleep(self.duration / 3).await;
+            let now = Instant::now();
+            match self.renew().await {
+                Ok(true) => held.send_modify(|held| {
+                    held.regained += u64::from(!held.is_valid());
+                    held.renewed = now;
+                }),
+                Ok(false) => tracing::warn!(lease = %self.name, "somebody else holds the Lease"),
+                Err(error) => tracing::warn!(lease = %self.name, %error, "the Lease was not renewed"),
             }
-            Ok(false) => tracing::warn!(lease = %name, "somebody else holds the Lease"),
-            Err(error) => tracing::warn!(lease = %name, %error, "the Lease was not renewed"),
         }
+    }
+
+    /// False: somebody else holds it. A Lease that was deleted is made anew.
+    async fn renew(&self) -> Result<bool, kube::Error> {
+        let Some(mut lease) = within(self.api.get_opt(&self.name)).await? else {
+            let mut lease = named(&self.name);
+            hold(&mut lease, &self.identity, self.duration, self.epoch);
+            let made = within(self.api.create(&PostParams::default(), &lease)).await;
+            return made.map(|_| true);
+        };
+        let spec = lease.spec.as_mut();
+        let ours = spec.filter(|spec| spec.holder_identity.as_deref() == Some(&self.identity));
+        let Some(spec) = ours else {
+            return Ok(false);
+        };
+        spec.renew_time = Some(now());
+        let renewed = within(self.api.replace(&self.name, &PostParams::default(), &lease)).await;
+        renewed.map(|_| true)
     }
 }
 
-async fn renew_once(api: &Api<Lease>, name: &str, identity: &str) -> Result<bool, kube::Error> {
-    let Some(mut lease) = within(api.get_opt(name)).await? else {
-        return Ok(false);
-    };
-    let Some(spec) = lease
-        .spec
-        .as_mut()
-        .filter(|spec| spec.holder_identity.as_deref() == Some(identity))
-    else {
-        return Ok(false);
-    };
-    spec.renew_time = Some(now());
-    within(api.replace(name, &PostParams::default(), &lease))
-        .await
-        .map(|_| true)
+fn named(name: &str) -> Lease {
+    Lease {
+        metadata: ObjectMeta {
+            name: Some(name.into()),
+            ..ObjectMeta::default()
+        },
+        spec: None,
+    }
 }

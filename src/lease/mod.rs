@@ -4,7 +4,7 @@
 mod holder;
 mod watcher;
 
-pub use holder::{LeaseError, WorkerLease};
+pub use holder::{Held, LeaseError, WorkerLease};
 pub use watcher::{Observed, is_current};
 
 /// The highest epoch that a worker of this Lease has used.

@@ -127,7 +127,8 @@ impl Mapping {
         })
     }
 
-    fn filter_columns(&self) -> impl Iterator<Item = &str> {
+    /// The source columns that the filter reads.
+    pub fn filter_columns(&self) -> impl Iterator<Item = &str> {
         self.0.filter.iter().flat_map(Filter::columns)
     }
 }

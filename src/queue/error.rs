@@ -19,6 +19,10 @@ pub enum QueueError {
     MetaMissing,
     #[error("the queue ends at another position than expected; its tail is being read again")]
     WrongPredecessor,
+    #[error(
+        "the queue waits for a look at the source: neither the destination nor the source was reached yet"
+    )]
+    NoBeginning,
     #[error("{0}")]
     Batch(#[from] BatchError),
     #[error("{0}")]

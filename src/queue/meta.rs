@@ -4,7 +4,7 @@ use super::{
     QueueError,
     account::{Account, FIELDS},
 };
-use crate::record::Era;
+use crate::record::{Era, Position};
 use std::collections::HashMap;
 
 /// The queue's own account, written in the same script as what it accounts for.
@@ -14,12 +14,27 @@ pub struct Meta {
     /// False until the map's table has joined the publication.
     pub joined: bool,
     pub era: Era,
+    /// `pg_class.oid` of the source table that the map has joined.
+    pub table: Option<u32>,
     pub account: Account,
     /// The token at which the destination is fenced.
     pub fenced: Option<i64>,
+    /// The counters begin with the queue: those of before only the destination knew, and it could not be reached.
+    pub unbased: bool,
     /// Records ever parked.
     pub parks: u64,
     pub superseded: u64,
+    /// The last one of them.
+    pub last_park: Option<Position>,
+}
+
+impl Meta {
+    /// How many records the destination has parked that are not here (rule 3): at least one, if its last one is not.
+    #[must_use]
+    pub fn missing_parks(&self, parks: u64, last_park: Option<Position>) -> u64 {
+        let missing = parks.saturating_sub(self.parks);
+        missing.max(u64::from(last_park > self.last_park))
+    }
 }
 
 /// A field of the meta cannot be read.
@@ -38,10 +53,13 @@ impl Meta {
             epoch,
             joined: field::<u8>(fields, "joined")? == 1,
             era: field(fields, "era")?,
+            table: optional(fields, "table")?,
             account: Account::read(&account)?,
             fenced: optional(fields, "fenced")?,
+            unbased: fields.contains_key("unbased"),
             parks: field(fields, "parks")?,
             superseded: field(fields, "superseded")?,
+            last_park: optional(fields, "lastPark")?,
         })
     }
 }

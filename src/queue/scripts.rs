@@ -31,15 +31,17 @@ macro_rules! script {
     };
 }
 
-// The first position of a map; a join that did not finish is begun anew.
+// ARGV: epoch, era, position, table. The first position of a map. A join that did not finish is begun anew; so is one whose
+// end was not seen, as long as nothing came after it: nothing else has counted up the version.
 script!(
     JOIN,
     NORMAL,
     r"
-if redis.call('HGET', KEYS[2], 'joined') == '1' then return redis.error_reply('TMJOINED the map has joined') end
+local known = redis.call('HMGET', KEYS[2], 'joined', 'v')
+if known[1] == '1' and known[2] ~= '1' then return redis.error_reply('TMJOINED the map has joined') end
 redis.call('DEL', KEYS[3], KEYS[4], KEYS[2])
 redis.call('SET', KEYS[1], ARGV[1])
-redis.call('HSET', KEYS[2], 'joined', '0', 'v', '1', 'appended', '0', 'appendedBytes', '0', 'era', ARGV[2], 'q', ARGV[3], 'last', ARGV[3], 't', ARGV[3], 'seq', '0',
+redis.call('HSET', KEYS[2], 'joined', '0', 'v', '1', 'appended', '0', 'appendedBytes', '0', 'era', ARGV[2], 'table', ARGV[4], 'q', ARGV[3], 'last', ARGV[3], 't', ARGV[3], 'seq', '0',
   'records', '0', 'bytes', '0', 'received', '0', 'filtered', '0', 'parks', '0', 'superseded', '0', 'errorSeq', '0')
 return 1
 "
@@ -56,20 +58,23 @@ return 1
 "
 );
 
-// Compare and set: the epoch only rises, and is never made here.
+// ARGV: epoch, the one that was seen. Compare and set: the epoch only rises, and is never made here.
 script!(
     TAKE_EPOCH,
     WHEN_FULL,
     r"
 local epoch = redis.call('GET', KEYS[1])
 if not epoch then return redis.error_reply('TMEPOCHMISSING the epoch is missing') end
-if tonumber(epoch) > tonumber(ARGV[1]) then return redis.error_reply('TMEPOCH ' .. epoch .. ' is the epoch') end
+local another = tonumber(epoch) > tonumber(ARGV[1])
+if ARGV[2] ~= '' then another = epoch ~= ARGV[2] end
+if another then return redis.error_reply('TMEPOCH ' .. epoch .. ' is the epoch') end
 redis.call('SET', KEYS[1], ARGV[1])
 return 1
 "
 );
 
-// ARGV: epoch, t, q, received, filtered. Only an empty queue begins.
+// ARGV: epoch, t, q, received, filtered, whether the counters begin here, since those of before are not known. Only an
+// empty queue begins.
 script!(
     BEGIN,
     WHEN_FULL,
@@ -79,7 +84,8 @@ script!(
 if redis.call('XLEN', KEYS[3]) > 0 then return redis.error_reply('TMPREVIOUS the queue is not empty') end
 redis.call('HSET', KEYS[2], 't', ARGV[2], 'q', ARGV[3], 'last', ARGV[3], 'received', ARGV[4], 'filtered', ARGV[5],
   'records', '0', 'bytes', '0')
-redis.call('HDEL', KEYS[2], 'oldest')
+redis.call('HDEL', KEYS[2], 'oldest', 'unbased')
+if ARGV[6] == '1' then redis.call('HSET', KEYS[2], 'unbased', '1') end
 ",
     ACCOUNT
 );
@@ -108,7 +114,7 @@ redis.call('HINCRBY', KEYS[2], 'bytes', #ARGV[8])
     ACCOUNT
 );
 
-// ARGV: epoch, previous, q, received, filtered.
+// ARGV: epoch, previous, q, received, filtered, whether what was counted before is known now.
 script!(
     ADVANCE,
     WHEN_FULL,
@@ -118,6 +124,7 @@ script!(
 local q = redis.call('HGET', KEYS[2], 'q')
 if q ~= ARGV[2] then return redis.error_reply('TMPREVIOUS the queue ends at ' .. q) end
 redis.call('HSET', KEYS[2], 'q', ARGV[3], 'received', ARGV[4], 'filtered', ARGV[5])
+if ARGV[6] == '1' then redis.call('HDEL', KEYS[2], 'unbased') end
 ",
     ACCOUNT
 );
@@ -179,6 +186,7 @@ for i = 3, #ARGV, 2 do
     local id = string.format('%s-e-%08x', ARGV[2], redis.call('HINCRBY', KEYS[2], 'errorSeq', 1))
     redis.call('HSET', KEYS[4], 'id:' .. ARGV[i], id)
     redis.call('HINCRBY', KEYS[2], 'parks', 1)
+    if ARGV[i] > (redis.call('HGET', KEYS[2], 'lastPark') or '') then redis.call('HSET', KEYS[2], 'lastPark', ARGV[i]) end
     ids[#ids + 1] = id
   end
   redis.call('HSET', KEYS[4], 'r:' .. ARGV[i], ARGV[i + 1])

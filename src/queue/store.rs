@@ -87,14 +87,17 @@ impl Queue {
     ///
     /// # Errors
     /// The map has joined already, or Redis fails.
-    pub async fn join(&self, first: Position, era: &Era, epoch: i64) -> Result<(), QueueError> {
+    pub async fn join(&self, first: Position, era: &Era, table: u32, epoch: i64) -> Result<(), QueueError> {
         let mut join = JOIN.prepare_invoke();
         join.key(&self.keys.epoch)
             .key(&self.keys.meta)
             .key(&self.keys.stream)
             .key(&self.keys.errors);
-        self.run(join.arg(epoch).arg(era.to_string()).arg(first.to_string()))
-            .await
+        join.arg(epoch)
+            .arg(era.to_string())
+            .arg(first.to_string())
+            .arg(table);
+        self.run(&join).await
     }
 
     /// The join is complete: from now on a missing position is a lost one.
@@ -105,13 +108,15 @@ impl Queue {
         self.run(&self.invoke(&FINISH_JOIN)).await
     }
 
-    /// Raises the epoch in Redis to `epoch`, and uses it from now on (rule 4).
+    /// Raises the epoch in Redis to `epoch`, and uses it from now on (rule 4). It must be the one that was seen before,
+    /// so that of two workers only one takes the map over; or, to take it again after Redis went back, none higher.
     ///
     /// # Errors
-    /// A higher one is there, none is there, or Redis fails.
-    pub async fn take_epoch(&mut self, epoch: i64) -> Result<(), QueueError> {
+    /// Another one is there, none is there, or Redis fails.
+    pub async fn take_epoch(&mut self, epoch: i64, seen: Option<i64>) -> Result<(), QueueError> {
         self.epoch = epoch;
-        self.run(&self.invoke(&TAKE_EPOCH)).await
+        let seen = seen.map_or_else(String::new, |seen| seen.to_string());
+        self.run(self.invoke(&TAKE_EPOCH).arg(seen)).await
     }
 
     /// Uses an epoch without asking Redis: for a map that is about to join.
@@ -137,17 +142,26 @@ impl Queue {
         }
     }
 
-    /// Leaving Direct: everything at or below `t` is at the destination; custody begins at `q`.
+    /// Leaving Direct: everything at or below `t` is at the destination; custody begins at `q`. Without counters those of
+    /// before are not known, and it counts from here.
     ///
     /// # Errors
     /// The queue is not empty, another epoch, or Redis fails.
-    pub async fn begin(&self, t: Position, q: Position, counters: Counters) -> Result<Account, QueueError> {
+    pub async fn begin(
+        &self,
+        t: Position,
+        q: Position,
+        counters: Option<Counters>,
+    ) -> Result<Account, QueueError> {
+        let unbased = counters.is_none();
+        let counters = counters.unwrap_or_default();
         let mut begin = self.invoke(&BEGIN);
         begin
             .arg(t.to_string())
             .arg(q.to_string())
             .arg(counters.received)
-            .arg(counters.filtered);
+            .arg(counters.filtered)
+            .arg(u8::from(unbased));
         self.account(&begin).await
     }
 
@@ -171,7 +185,8 @@ impl Queue {
         self.account(&append).await
     }
 
-    /// Moves custody over a stretch without records for this map.
+    /// Moves custody over a stretch without records for this map. `rebased` says that the counters hold what was counted
+    /// before the queue began.
     ///
     /// # Errors
     /// Another predecessor or epoch, or Redis fails.
@@ -180,13 +195,15 @@ impl Queue {
         previous: Position,
         to: Position,
         counters: Counters,
+        rebased: bool,
     ) -> Result<Account, QueueError> {
         let mut advance = self.invoke(&ADVANCE);
         advance
             .arg(previous.to_string())
             .arg(to.to_string())
             .arg(counters.received)
-            .arg(counters.filtered);
+            .arg(counters.filtered)
+            .arg(u8::from(rebased));
         self.account(&advance).await
     }
 

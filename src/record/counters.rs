@@ -16,7 +16,25 @@ impl Counters {
     /// Changes that must become a write, or an error.
     #[must_use]
     pub const fn taken(self) -> u64 {
-        self.received - self.filtered
+        self.received.saturating_sub(self.filtered)
+    }
+
+    /// What was counted since `earlier`.
+    #[must_use]
+    pub const fn beyond(self, earlier: Self) -> Self {
+        Self {
+            received: self.received.saturating_sub(earlier.received),
+            filtered: self.filtered.saturating_sub(earlier.filtered),
+        }
+    }
+
+    /// With what was counted before all of it.
+    #[must_use]
+    pub const fn after(self, before: Self) -> Self {
+        Self {
+            received: self.received + before.received,
+            filtered: self.filtered + before.filtered,
+        }
     }
 }
 

@@ -37,6 +37,16 @@ impl Position {
         }
     }
 
+    /// Above every change of the transaction that this one belongs to, and below every change of a later one.
+    #[must_use]
+    pub const fn end_of_transaction(self) -> Self {
+        Self {
+            commit: self.commit,
+            change: Lsn(u64::MAX),
+            index: u32::MAX,
+        }
+    }
+
     /// What may be confirmed to the source when everything up to here is durable: Postgres sends again every
     /// transaction whose commit record starts at or above the confirmed position (rule 1).
     #[must_use]
@@ -132,6 +142,8 @@ mod tests {
         let end = Position::through(Lsn(100));
         assert!(at(90, 80, 7) < end);
         assert!(end < at(100, 99, 0));
+        assert!(at(90, 89, 7) < at(90, 80, 7).end_of_transaction());
+        assert!(at(90, 80, 7).end_of_transaction() < at(100, 1, 0));
         assert_eq!(at(100, 99, 0).confirmable(), Lsn(100));
     }
 

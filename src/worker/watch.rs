@@ -1,13 +1,16 @@
 //! Watches the maps of this worker: pausing needs no operator.
 
 use super::{engine::Event, resolve::Resolver};
-use crate::api::{State, TableMap};
+use crate::api::{DeletionPolicy, State, TableMap};
 use futures::{StreamExt, TryStreamExt};
 use kube::{
     Api, Client, ResourceExt,
     runtime::{WatchStreamExt, watcher},
 };
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 use tokio::sync::mpsc;
 
 /// Objects whose references could not be read are looked at again.
@@ -23,7 +26,29 @@ pub struct Watch {
     events: mpsc::UnboundedSender<Event>,
     /// Objects that could not be resolved yet.
     waiting: HashMap<String, TableMap>,
-    known: HashMap<String, String>,
+    known: HashMap<String, Known>,
+    /// What a list that is under way has named so far.
+    listed: Option<HashSet<String>>,
+}
+
+/// What was told of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Known {
+    generation: Option<i64>,
+    wanted: bool,
+    deletion: Option<DeletionPolicy>,
+}
+
+impl Known {
+    /// Status writes change the object too: only what a plan is made of counts.
+    fn of(object: &TableMap) -> Self {
+        let deleted = object.metadata.deletion_timestamp.is_some();
+        Self {
+            generation: object.metadata.generation,
+            wanted: object.spec.state == State::Paused,
+            deletion: deleted.then_some(object.spec.deletion_policy),
+        }
+    }
 }
 
 impl Watch {
@@ -45,6 +70,7 @@ impl Watch {
             events,
             waiting: HashMap::new(),
             known: HashMap::new(),
+            listed: None,
         }
     }
 
@@ -72,32 +98,46 @@ impl Watch {
 
     async fn take(&mut self, event: watcher::Event<TableMap>) {
         match event {
-            watcher::Event::Apply(object) | watcher::Event::InitApply(object) => self.plan(object).await,
-            watcher::Event::Delete(object) => self.remove(&object),
-            watcher::Event::Init => {}
-            watcher::Event::InitDone => {
-                let _ = self.events.send(Event::Listed);
+            watcher::Event::Apply(object) => self.plan(object).await,
+            watcher::Event::Delete(object) => self.remove(object.uid().unwrap_or_default()),
+            watcher::Event::Init => self.listed = Some(HashSet::new()),
+            watcher::Event::InitApply(object) => {
+                if let Some(listed) = &mut self.listed {
+                    listed.insert(object.uid().unwrap_or_default());
+                }
+                self.plan(object).await;
             }
+            watcher::Event::InitDone => self.listed(),
         }
     }
 
-    fn remove(&mut self, object: &TableMap) {
-        let uid = object.uid().unwrap_or_default();
+    /// A list is complete. What it does not name went while nobody watched.
+    fn listed(&mut self) {
+        let listed = self.listed.take().unwrap_or_default();
+        let known = self.known.keys().chain(self.waiting.keys());
+        let gone: HashSet<String> = known.filter(|uid| !listed.contains(*uid)).cloned().collect();
+        for uid in gone {
+            self.remove(uid);
+        }
+        let _ = self.events.send(Event::Listed);
+    }
+
+    fn remove(&mut self, uid: String) {
         self.waiting.remove(&uid);
         self.known.remove(&uid);
         let _ = self.events.send(Event::Removed(uid.into()));
     }
 
-    /// Status writes change the object too: only what a plan is made of counts.
     async fn plan(&mut self, object: TableMap) {
         let uid = object.uid().unwrap_or_default();
-        let stamp = format!(
-            "{:?}/{:?}",
-            object.metadata.generation,
-            object.metadata.deletion_timestamp.is_some()
-        );
-        if self.known.get(&uid) == Some(&stamp) {
+        let now = Known::of(&object);
+        let before = self.known.get(&uid);
+        if before == Some(&now) {
             return;
+        }
+        // A pause does not wait for what the object refers to.
+        if before.is_some_and(|before| before.wanted != now.wanted) {
+            self.wish(&uid, &now);
         }
         // Nothing is made outside Kubernetes before the finalizer is there to have it removed.
         let guarded = object
@@ -110,17 +150,23 @@ impl Watch {
         match self.resolver.plan(&object).await {
             Ok(plan) => {
                 self.waiting.remove(&uid);
-                self.known.insert(uid, stamp);
+                self.known.insert(uid, now);
                 let _ = self.events.send(Event::Planned(Box::new(plan)));
             }
             Err(error) => {
                 tracing::warn!(map = %object.name_any(), %error, "the map's references cannot be read; trying again");
-                let wanted = object.spec.state == State::Paused;
-                let map = uid.clone().into();
-                let _ = self.events.send(Event::Wished { map, wanted });
+                self.wish(&uid, &now);
                 self.waiting.insert(uid, object);
             }
         }
+    }
+
+    fn wish(&self, uid: &str, now: &Known) {
+        let _ = self.events.send(Event::Wished {
+            map: uid.into(),
+            wanted: now.wanted,
+            deletion: now.deletion,
+        });
     }
 
     async fn try_again(&mut self) {

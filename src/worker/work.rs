@@ -8,12 +8,12 @@ use super::{
 };
 use crate::{
     api::{Connection, Management},
-    lease::{LeaseError, WorkerLease},
+    lease::{Held, LeaseError, WorkerLease},
 };
 use kube::{Client, ResourceExt};
 use std::{hash::Hasher, time::Duration};
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{mpsc, watch};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 /// What a worker is told.
 #[derive(Clone)]
@@ -113,12 +113,10 @@ async fn serve(context: &Context, lease: &WorkerLease, shutdown: CancellationTok
         Statuses::new(updates, warnings, context.pace.counters),
     );
     let events = engine.events();
-    let writer = tokio::spawn(StatusWriter::new(client.clone(), inbox, events.clone()).run());
-    let publisher = tokio::spawn(super::status::publish(
-        client.clone(),
-        context.identity.clone(),
-        warned,
-    ));
+    let writer = StatusWriter::new(client.clone(), inbox, events.clone(), lease.held());
+    let mut writer = AbortOnDropHandle::new(tokio::spawn(writer.run()));
+    let publish = super::status::publish(client.clone(), context.identity.clone(), warned);
+    let _publisher = AbortOnDropHandle::new(tokio::spawn(publish));
     let watch = Watch::new(
         client,
         &context.namespace,
@@ -127,24 +125,30 @@ async fn serve(context: &Context, lease: &WorkerLease, shutdown: CancellationTok
         resolver,
         events.clone(),
     );
-    let watching = tokio::spawn(watch.run());
-    let regained = lease.regained();
-    let forcing = tokio::spawn(async move {
-        let mut regained = regained;
-        while regained.changed().await.is_ok() {
-            let _ = events.send(Event::LeaseRegained);
-        }
-    });
+    let mut watching = AbortOnDropHandle::new(tokio::spawn(watch.run()));
+    let _forcing = AbortOnDropHandle::new(tokio::spawn(force(lease.held(), events)));
     let running = engine.run(shutdown.clone());
     let ended = tokio::select! {
         ended = running => ended.map_err(Error::Over),
-        _ = watching => Err(Error::Watch),
+        _ = &mut watching => Err(Error::Watch),
     };
-    forcing.abort();
-    publisher.abort();
-    // The last statuses still go out, briefly.
-    let _ = tokio::time::timeout(Duration::from_secs(2), writer).await;
+    // The last statuses still go out, briefly; but not over those of the worker that has taken over.
+    if !matches!(ended, Err(Error::Over(_))) {
+        let _ = tokio::time::timeout(Duration::from_secs(2), &mut writer).await;
+    }
     ended
+}
+
+/// After the Lease had expired, the operator has written our statuses: they are written anew.
+async fn force(mut held: watch::Receiver<Held>, events: mpsc::UnboundedSender<Event>) {
+    let mut regained = 0;
+    while held.changed().await.is_ok() {
+        let now = held.borrow_and_update().regained;
+        if now > regained {
+            regained = now;
+            let _ = events.send(Event::LeaseRegained);
+        }
+    }
 }
 
 /// The source as its Connection says.

@@ -5,7 +5,7 @@ use crate::{
     support::{
         load::{COLUMNS, Load, Rate, prepare},
         process::Process,
-        rig::{Rig, SOON, same_map},
+        rig::{Rig, SOON, said, same_map},
         timing::timed,
         wait::{wait_for, wait_until},
     },
@@ -220,4 +220,46 @@ async fn refused_scripts(rig: &Rig) -> u64 {
         .lines()
         .find_map(|line| line.strip_prefix("errorstat_TMEPOCH:count="));
     count.map_or(0, |count| count.trim().parse().unwrap())
+}
+
+/// What the new worker says is true; the old one finds out before it says anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_wakes_up_says_nothing_of_maps_that_are_another_ones() {
+    let _time = timed("a_worker_that_wakes_up_says_nothing_of_maps_that_are_another_ones");
+    let mut rig = Rig::start().await;
+    prepare(&rig, &["customers"]).await;
+    rig.arguments.push("--lease-seconds=2".into());
+    let _controllers = rig.controllers();
+    rig.api.apply(&same_map("customers", &["id"], COLUMNS));
+    let mut old = rig.worker(&[]);
+    rig.condition("customers", "CaughtUp", "True").await;
+    rig.pause("customers");
+    rig.condition("customers", "Paused", "True").await;
+    old.signal(Signal::SIGSTOP);
+    wait_until(SOON, "the old worker stands still", async || old.is_stopped()).await;
+    let _new = rig.worker(&[]);
+    rig.resume("customers");
+    rig.phase("customers", "Running").await;
+
+    old.signal(Signal::SIGCONT);
+    let still = async || {
+        let status = rig.status("customers").await;
+        let paused = said(&status, "Paused").unwrap();
+        assert_eq!(
+            (&paused["status"], &status["phase"]),
+            (&"False".into(), &"Running".into()),
+            "{status:#}"
+        );
+    };
+    wait_until(SOON, "the end of the old worker", async || {
+        still().await;
+        old.ended().is_some()
+    })
+    .await;
+    assert!(
+        old.log().contains("another worker has taken over"),
+        "{}",
+        old.log()
+    );
+    still().await;
 }

@@ -14,5 +14,7 @@ mod outages;
 mod paused;
 mod queue;
 mod rows;
+mod scene;
 mod siblings;
 mod sizes;
+mod source;

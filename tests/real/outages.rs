@@ -5,6 +5,7 @@ use super::judge::judge;
 use crate::support::{
     load::{COLUMNS, Load, Rate, prepare},
     proxy::Proxy,
+    redis::Redis,
     rig::{Rig, SOON, Settings, said, same_map},
     timing::timed,
     wait::wait_until,
@@ -249,4 +250,55 @@ async fn a_destination_that_is_away_is_buffered_for_and_fenced_once_it_is_back()
     assert_eq!(rig.status("customers").await["phase"], "Paused");
     rig.resume("customers");
     judge(&rig, load, TABLES).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_catch_up_without_redis_holds_up_no_other() {
+    let _time = timed("a_catch_up_without_redis_holds_up_no_other");
+    let mut rig = Rig::start().await;
+    prepare(&rig, TABLES).await;
+    let (redis, elsewhere) = (Proxy::start(rig.redis.port), Redis::start().await);
+    rig.connect(rig.source.port, rig.destination.port, redis.port);
+    rig.queue("elsewhere", elsewhere.port);
+    rig.arguments.push("--confirm-delay-milliseconds=1000".into());
+    for (table, queue) in TABLES.iter().zip(["queue", "elsewhere"]) {
+        let map = same_map(table, &["id"], COLUMNS).replace("name: queue", &format!("name: {queue}"));
+        let slow = "  catchUp: {maxRecordsPerSecond: 50}\n---\n";
+        rig.api.apply(&if *table == "customers" {
+            map.replace("---\n", slow)
+        } else {
+            map
+        });
+    }
+    let _operator = rig.operator(&[]);
+    caught_up(&rig).await;
+    for map in TABLES {
+        rig.pause(map);
+    }
+    for map in TABLES {
+        rig.condition(map, "Paused", "True").await;
+    }
+    let crm = rig.crm().await;
+    for turn in 0..2000_i64 {
+        let table = TABLES[usize::try_from(turn % 2).unwrap()];
+        let sql = format!("INSERT INTO {table} VALUES ({turn}, nextval('versions'), '')");
+        crm.batch_execute(&sql).await.unwrap();
+    }
+    queued(&rig, "orders", 1000).await;
+    for map in TABLES {
+        rig.resume(map);
+    }
+    rig.more_writes("orders", 20, SOON).await;
+    // The next record in line may be one that cannot be read any more.
+    redis.refuse();
+    rig.phase("customers", "Blocked").await;
+    rig.condition("orders", "CaughtUp", "True").await;
+    rig.equal("orders", "id").await;
+    assert_eq!(rig.status("customers").await["phase"], "Blocked");
+    redis.accept();
+    caught_up(&rig).await;
+    rig.equal("customers", "id").await;
+    for map in TABLES {
+        rig.settled(map).await;
+    }
 }

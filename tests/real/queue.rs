@@ -33,7 +33,7 @@ async fn queue(redis: &Redis) -> Queue {
         "test",
     );
     queue.use_epoch(1);
-    queue.join(Position::ZERO, &Era::default(), 1).await.unwrap();
+    queue.join(Position::ZERO, &Era::default(), 7, 1).await.unwrap();
     queue.finish_join().await.unwrap();
     queue
 }

@@ -1,109 +1,13 @@
 //! What is written is what the source has: types that changed, keys that moved, rows that refer to each other, and tables
 //! that fail (I1, I2, I3, I7).
 
-use crate::support::{
-    process::Process,
-    rig::{Rig, SOON, said, same_map},
-    timing::timed,
-    wait::wait_until,
+use crate::{
+    scene::Scene,
+    support::{
+        rig::{said, same_map},
+        timing::timed,
+    },
 };
-use tokio_postgres::Client;
-
-struct Scene {
-    rig: Rig,
-    crm: Client,
-    erp: Client,
-    maps: Vec<String>,
-    _operator: Process,
-}
-
-impl Scene {
-    /// Tables at both sides, those of the destination alone, and a map for each line of `tables`: name and columns, the
-    /// first of which is the key.
-    async fn start(both: &str, destination: &str, tables: &[&[&str]], arguments: &[&str]) -> Self {
-        let mut rig = Rig::start().await;
-        rig.both(both).await;
-        let (crm, erp) = (rig.crm().await, rig.erp().await);
-        erp.batch_execute(destination).await.unwrap();
-        rig.arguments
-            .extend(arguments.iter().map(|argument| (*argument).to_owned()));
-        let operator = rig.operator(&[]);
-        for table in tables {
-            rig.api.apply(&same_map(table[0], &table[1..2], &table[1..]));
-        }
-        let scene = Self {
-            rig,
-            crm,
-            erp,
-            maps: tables.iter().map(|table| table[0].to_owned()).collect(),
-            _operator: operator,
-        };
-        scene.all("CaughtUp").await;
-        scene
-    }
-
-    async fn all(&self, condition: &str) {
-        for map in &self.maps {
-            self.rig.condition(map, condition, "True").await;
-        }
-    }
-
-    async fn pause(&self) {
-        for map in &self.maps {
-            self.rig.pause(map);
-        }
-        self.all("Paused").await;
-    }
-
-    async fn resume(&self) {
-        for map in &self.maps {
-            self.rig.resume(map);
-        }
-        self.all("CaughtUp").await;
-    }
-
-    async fn at_source(&self, sql: &str) {
-        self.crm.batch_execute(sql).await.unwrap();
-    }
-
-    /// Waits until every table is the same at both sides, and the books balance without an error.
-    async fn same(&self) {
-        for table in &self.maps {
-            self.rig.equal(table, "t").await;
-            let status = self.rig.settled(table).await;
-            assert_eq!(status["errors"]["count"], 0, "{status:#}");
-        }
-    }
-
-    async fn text(&self, sql: &str) -> String {
-        let row = self.erp.query_opt(sql, &[]).await.unwrap();
-        row.and_then(|row| row.get::<_, Option<String>>(0))
-            .unwrap_or_default()
-    }
-
-    /// Waits until a query at the destination says this.
-    async fn says(&self, sql: &str, text: &str) {
-        wait_until(SOON, &format!("{text} by {sql}"), async || {
-            self.text(sql).await == text
-        })
-        .await;
-    }
-
-    /// Waits until the status counts so many changes.
-    async fn received(&self, map: &str, count: u64) {
-        wait_until(SOON, &format!("{count} changes of {map}"), async || {
-            self.rig.status(map).await["ledger"]["received"] == count
-        })
-        .await;
-    }
-
-    async fn errors(&self, map: &str, count: u64) {
-        wait_until(SOON, &format!("{count} errors of {map}"), async || {
-            self.rig.status(map).await["errors"]["count"] == count
-        })
-        .await;
-    }
-}
 
 /// Few rows go by statements, many by COPY: both were prepared for the old types.
 #[tokio::test(flavor = "multi_thread")]

@@ -42,6 +42,8 @@ pub enum ConnectError {
     TooManyConnections { host: String },
     #[error("{host} is starting, stopping or recovering (SQLSTATE 57P03)")]
     NotReady { host: String },
+    #[error("{host} is a standby: name the primary in the Connection's hosts")]
+    Standby { host: String },
     #[error("{host} refused the session (SQLSTATE {code}): see the server's log")]
     Server { host: String, code: String },
     #[error("{host} ended the connection while it was being made")]
@@ -63,6 +65,7 @@ impl ConnectError {
             Self::NoDatabase { .. } => "DatabaseNotFound",
             Self::TooManyConnections { .. } => "TooManyConnections",
             Self::NotReady { .. } => "ServerNotReady",
+            Self::Standby { .. } => "Standby",
             Self::Server { .. } => "ServerRefused",
         }
     }

@@ -60,7 +60,7 @@ impl Control {
         let sql = "INSERT INTO tablemap.progress (map_id, epoch, token, era, position) VALUES ($1, $2, 1, $3, $4)
                    ON CONFLICT (map_id) DO UPDATE SET epoch = EXCLUDED.epoch, token = progress.token + 1,
                      era = EXCLUDED.era, position = EXCLUDED.position, received = 0, filtered = 0, written = 0,
-                     missed = 0, parks = 0, superseded = 0
+                     missed = 0, parks = 0, superseded = 0, last_park = ''
                    WHERE progress.epoch <= EXCLUDED.epoch";
         let begin = self.session.begin_sql(true);
         let client = self.session.client();

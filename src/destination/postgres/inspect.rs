@@ -7,7 +7,7 @@ use super::{
     sql::quote,
     target::{ForeignKey, Shape},
 };
-use crate::mapping::{ColumnType, Mapping};
+use crate::mapping::{ColumnType, KeyType, Mapping};
 use std::time::Duration;
 use tokio_postgres::{Client, Row};
 
@@ -15,10 +15,16 @@ const TABLE: &str =
     "SELECT c.oid, c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
   WHERE n.nspname = $1 AND c.relname = $2";
 
-const COLUMNS: &str = "SELECT a.attname, a.atttypid, a.atttypmod, format_type(a.atttypid, -1), a.attnotnull, a.atthasdef,
-    a.attidentity::text, a.attgenerated::text, coalesce(co.collisdeterministic, true), t.typbasetype, t.typtypmod
-  FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_collation co ON co.oid = a.attcollation
-  WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped";
+/// A domain counts as the type that it is made of, through all domains between.
+const COLUMNS: &str = "WITH RECURSIVE made (attnum, oid, modifier) AS (
+    SELECT attnum, atttypid, atttypmod FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped
+    UNION ALL
+    SELECT m.attnum, t.typbasetype, t.typtypmod FROM made m JOIN pg_type t ON t.oid = m.oid AND t.typtype = 'd')
+  SELECT a.attname, m.oid, m.modifier, format_type(a.atttypid, -1), a.attnotnull, a.atthasdef,
+    a.attidentity::text, a.attgenerated::text, coalesce(co.collisdeterministic, true), t.typtype = 'e'
+  FROM pg_attribute a JOIN made m ON m.attnum = a.attnum JOIN pg_type t ON t.oid = m.oid AND t.typtype <> 'd'
+    LEFT JOIN pg_collation co ON co.oid = a.attcollation
+  WHERE a.attrelid = $1";
 
 /// Unique indexes that can carry ON CONFLICT: whole, at once, valid, of plain columns.
 const INDEXES: &str = "SELECT array_agg(a.attname::text ORDER BY a.attname::text)
@@ -42,6 +48,18 @@ struct Column {
     identity_always: bool,
     generated: bool,
     deterministic: bool,
+    is_enum: bool,
+}
+
+impl Column {
+    fn kind(&self) -> ColumnType {
+        ColumnType {
+            oid: self.oid,
+            modifier: self.modifier,
+            deterministic: self.deterministic,
+            is_enum: self.is_enum,
+        }
+    }
 }
 
 /// Looks at a destination table.
@@ -60,11 +78,12 @@ pub(super) async fn inspect(
         let columns = client.query(COLUMNS, &[&oid]).await?;
         let indexes = client.query(INDEXES, &[&oid]).await?;
         let keys = client.query(FOREIGN_KEYS, &[&oid]).await?;
-        Ok(Some((kind, columns, indexes, keys)))
+        let fsync = client.query_one("SELECT current_setting('fsync')", &[]).await?;
+        Ok(Some((kind, columns, indexes, keys, fsync.get::<_, String>(0))))
     };
     let found = within(deadline, work).await.map_err(lane)?;
     let name = format!("{}.{}", quote(&table.0), quote(&table.1));
-    let Some((kind, columns, indexes, keys)) = found else {
+    let Some((kind, columns, indexes, keys, fsync)) = found else {
         return Err(problem(format!(
             "The destination has no table {name}: create it, or correct `destination.table`."
         )));
@@ -82,17 +101,14 @@ pub(super) async fn inspect(
         .iter()
         .filter_map(|index| mapped.get(*index).copied())
         .collect();
+    for column in &key {
+        let usable = KeyType::check(column.kind());
+        usable.map_err(|why| problem(format!("{} of {name}: {why}.", quote(&column.name))))?;
+    }
     check_index(&name, &indexes, &key)?;
     Ok(Shape {
         types: mapped.iter().map(|column| column.type_name.clone()).collect(),
-        key: key
-            .iter()
-            .map(|column| ColumnType {
-                oid: column.oid,
-                modifier: column.modifier,
-                deterministic: column.deterministic,
-            })
-            .collect(),
+        key: key.iter().map(|column| column.kind()).collect(),
         foreign_keys: keys
             .iter()
             .map(|row| ForeignKey {
@@ -102,6 +118,7 @@ pub(super) async fn inspect(
             })
             .collect(),
         fixed_key: key.iter().any(|column| column.identity_always),
+        unsafe_log: fsync != "on",
     })
 }
 
@@ -109,18 +126,17 @@ fn problem(message: String) -> InspectError {
     InspectError::Problem(SchemaProblem(message))
 }
 
-/// A domain counts as the type that it is made of.
 fn column(row: &Row) -> Column {
-    let base: u32 = row.get(9);
     Column {
         name: row.get(0),
-        oid: if base == 0 { row.get(1) } else { base },
-        modifier: if base == 0 { row.get(2) } else { row.get(10) },
+        oid: row.get(1),
+        modifier: row.get(2),
         type_name: row.get(3),
         required: row.get::<_, bool>(4) && !row.get::<_, bool>(5) && row.get::<_, String>(6).is_empty(),
         identity_always: row.get::<_, String>(6) == "a",
         generated: !row.get::<_, String>(7).is_empty(),
         deterministic: row.get(8),
+        is_enum: row.get(9),
     }
 }
 

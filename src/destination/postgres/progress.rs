@@ -18,13 +18,12 @@ CREATE TABLE IF NOT EXISTS tablemap.progress (
   written bigint NOT NULL DEFAULT 0,
   missed bigint NOT NULL DEFAULT 0,
   parks bigint NOT NULL DEFAULT 0,
-  parks_last text NOT NULL DEFAULT '',
-  superseded bigint NOT NULL DEFAULT 0,
-  beat bigint NOT NULL DEFAULT 0
+  last_park text NOT NULL DEFAULT '' COLLATE \"C\",
+  superseded bigint NOT NULL DEFAULT 0
 );";
 
 pub const COLUMNS: &str =
-    "map_id, epoch, token, era, position, received, filtered, written, missed, parks, superseded";
+    "map_id, epoch, token, era, position, received, filtered, written, missed, parks, superseded, last_park";
 
 /// One map's progress row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,6 +41,8 @@ pub struct Progress {
     /// Records ever parked.
     pub parks: u64,
     pub superseded: u64,
+    /// The last one of them.
+    pub last_park: Option<Position>,
 }
 
 /// How far a map is after a batch.
@@ -76,6 +77,7 @@ impl Progress {
             missed: count(8)?,
             parks: count(9)?,
             superseded: count(10)?,
+            last_park: text(11)?.parse().ok(),
         })
     }
 }

@@ -190,6 +190,9 @@ impl Session {
         let (received, filtered) = (column(|p| p.counters.received), column(|p| p.counters.filtered));
         let (written, missed) = (column(|p| p.written), column(|p| p.missed));
         let (parks, superseded) = (column(|p| p.parks), column(|p| p.superseded));
+        let last_park =
+            |progress: &Progress| progress.last_park.map_or_else(String::new, |at| at.to_string());
+        let last_parks: Vec<String> = next.iter().map(|(_, progress)| last_park(progress)).collect();
         let stored = self
             .client()
             .execute(
@@ -203,6 +206,7 @@ impl Session {
                     &missed,
                     &parks,
                     &superseded,
+                    &last_parks,
                 ],
             )
             .await;

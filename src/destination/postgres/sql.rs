@@ -210,10 +210,10 @@ SELECT 1 / (CASE WHEN count(*) = $4::bigint THEN 1 ELSE 0 END) FROM (
     ON p.map_id = f.map_id AND p.epoch = f.epoch AND p.token = f.token
   ORDER BY p.map_id FOR UPDATE OF p) locked";
 
-/// Parameters: map ids, positions, received, filtered, written, missed, parks, superseded.
+/// Parameters: map ids, positions, received, filtered, written, missed, parks, superseded, last parks.
 pub const STORE: &str = "\
 UPDATE tablemap.progress p SET position = u.position, received = u.received, filtered = u.filtered,
-  written = u.written, missed = u.missed, parks = u.parks, superseded = u.superseded
+  written = u.written, missed = u.missed, parks = u.parks, superseded = u.superseded, last_park = u.last_park
 FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
-  $8::bigint[]) AS u(map_id, position, received, filtered, written, missed, parks, superseded)
+  $8::bigint[], $9::text[]) AS u(map_id, position, received, filtered, written, missed, parks, superseded, last_park)
 WHERE p.map_id = u.map_id";

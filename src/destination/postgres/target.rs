@@ -45,6 +45,8 @@ pub struct Shape {
     pub foreign_keys: Vec<ForeignKey>,
     /// A column of the key is GENERATED ALWAYS AS IDENTITY: it can be inserted, and never updated.
     pub fixed_key: bool,
+    /// The server writes its log without waiting for the disk (`fsync = off`).
+    pub unsafe_log: bool,
 }
 
 /// A source table's description, and what binding the mapping to it came to.

@@ -147,6 +147,7 @@ impl Turn {
         self.parked.push((write.map, record));
         if let Some(progress) = self.progress(write.map) {
             progress.parks += 1;
+            progress.last_park = progress.last_park.max(Some(write.position));
         }
     }
 

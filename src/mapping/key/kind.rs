@@ -13,6 +13,8 @@ pub struct ColumnType {
     pub modifier: i32,
     /// `pg_collation.collisdeterministic`; true where the type has no collation.
     pub deterministic: bool,
+    /// `pg_type.typtype` is `e`: a value has one text.
+    pub is_enum: bool,
 }
 
 /// How the texts of one key column are brought to one form.
@@ -92,15 +94,27 @@ enum Kind {
     Uuid,
     Boolean,
     Same,
+    /// Made in its database: a domain, an enum, a type of an extension.
+    Own,
     Unsupported,
 }
 
+/// `FirstNormalObjectId` (`access/transam.h`): what lies below is built in.
+const FIRST_OWN: u32 = 16384;
+
 impl Kind {
     fn of(oid: u32) -> Self {
-        TYPES
-            .iter()
-            .find(|known| known.0 == oid)
-            .map_or(Self::Unsupported, |known| known.2)
+        let known = TYPES.iter().find(|known| known.0 == oid).map(|known| known.2);
+        known.unwrap_or(if oid < FIRST_OWN {
+            Self::Unsupported
+        } else {
+            Self::Own
+        })
+    }
+
+    /// Its text may be one of the destination's type; if it is not, the record is refused.
+    const fn is_open(self) -> bool {
+        self.is_text() || matches!(self, Self::Own)
     }
 
     const fn is_text(self) -> bool {
@@ -132,30 +146,45 @@ impl KeyType {
         }
         match kind {
             Kind::Integer => from(
-                matches!(origin, Kind::Integer | Kind::Numeric) || origin.is_text(),
+                matches!(origin, Kind::Integer | Kind::Numeric) || origin.is_open(),
                 Self::Integer,
             ),
             Kind::Numeric if rounds(destination.modifier, origin, source.type_modifier) => {
                 Err(UnsupportedKey::Rounded(name(destination.oid)))
             }
             Kind::Numeric => from(
-                matches!(origin, Kind::Integer | Kind::Numeric) || origin.is_text(),
+                matches!(origin, Kind::Integer | Kind::Numeric) || origin.is_open(),
                 Self::Numeric,
             ),
             Kind::Text => Ok(Self::Text),
             Kind::FixedChar => Ok(Self::FixedChar),
             Kind::VarChar => Ok(varchar(destination.modifier)),
-            Kind::Uuid => from(origin == Kind::Uuid || origin.is_text(), Self::Uuid),
-            Kind::Boolean => from(origin == Kind::Boolean || origin.is_text(), Self::Boolean),
-            Kind::Same if destination.oid != source.type_oid => Err(pair()),
+            Kind::Uuid => from(origin == Kind::Uuid || origin.is_open(), Self::Uuid),
+            Kind::Boolean => from(origin == Kind::Boolean || origin.is_open(), Self::Boolean),
+            Kind::Same if destination.oid != source.type_oid && origin != Kind::Own => Err(pair()),
             Kind::Same
                 if !matches!(destination.modifier, -1) && destination.modifier != source.type_modifier =>
             {
                 Err(UnsupportedKey::Rounded(name(destination.oid)))
             }
             Kind::Same => Ok(Self::AsSent),
-            Kind::Unsupported => Err(UnsupportedKey::Type(name(destination.oid))),
+            Kind::Own if destination.is_enum => Ok(Self::Text),
+            Kind::Own | Kind::Unsupported => Err(UnsupportedKey::Type(name(destination.oid))),
         }
+    }
+
+    /// Whether a destination column can be part of a key, whatever fills it.
+    ///
+    /// # Errors
+    /// As [`KeyType::of`].
+    pub fn check(destination: ColumnType) -> Result<(), UnsupportedKey> {
+        let anything = Column {
+            name: String::new(),
+            type_oid: destination.oid,
+            type_modifier: destination.modifier,
+            key: true,
+        };
+        Self::of(destination, &anything).map(|_| ())
     }
 
     /// What a source column alone tells, until the destination has been seen.
@@ -164,6 +193,7 @@ impl KeyType {
             oid: source.type_oid,
             modifier: source.type_modifier,
             deterministic: true,
+            is_enum: false,
         };
         Self::of(same, source).unwrap_or(Self::AsSent)
     }
@@ -241,6 +271,7 @@ mod tests {
                 oid: destination,
                 modifier,
                 deterministic: true,
+                is_enum: false,
             },
             &source,
         )
@@ -266,6 +297,22 @@ mod tests {
     }
 
     #[test]
+    fn types_of_a_databases_own_are_read_as_the_destinations() {
+        let (domain, an_enum) = (16500, 16600);
+        assert_eq!(of(23, -1, domain, -1), Ok(KeyType::Integer));
+        assert_eq!(of(1184, -1, domain, -1), Ok(KeyType::AsSent));
+        assert!(of(domain, -1, 23, -1).is_err());
+        let destination = |is_enum| ColumnType {
+            oid: an_enum,
+            modifier: -1,
+            deterministic: true,
+            is_enum,
+        };
+        assert!(KeyType::check(destination(true)).is_ok());
+        assert!(KeyType::check(destination(false)).is_err());
+    }
+
+    #[test]
     fn what_has_no_canonical_text_is_refused_by_name() {
         assert_eq!(
             of(701, -1, 701, -1),
@@ -288,6 +335,7 @@ mod tests {
             oid: 25,
             modifier: -1,
             deterministic: false,
+            is_enum: false,
         };
         let source = Column {
             name: "id".into(),

@@ -74,13 +74,14 @@ impl Admin {
         &self.connected.client
     }
 
-    /// Asks the server who it is, and whether it can be a source.
+    /// Asks the server who it is, and whether it can be a source. The timeline is that of its log now, not of its last
+    /// checkpoint, which may lie before a promotion.
     ///
     /// # Errors
     /// It keeps too little in its log, or cannot be asked.
     pub async fn inspect_server(&self) -> Result<ServerFacts, SourceError> {
         let sql = "SELECT (SELECT system_identifier::text FROM pg_control_system()),
-            (SELECT timeline_id FROM pg_control_checkpoint()), current_setting('wal_level'),
+            ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int, current_setting('wal_level'),
             current_setting('server_version_num')::int";
         let row = within(self.client().query_one(sql, &[])).await?;
         let wal_level: String = row.get(2);
@@ -129,7 +130,7 @@ impl Admin {
             return Ok(());
         }
         let sql = format!(
-            "CREATE PUBLICATION {} WITH (publish = 'insert, update, delete, truncate')",
+            "CREATE PUBLICATION {} WITH (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)",
             quote(name)
         );
         within(self.client().batch_execute(&sql)).await

@@ -8,6 +8,9 @@ use crate::record::{Change, Lsn, OldRow, Operation, Position, Relation, Row};
 use bytes::{Buf, Bytes};
 use std::{collections::HashMap, mem, sync::Arc};
 
+/// Bytes of an `XLogData` before its message: a tag, two positions and a clock.
+const HEADER: usize = 25;
+
 /// What the server wants after a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
@@ -29,8 +32,11 @@ pub(super) struct Assembler {
 }
 
 impl Assembler {
-    pub(super) fn has_room(&self, bytes: usize) -> bool {
-        self.chunk.has_room(bytes)
+    /// Whether the body of one `CopyData` may be added. A table is described anew at the beginning of a chunk: what was
+    /// sent before has the shape of before.
+    pub(super) fn has_room(&self, body: &[u8]) -> bool {
+        let describes = body.first() == Some(&b'w') && body.get(HEADER) == Some(&b'R');
+        self.chunk.has_room(body.len()) && (!describes || self.chunk.changes.is_empty())
     }
 
     pub(super) fn take(&mut self) -> Option<Chunk> {
@@ -290,13 +296,25 @@ mod tests {
     fn a_chunk_takes_no_more_than_its_bytes_and_a_large_row_comes_alone() {
         let mut assembler = Assembler::default();
         push_all(&mut assembler, [begin(100), relation(1)]);
-        assert!(assembler.has_room(2 << 20), "alone");
+        assert!(assembler.has_room(&insert(50, 1, 2 << 20)), "alone");
         push_all(&mut assembler, [insert(50, 1, 2 << 20)]);
-        assert!(!assembler.has_room(1));
+        assert!(!assembler.has_room(&insert(50, 1, 1)));
         assert!(assembler.take().is_some());
         push_all(&mut assembler, [insert(60, 1, 600 << 10)]);
-        assert!(!assembler.has_room(600 << 10));
-        assert!(assembler.has_room(100 << 10));
+        assert!(!assembler.has_room(&insert(60, 1, 600 << 10)));
+        assert!(assembler.has_room(&insert(60, 1, 100 << 10)));
+    }
+
+    #[test]
+    fn a_table_is_described_anew_in_a_chunk_of_its_own() {
+        let mut assembler = Assembler::default();
+        push_all(&mut assembler, [begin(100), relation(1)]);
+        assert!(assembler.has_room(&relation(2)));
+        push_all(&mut assembler, [insert(50, 1, 1)]);
+        assert!(!assembler.has_room(&relation(1)));
+        assert!(assembler.has_room(&insert(60, 1, 1)));
+        assert!(assembler.take().is_some());
+        assert!(assembler.has_room(&relation(1)));
     }
 
     #[test]

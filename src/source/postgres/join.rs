@@ -4,7 +4,7 @@ use super::{
     SourceError,
     admin::{Admin, DEADLINE, quote, within},
 };
-use crate::record::Lsn;
+use crate::record::{Column, Lsn};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -14,6 +14,39 @@ const BETWEEN: Duration = Duration::from_millis(300);
 
 /// Stores a first position, while the table is locked.
 pub type Store<'a> = futures::future::BoxFuture<'a, Result<(), String>>;
+
+/// Where a map begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct First {
+    pub position: Lsn,
+    /// `pg_class.oid` of its table.
+    pub table: u32,
+}
+
+/// What the catalog says of a table.
+#[derive(Clone, Debug)]
+struct Found {
+    oid: u32,
+    /// The user owns it.
+    owned: bool,
+}
+
+/// A table that a map has joined.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedTable {
+    pub schema: String,
+    pub name: String,
+    pub oid: u32,
+}
+
+/// Whether changes of a joined table can come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableState {
+    Published,
+    /// There is no such table, or another one has its name.
+    Gone,
+    NotPublished,
+}
 
 /// Why a table could not join.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -55,10 +88,24 @@ impl JoinError {
 const TABLE: &str = "SELECT c.oid, c.relreplident::text, pg_has_role(c.relowner, 'USAGE'), c.relkind::text
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2";
 
-/// The columns that the source sends of an old row.
+/// The columns that the source sends of an old row. A deferrable or invalid index identifies nothing: the source would
+/// refuse its own updates.
 const IDENTITY: &str = "SELECT a.attname::text FROM pg_index i
-    JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
-  WHERE i.indrelid = $1 AND CASE WHEN $2 = 'i' THEN i.indisreplident ELSE i.indisprimary END";
+    JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey[0:i.indnkeyatts - 1])
+  WHERE i.indrelid = $1 AND CASE WHEN $2 = 'i' THEN i.indisreplident ELSE i.indisprimary END
+    AND i.indimmediate AND i.indisvalid";
+
+/// Partitions that send another old row than their root.
+const ODD_PARTITIONS: &str = "SELECT c.oid::regclass::text FROM pg_partition_tree($1::oid) t
+    JOIN pg_class c ON c.oid = t.relid JOIN pg_class root ON root.oid = $1::oid
+  WHERE t.isleaf AND c.relreplident <> root.relreplident LIMIT 1";
+
+/// A table of the publication that is above or below this one: changes of partitions are sent as their root's.
+const KINDRED: &str =
+    "SELECT r.prrelid::regclass::text FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
+  WHERE p.pubname = $2 AND r.prrelid <> $1::oid AND (
+    r.prrelid IN (SELECT relid FROM pg_partition_ancestors($1::oid))
+    OR r.prrelid IN (SELECT relid FROM pg_partition_tree($1::oid))) LIMIT 1";
 
 const COLUMNS: &str =
     "SELECT attname::text FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped";
@@ -74,15 +121,15 @@ impl Admin {
         table: (&str, &str),
         key: &[String],
         publication: &str,
-        store: impl FnOnce(Lsn) -> Store<'s> + Send,
+        store: impl FnOnce(First) -> Store<'s> + Send,
     ) -> Result<(), JoinError> {
         let name = format!("{}.{}", quote(table.0), quote(table.1));
-        let owned = self.check(table, &name, key).await?;
-        if !owned {
+        let found = self.check(table, &name, key).await?;
+        if !found.owned {
             return Err(JoinError::NotOwner { table: name });
         }
         self.lock(&name).await?;
-        let joined = self.enter(table, &name, publication, store).await;
+        let joined = self.enter(table, &name, found.oid, publication, store).await;
         let end = if joined.is_ok() { "COMMIT" } else { "ROLLBACK" };
         let ended = within(self.client().batch_execute(end)).await;
         joined?;
@@ -93,9 +140,17 @@ impl Admin {
         &self,
         table: (&str, &str),
         name: &str,
+        oid: u32,
         publication: &str,
-        store: impl FnOnce(Lsn) -> Store<'s> + Send,
+        store: impl FnOnce(First) -> Store<'s> + Send,
     ) -> Result<(), JoinError> {
+        if let Some(row) = within(self.client().query_opt(KINDRED, &[&oid, &publication])).await? {
+            let other: String = row.get(0);
+            return Err(JoinError::Publication(format!(
+                "{name} and {other} are parts of one partitioned table, and another map of this worker has {other}: give \
+                 one of the two maps another `workerGroup`"
+            )));
+        }
         let sql =
             "SELECT 1 FROM pg_publication_tables WHERE pubname = $1 AND schemaname = $2 AND tablename = $3";
         if within(self.client().query_opt(sql, &[&publication, &table.0, &table.1]))
@@ -105,7 +160,9 @@ impl Admin {
             let add = format!("ALTER PUBLICATION {} ADD TABLE ONLY {name}", quote(publication));
             within(self.client().batch_execute(&add)).await?;
         }
-        store(self.position().await?).await.map_err(JoinError::Store)
+        let position = self.position().await?;
+        let first = First { position, table: oid };
+        store(first).await.map_err(JoinError::Store)
     }
 
     async fn position(&self) -> Result<Lsn, JoinError> {
@@ -149,10 +206,10 @@ impl Admin {
         table: (&str, &str),
         key: &[String],
         publication: &str,
-        store: impl FnOnce(Lsn) -> Store<'s> + Send,
+        store: impl FnOnce(First) -> Store<'s> + Send,
     ) -> Result<(), JoinError> {
         let name = format!("{}.{}", quote(table.0), quote(table.1));
-        self.check(table, &name, key).await?;
+        let found = self.check(table, &name, key).await?;
         let sql = "SELECT p.pubinsert AND p.pubupdate AND p.pubdelete FROM pg_publication p
             JOIN pg_publication_tables t ON t.pubname = p.pubname
           WHERE p.pubname = $1 AND t.schemaname = $2 AND t.tablename = $3";
@@ -173,8 +230,38 @@ impl Admin {
                 )));
             }
         }
+        self.check_whole(table, &name, publication).await?;
         self.older_transactions_end().await?;
-        store(self.position().await?).await.map_err(JoinError::Store)
+        let position = self.position().await?;
+        let table = found.oid;
+        store(First { position, table }).await.map_err(JoinError::Store)
+    }
+
+    /// A publication may leave rows and columns out, from `PostgreSQL` 15 on.
+    async fn check_whole(&self, table: (&str, &str), name: &str, publication: &str) -> Result<(), JoinError> {
+        let version = "SELECT current_setting('server_version_num')::int";
+        if within(self.client().query_one(version, &[]))
+            .await?
+            .get::<_, i32>(0)
+            < 150_000
+        {
+            return Ok(());
+        }
+        let sql = "SELECT rowfilter IS NULL, cardinality(attnames) = (SELECT count(*) FROM pg_attribute
+            WHERE attrelid = format('%I.%I', schemaname, tablename)::regclass AND attnum > 0 AND NOT attisdropped
+              AND attgenerated = '')
+          FROM pg_publication_tables WHERE pubname = $1 AND schemaname = $2 AND tablename = $3";
+        let row = within(self.client().query_one(sql, &[&publication, &table.0, &table.1])).await?;
+        let what = match (row.get(0), row.get(1)) {
+            (true, true) => return Ok(()),
+            (false, _) => "rows",
+            (true, false) => "columns",
+        };
+        Err(JoinError::Publication(format!(
+            "publication {0} leaves {what} of {name} out: ALTER PUBLICATION {0} DROP TABLE {name}; ALTER PUBLICATION {0} \
+             ADD TABLE {name}; and filter by `source.filter`",
+            quote(publication)
+        )))
     }
 
     async fn older_transactions_end(&self) -> Result<(), JoinError> {
@@ -221,12 +308,21 @@ impl Admin {
 
     /// The key's source columns lie within the replica identity, else the source could not even update its own rows
     /// once the table is published (rule 12). Returns whether the user owns the table.
-    async fn check(&self, table: (&str, &str), name: &str, key: &[String]) -> Result<bool, JoinError> {
+    async fn check(&self, table: (&str, &str), name: &str, key: &[String]) -> Result<Found, JoinError> {
         let row = within(self.client().query_opt(TABLE, &[&table.0, &table.1])).await?;
         let Some(row) = row else {
             return Err(JoinError::NoTable(name.to_owned()));
         };
-        let (oid, identity): (u32, String) = (row.get(0), row.get(1));
+        let (oid, identity, kind): (u32, String, String) = (row.get(0), row.get(1), row.get(3));
+        match kind.as_str() {
+            "r" => {}
+            "p" => self.check_partitions(oid, name).await?,
+            _ => {
+                return Err(JoinError::NoTable(format!(
+                    "{name}, only something else of this name"
+                )));
+            }
+        }
         let columns = names(within(self.client().query(COLUMNS, &[&oid])).await?);
         if let Some(missing) = key.iter().find(|column| !columns.contains(column)) {
             return Err(JoinError::Key(format!(
@@ -238,8 +334,8 @@ impl Admin {
             let sent = names(within(self.client().query(IDENTITY, &[&oid, &identity])).await?);
             if sent.is_empty() || identity == "n" {
                 return Err(JoinError::Key(format!(
-                    "the source table {name} has no replica identity: ALTER TABLE {name} ADD PRIMARY KEY (...), or \
-                     ALTER TABLE {name} REPLICA IDENTITY FULL"
+                    "the source table {name} has no replica identity, or a deferrable one: ALTER TABLE {name} ADD PRIMARY \
+                     KEY (...), not deferrable, or ALTER TABLE {name} REPLICA IDENTITY FULL"
                 )));
             }
             if let Some(outside) = key.iter().find(|column| !sent.contains(column)) {
@@ -250,7 +346,101 @@ impl Admin {
                 )));
             }
         }
-        Ok(row.get(2))
+        Ok(Found {
+            oid,
+            owned: row.get(2),
+        })
+    }
+
+    /// The columns of a key as the stream will describe them, in their order.
+    ///
+    /// # Errors
+    /// The table or a column is missing, or the source cannot be asked.
+    pub async fn key_columns(&self, table: (&str, &str), key: &[String]) -> Result<Vec<Column>, JoinError> {
+        let sql = "SELECT a.attname::text, a.atttypid, a.atttypmod FROM pg_attribute a
+            JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+          WHERE n.nspname = $1 AND c.relname = $2 AND a.attnum > 0 AND NOT a.attisdropped";
+        let rows = within(self.client().query(sql, &[&table.0, &table.1])).await?;
+        let column = |name: &String| {
+            let row = rows.iter().find(|row| row.get::<_, &str>(0) == name);
+            let row = row.ok_or_else(|| {
+                let table = format!("{}.{}", quote(table.0), quote(table.1));
+                JoinError::Key(format!("the source table {table} has no column {}", quote(name)))
+            })?;
+            Ok(Column {
+                name: name.clone(),
+                type_oid: row.get(1),
+                type_modifier: row.get(2),
+                key: true,
+            })
+        };
+        key.iter().map(column).collect()
+    }
+
+    /// A partitioned table is sent as one, but what is sent of an old row is up to each partition.
+    async fn check_partitions(&self, oid: u32, name: &str) -> Result<(), JoinError> {
+        match within(self.client().query_opt(ODD_PARTITIONS, &[&oid])).await? {
+            None => Ok(()),
+            Some(row) => {
+                let odd: String = row.get(0);
+                Err(JoinError::Key(format!(
+                    "partition {odd} has another replica identity than {name}: ALTER TABLE {odd} REPLICA IDENTITY as of \
+                     {name}"
+                )))
+            }
+        }
+    }
+
+    /// Whether changes of these tables can come, in their order; and the end of the log.
+    ///
+    /// # Errors
+    /// The source cannot be asked.
+    pub async fn tables(
+        &self,
+        publication: &str,
+        wanted: &[WantedTable],
+    ) -> Result<(Vec<TableState>, Lsn), JoinError> {
+        let sql = "SELECT c.oid, p.tablename IS NOT NULL
+          FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS t(schema, name, number)
+          LEFT JOIN pg_namespace n ON n.nspname = t.schema
+          LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.name
+          LEFT JOIN pg_publication_tables p ON p.pubname = $3 AND p.schemaname = t.schema AND p.tablename = t.name
+          ORDER BY t.number";
+        let schemas: Vec<&str> = wanted.iter().map(|table| table.schema.as_str()).collect();
+        let names: Vec<&str> = wanted.iter().map(|table| table.name.as_str()).collect();
+        let rows = within(self.client().query(sql, &[&schemas, &names, &publication])).await?;
+        let state = |(row, wanted): (&tokio_postgres::Row, &WantedTable)| match (row.get(0), row.get(1)) {
+            (Some(oid), true) if wanted.oid == oid => TableState::Published,
+            (Some(oid), false) if wanted.oid == oid => TableState::NotPublished,
+            (Some::<u32>(_) | None, _) => TableState::Gone,
+        };
+        Ok((
+            rows.iter().zip(wanted).map(state).collect(),
+            self.position().await?,
+        ))
+    }
+
+    /// Whether a table has the columns of its map's key, within the replica identity, and of its filter. Tells the end
+    /// of the log.
+    ///
+    /// # Errors
+    /// Something is missing, or the source cannot be asked.
+    pub async fn has_key(
+        &self,
+        table: (&str, &str),
+        key: &[String],
+        filter: &[String],
+    ) -> Result<Lsn, JoinError> {
+        let name = format!("{}.{}", quote(table.0), quote(table.1));
+        let found = self.check(table, &name, key).await?;
+        let columns = names(within(self.client().query(COLUMNS, &[&found.oid])).await?);
+        match filter.iter().find(|column| !columns.contains(column)) {
+            None => self.position().await,
+            Some(missing) => Err(JoinError::Key(format!(
+                "the source table {name} has no column {}, which the filter reads",
+                quote(missing)
+            ))),
+        }
     }
 }
 

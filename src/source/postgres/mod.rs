@@ -16,5 +16,5 @@ mod timeline;
 pub use admin::{Admin, ServerFacts, SlotState};
 pub use chunk::Chunk;
 pub use error::SourceError;
-pub use join::{JoinError, Store};
+pub use join::{First, JoinError, Store, TableState, WantedTable};
 pub use stream::{Identity, Started, Stream};

@@ -20,13 +20,15 @@ use std::{
 use tokio::{
     io::AsyncWriteExt,
     sync::Notify,
-    time::{Interval, MissedTickBehavior, interval, timeout},
+    time::{Instant, Interval, MissedTickBehavior, interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 /// A source cuts the connection after `wal_sender_timeout` without feedback: 60 s unless set lower.
 const FEEDBACK_INTERVAL: Duration = Duration::from_millis(500);
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
+/// A source that says nothing for so long, though it was asked, is gone.
+const SILENCE: Duration = Duration::from_secs(60);
 const GOODBYE_LIMIT: Duration = Duration::from_secs(2);
 
 /// What the task and the stream share. At most one chunk waits here: memory is bounded by bytes.
@@ -80,6 +82,7 @@ pub(super) async fn run(session: Session, shared: std::sync::Arc<Shared>) {
         shared: &shared,
         waiting: None,
         ticks,
+        heard: Instant::now(),
     };
     let outcome = reader.read_until_stopped().await;
     if outcome.is_ok() {
@@ -98,6 +101,8 @@ struct Reader<'a> {
     /// A message that the chunk had no room for.
     waiting: Option<Bytes>,
     ticks: Interval,
+    /// When the source was heard last, or could not be since nobody takes its chunks.
+    heard: Instant,
 }
 
 impl Reader<'_> {
@@ -107,11 +112,23 @@ impl Reader<'_> {
             tokio::select! {
                 biased;
                 () = self.shared.stop.cancelled() => return Ok(()),
-                _ = self.ticks.tick() => self.send_feedback().await?,
-                () = self.shared.room.notified(), if !has_room => {}
-                read = self.session.read(), if has_room => read?,
+                _ = self.ticks.tick() => self.tick(has_room).await?,
+                () = self.shared.room.notified(), if !has_room => self.heard = Instant::now(),
+                read = self.session.read(), if has_room => {
+                    read?;
+                    self.heard = Instant::now();
+                }
             }
         }
+    }
+
+    /// Feedback; and a source that has not been heard of for long is asked, since our feedback keeps it from asking us.
+    async fn tick(&mut self, listening: bool) -> Result<(), SourceError> {
+        let silence = self.heard.elapsed();
+        if listening && silence > SILENCE {
+            return Err(SourceError::Timeout(SILENCE.as_secs()));
+        }
+        self.send_feedback(listening && silence > SILENCE / 6).await
     }
 
     /// Moves what was received into the chunk. False: the chunk is full.
@@ -120,7 +137,7 @@ impl Reader<'_> {
         let mut has_room = true;
         while let Some(body) = self.next_body()? {
             let mut assembler = lock(&self.shared.assembler);
-            if !assembler.has_room(body.len()) {
+            if !assembler.has_room(&body) {
                 self.waiting = Some(body);
                 has_room = false;
                 break;
@@ -131,7 +148,7 @@ impl Reader<'_> {
         }
         self.shared.ready.notify_one();
         if wish == Wish::Feedback {
-            self.send_feedback().await?;
+            self.send_feedback(false).await?;
         }
         Ok(has_room)
     }
@@ -154,14 +171,15 @@ impl Reader<'_> {
         Ok(None)
     }
 
-    /// Tells the source what it may forget; write, flush and apply are one. Zero says nothing to it.
-    async fn send_feedback(&mut self) -> Result<(), SourceError> {
+    /// Tells the source what it may forget; write, flush and apply are one. Zero says nothing to it. It answers at once
+    /// if `asks`.
+    async fn send_feedback(&mut self, asks: bool) -> Result<(), SourceError> {
         let confirmed = self.shared.confirmed.load(Ordering::Relaxed);
         let mut status = Vec::with_capacity(34);
         status.put_u8(b'r');
         (0..3).for_each(|_| status.put_u64(confirmed));
         status.put_i64(postgres_now());
-        status.put_u8(0);
+        status.put_u8(u8::from(asks));
         let send = self.session.send(|out| {
             frontend::CopyData::new(&status[..])?.write(out);
             Ok(())
@@ -174,7 +192,7 @@ impl Reader<'_> {
 
     /// Reports the last confirmed position, ends the stream, and waits until the source has let the slot go.
     async fn say_goodbye(&mut self) -> Result<(), SourceError> {
-        self.send_feedback().await?;
+        self.send_feedback(false).await?;
         let ending = |out: &mut bytes::BytesMut| -> io::Result<()> {
             frontend::copy_done(out);
             frontend::terminate(out);

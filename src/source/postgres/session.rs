@@ -47,6 +47,7 @@ impl Session {
             };
             Box::pin(async move {
                 session.log_in(&settings, &host).await?;
+                session.is_primary(&host).await?;
                 Ok(session)
             })
         })
@@ -70,6 +71,7 @@ impl Session {
             ("IntervalStyle", "postgres"),
             ("bytea_output", "hex"),
             ("extra_float_digits", "3"),
+            ("lc_monetary", "C"),
         ];
         self.send(|out| frontend::startup_message(parameters, out))
             .await
@@ -95,6 +97,16 @@ impl Session {
                 b'Z' => return Ok(()),
                 _ => {} // parameters, the cancellation key, notices
             }
+        }
+    }
+
+    /// A standby takes logins too, and cannot serve the slot.
+    async fn is_primary(&mut self, host: &str) -> Result<(), ConnectError> {
+        let host = host.to_owned();
+        match self.command("SELECT pg_is_in_recovery()").await {
+            Ok(rows) if rows.first().and_then(|row| row.first()?.as_deref()) == Some(b"f") => Ok(()),
+            Ok(_) => Err(ConnectError::Standby { host }),
+            Err(_) => Err(ConnectError::Broken { host }),
         }
     }
 

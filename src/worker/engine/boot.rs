@@ -6,6 +6,7 @@ use super::{
     operations::{self, Booted},
 };
 use crate::{
+    api::DeletionPolicy,
     gate::{Gate, Recovered},
     queue::Meta,
     record::{Counters, Position},
@@ -40,10 +41,15 @@ impl Engine {
             return self.boot(&id);
         };
         let remapped = map.plan.stamp != plan.stamp;
+        let another_rate = map.plan.cap != plan.cap;
         let deleting = plan.deletion.is_some();
         map.plan = plan.clone();
         map.gate.set_wanted(plan.wanted);
         map.retry_at = None;
+        if another_rate {
+            // A replay keeps the rate with which it began.
+            map.gate.reread();
+        }
         if remapped {
             map.gate.set_usable(map.unusable.is_none());
             self.remap(&id);
@@ -55,19 +61,26 @@ impl Engine {
         self.report(&id);
     }
 
-    /// A spec that cannot be used must not keep anybody from pausing.
-    pub(super) fn wished(&mut self, id: &MapId, wanted: bool) {
-        let Some(map) = self.maps.get_mut(id) else {
+    /// What an object asks for, before what it refers to is read; a spec that cannot be used must not keep anybody from
+    /// pausing, nor from deleting.
+    pub(super) fn wished(&mut self, id: &MapId, wanted: bool, deletion: Option<DeletionPolicy>) {
+        let Some(plan) = self.plans.get(id) else {
             self.unresolved.insert(id.clone());
             return;
         };
-        map.plan = Arc::new(Plan {
+        let plan = Arc::new(Plan {
             wanted,
-            ..(*map.plan).clone()
+            deletion: deletion.or(plan.deletion),
+            ..(**plan).clone()
         });
-        self.plans.insert(id.clone(), map.plan.clone());
+        self.plans.insert(id.clone(), plan.clone());
+        let Some(map) = self.maps.get_mut(id) else { return };
+        map.plan = plan;
         map.gate.set_wanted(wanted);
         map.retry_at = None;
+        if deletion.is_some() {
+            self.delete(id);
+        }
         self.drive(id);
         self.report(id);
     }
@@ -78,11 +91,14 @@ impl Engine {
         if let Some(map) = self.maps.get_mut(id) {
             map.gate.renew();
         }
+        // The next change tells whether a column is still missing.
+        self.source_fits(id);
     }
 
     /// A map's object is gone: its finalizer was removed after the clean-up, or by force.
     pub(super) fn removed(&mut self, id: &MapId) {
         self.plans.remove(id);
+        self.emptied.remove(id);
         self.unresolved.remove(id);
         self.booting.remove(id);
         if self.maps.contains_key(id) {
@@ -196,18 +212,23 @@ impl Engine {
             era: None,
             current: false,
             progress: target.as_ref().map(|target| target.progress.clone()),
+            unsafe_log: target.as_ref().is_some_and(|target| target.shape.unsafe_log),
             target,
             stock: Stock::default(),
             confirmable: Confirmable::new(self.pace.confirm_delay, held),
+            table: meta.as_ref().and_then(|meta| meta.table),
+            unfit_until: Position::ZERO,
             received: Position::ZERO,
             counters: Counters::default(),
+            before: None,
             held: Vec::new(),
             held_bytes: 0,
             falls: 0,
             appender: Appender::default(),
             tail: watch::channel(crate::worker::lane::Tail::default()).0,
             blocked: None,
-            full: None,
+            refused: None,
+            asking: false,
             awaited: 0,
             unusable: None,
             retry_at: None,
@@ -228,10 +249,11 @@ impl Engine {
         self.tell_stands();
         self.statuses.adopt(&id, durability);
         self.bind_again();
-        match failure {
-            Some(failure) => self.check_failed(&id, failure),
-            None if stage == Stage::Serving => self.begin_serving(&id),
-            None => {}
+        if let Some(failure) = failure {
+            self.check_failed(&id, failure);
+        }
+        if stage == Stage::Serving {
+            self.begin_serving(&id);
         }
         if self.plans.get(&id).is_some_and(|plan| plan.deletion.is_some()) {
             self.delete(&id);

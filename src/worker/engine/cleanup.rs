@@ -10,10 +10,10 @@ use crate::{
     source::postgres::Admin,
     worker::{
         map::{MapId, Stage},
-        plan::Plan,
+        plan::{Plan, TableName},
     },
 };
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
 impl Engine {
     /// Begins or goes on with a deletion.
@@ -32,16 +32,12 @@ impl Engine {
         map.cleaning = true;
         map.gate.set_blocked(true);
         map.current = false;
-        let queue = map.queue.clone();
-        let cleaning = self.cleaning(id);
+        let (plan, queue) = (map.plan.clone(), map.queue.clone());
         let map = id.clone();
         self.spawn(async move {
             drop(evicted.await);
-            let result = match cleaning {
-                Some(cleaning) => cleaning.run(queue).await,
-                None => Ok(()),
-            };
-            Event::CleanedUp { map, result }
+            let result = empty(&plan, &queue).await;
+            Event::Emptied { map, result }
         });
     }
 
@@ -50,7 +46,6 @@ impl Engine {
         let Some(plan) = self.plans.get(id).filter(|plan| plan.deletion.is_some()).cloned() else {
             return;
         };
-        let cleaning = self.cleaning(id);
         let Some(attempt) = self.booting.get_mut(id) else {
             return;
         };
@@ -60,32 +55,43 @@ impl Engine {
         attempt.under_way = true;
         let map = id.clone();
         self.spawn(async move {
-            let result = match cleaning {
-                Some(cleaning) => cleaning.run_unbooted(&plan).await,
-                None => Ok(()),
-            };
-            Event::CleanedUp { map, result }
+            let result = empty_unbooted(&plan).await;
+            Event::Emptied { map, result }
         });
     }
 
-    /// What the clean-up of a map needs. The last map's takes the source's stream down.
-    fn cleaning(&mut self, id: &MapId) -> Option<Cleaning> {
-        let plan = self.plans.get(id)?.clone();
-        let last = self.plans.len() == 1;
-        let shared = self
+    /// Destination and queue have nothing of the map any more. What is left is at the source; the last map of the worker
+    /// takes slot and publication along.
+    pub(super) fn emptied(&mut self, id: &MapId, result: Result<(), String>) {
+        let Some(plan) = self.plans.get(id).cloned() else {
+            return;
+        };
+        if result.is_err() {
+            return self.cleaned_up(id, result);
+        }
+        self.emptied.insert(id.clone());
+        if self.source.external.is_some() {
+            return self.cleaned_up(id, Ok(()));
+        }
+        let mut others = self
             .plans
             .values()
-            .any(|other| other.id != *id && other.source_table == plan.source_table);
-        if last {
+            .filter(|other| !self.emptied.contains(&other.id));
+        let leaving = match others.clone().next() {
+            None => Leaving::Last,
+            Some(_) if others.any(|other| other.source_table == plan.source_table) => Leaving::Shared,
+            Some(_) => Leaving::Table(plan.source_table.clone()),
+        };
+        if leaving == Leaving::Last {
+            self.closing = Some(id.clone());
             self.stop_source();
         }
-        Some(Cleaning {
-            settings: self.source.settings.clone(),
-            managed: self.source.external.is_none().then(|| self.publication()),
-            last,
-            shared,
-            plan,
-        })
+        let (settings, name) = (self.source.settings.clone(), self.publication());
+        let map = id.clone();
+        self.spawn(async move {
+            let result = leave(&settings, &name, leaving).await;
+            Event::CleanedUp { map, result }
+        });
     }
 
     fn attempt_cleaned_up(&mut self, id: &MapId, result: Result<(), String>) {
@@ -102,22 +108,23 @@ impl Engine {
     }
 
     pub(super) fn cleaned_up(&mut self, id: &MapId, result: Result<(), String>) {
+        self.closing.take_if(|closing| *closing == *id);
         if self.booting.contains_key(id) {
-            return self.attempt_cleaned_up(id, result);
-        }
-        let Some(map) = self.maps.get_mut(id) else { return };
-        map.cleaning = false;
-        match result {
-            Ok(()) => {
-                map.stage = Stage::Gone;
-                tracing::info!(map = %map.plan.name, "cleaned up");
+            self.attempt_cleaned_up(id, result);
+        } else if let Some(map) = self.maps.get_mut(id) {
+            map.cleaning = false;
+            match result {
+                Ok(()) => {
+                    map.stage = Stage::Gone;
+                    tracing::info!(map = %map.plan.name, "cleaned up");
+                }
+                Err(message) => {
+                    tracing::warn!(map = %map.plan.name, %message, "the clean-up failed; trying again");
+                    map.clean_up_failure = Some(message);
+                }
             }
-            Err(message) => {
-                tracing::warn!(map = %map.plan.name, %message, "the clean-up failed; trying again");
-                map.clean_up_failure = Some(message);
-            }
+            self.report(id);
         }
-        self.report(id);
         if self.maps.values().any(|map| map.stage != Stage::Gone) {
             self.start_source();
         }
@@ -131,65 +138,50 @@ impl Engine {
     }
 }
 
-/// What is removed, and where.
-struct Cleaning {
-    plan: Arc<Plan>,
-    settings: Settings,
-    /// Slot and publication, if the worker made them.
-    managed: Option<String>,
-    /// No other map is left.
-    last: bool,
+/// What a map leaves at the source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Leaving {
+    /// No other map is left: slot and publication go.
+    Last,
     /// Another map takes the same table.
-    shared: bool,
+    Shared,
+    Table(TableName),
 }
 
-impl Cleaning {
-    /// The destination's row first: without it nothing of the map can be written any more.
-    async fn run(self, queue: Queue) -> Result<(), String> {
-        let control = Control::connect(&self.plan.destination_settings)
-            .await
-            .map_err(text)?;
-        control.drop_progress(&self.plan.id).await.map_err(text)?;
-        queue.drop_all().await.map_err(text)?;
-        self.leave_source().await
-    }
+/// The destination's row first: without it nothing of the map can be written any more.
+async fn empty(plan: &Plan, queue: &Queue) -> Result<(), String> {
+    let control = Control::connect(&plan.destination_settings).await.map_err(text)?;
+    control.drop_progress(&plan.id).await.map_err(text)?;
+    queue.drop_all().await.map_err(text)
+}
 
-    async fn run_unbooted(self, plan: &Plan) -> Result<(), String> {
-        let link = redis::connect(&plan.queue_settings).await.map_err(text)?;
-        let mut queue = Queue::new(link, &plan.namespace, &plan.id, &plan.name);
-        if let Some(epoch) = queue.seen_epoch().await.map_err(text)? {
-            queue.use_epoch(epoch);
-            let records = queue
-                .meta()
-                .await
-                .ok()
-                .flatten()
-                .map_or(0, |meta| meta.account.records);
-            if records > 0 && plan.deletion == Some(DeletionPolicy::Drain) {
-                return Err(format!(
-                    "{records} queued records are not written, and the map cannot be taken over. Set \
-                     spec.deletionPolicy to Discard to drop them."
-                ));
-            }
+async fn empty_unbooted(plan: &Plan) -> Result<(), String> {
+    let link = redis::connect(&plan.queue_settings).await.map_err(text)?;
+    let mut queue = Queue::new(link, &plan.namespace, &plan.id, &plan.name);
+    if let Some(epoch) = queue.seen_epoch().await.map_err(text)? {
+        queue.use_epoch(epoch);
+        let meta = queue.meta().await.ok().flatten();
+        let records = meta.map_or(0, |meta| meta.account.records);
+        if records > 0 && plan.deletion == Some(DeletionPolicy::Drain) {
+            return Err(format!(
+                "{records} queued records are not written, and the map cannot be taken over. Set spec.deletionPolicy to \
+                 Discard to drop them."
+            ));
         }
-        self.run(queue).await
     }
+    empty(plan, &queue).await
+}
 
-    async fn leave_source(&self) -> Result<(), String> {
-        let Some(name) = &self.managed else { return Ok(()) };
-        let admin = Admin::connect(&self.settings).await.map_err(text)?;
-        if self.last {
+async fn leave(settings: &Settings, name: &str, leaving: Leaving) -> Result<(), String> {
+    let admin = Admin::connect(settings).await.map_err(text)?;
+    match leaving {
+        Leaving::Last => {
             admin.terminate_walsender(name).await.map_err(text)?;
             admin.drop_slot(name).await.map_err(text)?;
-            admin.drop_publication(name).await.map_err(text)?;
-        } else if !self.shared {
-            let table = (
-                self.plan.source_table.0.as_str(),
-                self.plan.source_table.1.as_str(),
-            );
-            admin.leave(table, name).await.map_err(text)?;
+            admin.drop_publication(name).await.map_err(text)
         }
-        Ok(())
+        Leaving::Shared => Ok(()),
+        Leaving::Table((schema, table)) => admin.leave((&schema, &table), name).await.map_err(text),
     }
 }
 

@@ -14,13 +14,13 @@ impl Engine {
         {
             return;
         }
-        let joined = self.maps.values_mut().filter(|map| map.has_joined());
+        let keeping = self.maps.values_mut().filter(|map| map.keeps());
         // The source may still have what a map has lost: it must not forget more.
         let may_forget = |map: &mut Map| match &map.blocked {
-            Some(blocked) if blocked.may_be_mended() => Position::ZERO,
+            Some(blocked) if blocked.is_loss() => Position::ZERO,
             _ => map.confirmable.position(now),
         };
-        let least: Position = joined.map(may_forget).min().unwrap_or(self.through);
+        let least: Position = keeping.map(may_forget).min().unwrap_or(self.through);
         let least = if failpoint::is_broken("confirm-early") {
             self.through
         } else {

@@ -61,7 +61,7 @@ impl Engine {
         let replays = |id: &&MapId| {
             self.maps
                 .get(*id)
-                .is_some_and(|map| map.gate.draining() && !map.gate.wanted())
+                .is_some_and(|map| map.gate.draining() && !map.gate.wanted() && map.blocked.is_none())
         };
         seating.seats.iter().filter(replays).cloned().collect()
     }
@@ -94,15 +94,21 @@ impl Engine {
             seats.push((map.seat, map.mark(self.through)));
         }
         held.sort_by_key(|(item, _)| item.change.position);
+        let held_until = held.last().map(|(item, _)| item.change.position);
         let share = held.iter().find_map(|(_, share)| share.clone());
         let items = held.into_iter().map(|(item, _)| item).collect();
+        let last = held_until;
         let parcel = Parcel {
             items,
             marks: Vec::new(),
             share,
             advance: true,
+            through: self.through,
         };
-        if let Some(seating) = self.lanes.get(lane) {
+        if let Some(seating) = self.lanes.get_mut(lane) {
+            seating.open = seating
+                .open
+                .max(last.filter(|last| last.commit >= self.through.commit));
             seating.lane.order(Order::Direct { seats, parcel });
         }
         for (id, step) in others {

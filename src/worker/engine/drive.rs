@@ -67,7 +67,8 @@ impl Engine {
         let (plan, epoch, queue) = (map.plan.clone(), map.epoch, map.queue.clone());
         let known = map.progress.clone();
         let falls = map.falls;
-        let floor = self.link.confirmed();
+        // None until the source was looked at: a queue that begins without the destination begins there.
+        let floor = Some(self.link.confirmed()).filter(|floor| floor.0 > 0);
         let evicted = self.evict(id);
         let map = id.clone();
         self.spawn(async move {
@@ -123,23 +124,23 @@ impl Engine {
 
     pub(super) fn closed(&mut self, id: &MapId, step: Step, evicted: Evicted, closed: Closed) {
         let Some(map) = self.maps.get_mut(id) else { return };
-        if let Some(progress) = closed.fenced.as_ref().or(evicted.flushed.as_ref()) {
-            adopt(map, progress.clone());
+        match (&closed.fenced, &evicted.flushed) {
+            (Some(fenced), _) => adopt(map, fenced.clone()),
+            (None, Some(flushed)) => advance(map, flushed.clone()),
+            (None, None) => {}
         }
         match closed.begun {
-            Ok((account, partial)) => {
-                map.restock(&account);
-                map.stock.partial = partial;
-            }
+            Ok((account, partial)) => map.restock(&account, Some(partial)),
+            // What the lane gave up, and the fence, hold all the same.
             Err(error) => {
-                let outcome = if closed.fenced.is_some() {
-                    Outcome::FencedOnly
-                } else {
-                    Outcome::Failed
+                let outcome = match (step, closed.fenced.is_some()) {
+                    (Step::Leave, true) => Outcome::FencedOnly,
+                    (Step::Leave, false) => Outcome::Failed,
+                    (_, fenced) => halted(fenced, map.gate.wanted()),
                 };
                 self.done(id, step, outcome);
-                self.queue_failed(id, &error);
-                return;
+                self.write_failed(id, &error);
+                return self.drive(id);
             }
         }
         match step {
@@ -152,11 +153,7 @@ impl Engine {
         if let Some(failure) = &closed.failure {
             tracing::warn!(map = %map.plan.name, %failure, "the destination could not be fenced; trying again");
         }
-        let outcome = match (&closed.fenced, map.gate.wanted()) {
-            (Some(_), _) => Outcome::Fenced,
-            (None, true) => Outcome::NotFenced,
-            (None, false) => Outcome::Done,
-        };
+        let outcome = halted(closed.fenced.is_some(), map.gate.wanted());
         self.done(id, step, outcome);
         self.pump(id);
         self.drive(id);
@@ -230,17 +227,25 @@ impl Engine {
     pub(super) fn checked(&mut self, id: &MapId, result: Result<Box<Checked>, CheckFailure>) {
         let Some(map) = self.maps.get_mut(id) else { return };
         match result {
+            Ok(mut checked) if checked.before.is_some() => {
+                if let Some(before) = checked.before.take() {
+                    map.rebase(before);
+                }
+                self.rebasing.insert(id.clone(), checked);
+                return self.pump(id);
+            }
             Ok(checked) => {
                 let Checked {
                     target,
                     partial,
                     meta,
+                    before: _,
                 } = *checked;
-                map.restock(&meta.account);
-                map.stock.partial = partial;
+                map.restock(&meta.account, Some(partial));
                 adopt(map, target.progress.clone());
+                map.unsafe_log = target.shape.unsafe_log;
                 map.target = Some(target);
-                match map.held_by().check(self.link.confirmed()) {
+                match map.check(self.link.confirmed()) {
                     Ok(()) => {
                         let away = |unusable: &Unusable| unusable.kind != UnusableKind::SourceUnfit;
                         if map.unusable.as_ref().is_some_and(away) {
@@ -375,6 +380,7 @@ impl Engine {
             Seating {
                 lane,
                 seats: Vec::new(),
+                open: None,
             }
         });
         if map.seat == usize::MAX {
@@ -431,6 +437,14 @@ impl Engine {
     }
 }
 
+fn halted(fenced: bool, wanted: bool) -> Outcome {
+    match (fenced, wanted) {
+        (true, _) => Outcome::Fenced,
+        (false, true) => Outcome::NotFenced,
+        (false, false) => Outcome::Done,
+    }
+}
+
 /// Where the queue begins: what the fence has read, else what was flushed before.
 fn base<'a>(
     fenced: Option<&'a Progress>,
@@ -444,7 +458,15 @@ fn base<'a>(
     fenced.or(flushed).cloned()
 }
 
-/// Takes over what the destination holds.
+/// A seat has flushed. What it flushed before a later fence is older, and says nothing.
+pub(super) fn advance(map: &mut Map, progress: Progress) {
+    let known = map.progress.as_ref().map(|known| known.position);
+    if Some(progress.position) >= known {
+        adopt(map, progress);
+    }
+}
+
+/// Takes over what the destination was found to hold: less than before, if it was put back.
 pub(super) fn adopt(map: &mut Map, progress: Progress) {
     let parked = map
         .progress

@@ -1,13 +1,17 @@
 //! What the engine is told.
 
-use super::operations::{Booted, Checked, Closed, ReadBack, SourceState};
+use super::{
+    operations::{Booted, Checked, Closed, ReadBack, SourceState},
+    tables::TableSeen,
+};
 use crate::{
+    api::DeletionPolicy,
     connection::{postgres::ConnectError, redis::RedisConnectError},
     destination::postgres::{InspectError, LaneError, Progress},
     gate::Step,
     queue::{Account, ErrorSummary, Meta, QueueError},
-    record::Position,
-    source::postgres::SourceError,
+    record::{Lsn, Position},
+    source::postgres::{JoinError, SourceError},
     worker::{
         lane::{Evicted, Notice},
         map::MapId,
@@ -30,11 +34,13 @@ pub enum Event {
         map: MapId,
         result: Result<Box<Booted>, BootError>,
     },
-    /// The table is locked: the map's first position. Answered once changes beyond it will be taken.
+    /// The map's first position, and its table. Answered with the position beyond which changes are held from now on:
+    /// the same, or a later one if more was handed out already.
     Activate {
         map: MapId,
         first: Position,
-        ready: oneshot::Sender<()>,
+        table: u32,
+        ready: oneshot::Sender<Position>,
     },
     Joined {
         map: MapId,
@@ -55,6 +61,11 @@ pub enum Event {
     Advanced {
         map: MapId,
         to: Position,
+        result: Result<Account, QueueError>,
+    },
+    /// What was counted before a queue began is stored with it.
+    Rebased {
+        map: MapId,
         result: Result<Account, QueueError>,
     },
     Trimmed {
@@ -88,17 +99,28 @@ pub enum Event {
     /// The custodians of a map for which something was missing were asked again.
     Mended {
         map: MapId,
-        result: Result<(Meta, Progress), CheckFailure>,
+        result: Box<Result<(Meta, Progress), CheckFailure>>,
     },
-    /// A map's object is new or changed, but what it refers to cannot be read: only the wish for a pause can be used.
+    /// The source was asked whether a table has its key again; if so, the end of its log then.
+    KeySeen {
+        map: MapId,
+        result: Result<Lsn, JoinError>,
+    },
+    /// The source was asked for the tables of the maps.
+    TablesSeen(Vec<TableSeen>),
+    /// What a map's object asks for, whether or not what it refers to can be read.
     Wished {
         map: MapId,
         wanted: bool,
+        deletion: Option<DeletionPolicy>,
     },
     /// Redis was read again for every map.
     ReadBack(Vec<ReadBack>),
     /// The source was looked at; streaming may begin.
-    SourceSeen(Result<Box<SourceState>, SourceError>),
+    SourceSeen {
+        session: u64,
+        result: Result<Box<SourceState>, SourceError>,
+    },
     SourceStarted {
         session: u64,
         result: Result<(Reader, crate::source::postgres::Identity), SourceError>,
@@ -113,6 +135,11 @@ pub enum Event {
         map: MapId,
         of: (u64, u64),
         result: Result<ErrorSummary, QueueError>,
+    },
+    /// What a map that is deleted had at destination and queue is removed.
+    Emptied {
+        map: MapId,
+        result: Result<(), String>,
     },
     CleanedUp {
         map: MapId,

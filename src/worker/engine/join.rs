@@ -3,8 +3,9 @@
 use super::{Engine, Event, event::JoinFailure};
 use crate::{
     destination::postgres::Control,
+    mapping::KeyType,
     record::{Era, Position},
-    source::postgres::{Admin, JoinError},
+    source::postgres::{Admin, First, JoinError},
     worker::{
         custody::Confirmable,
         map::{MapId, Stage, Unusable, UnusableKind},
@@ -19,6 +20,9 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Storing a first position, while the table is locked.
 const STORE_DEADLINE: Duration = Duration::from_secs(3);
+/// How often finishing is tried again, and after how long. What comes meanwhile is held in memory.
+const FINISH: u32 = 5;
+const BETWEEN: Duration = Duration::from_secs(1);
 
 /// What a join needs.
 struct Joining {
@@ -73,22 +77,31 @@ impl Engine {
         });
     }
 
-    /// The table is locked: changes beyond `first` are taken from now on.
-    pub(super) fn activate(&mut self, id: &MapId, first: Position, ready: oneshot::Sender<()>) {
+    /// Changes beyond `first` are held from now on, until the first position is stored. More may have been handed out
+    /// already, if nobody keeps the table's writers out: then the map begins after that, and never within a transaction.
+    pub(super) fn activate(
+        &mut self,
+        id: &MapId,
+        first: Position,
+        table: u32,
+        ready: oneshot::Sender<Position>,
+    ) {
         let delay = self.pace.confirm_delay;
         let era = self.link.era_and_publication().map(|(era, _)| era);
-        if let Some(map) = self.maps.get_mut(id) {
-            map.stage = Stage::Serving;
-            map.current = true;
-            map.era = era;
-            map.received = first;
-            map.stock.account.q = first;
-            map.stock.account.t = first;
-            map.confirmable = Confirmable::new(delay, map.held_by());
-            // Changes are held until the join is complete and the queue can begin.
-            map.gate = super::boot::fresh_gate(&map.plan);
-        }
-        let _ = ready.send(());
+        let first = first.max(self.through).max(self.reached.end_of_transaction());
+        let Some(map) = self.maps.get_mut(id) else { return };
+        map.hold_nothing();
+        map.stage = Stage::Holding;
+        map.current = self.link.is_streaming();
+        map.era = era;
+        map.table = Some(table);
+        map.received = first;
+        map.stock.account.q = first;
+        map.stock.account.t = first;
+        map.confirmable = Confirmable::new(delay, map.held_by());
+        map.gate = super::boot::fresh_gate(&map.plan);
+        self.bind_again();
+        let _ = ready.send(first);
     }
 
     pub(super) fn joined(&mut self, id: &MapId, result: Result<(), JoinFailure>) {
@@ -98,10 +111,13 @@ impl Engine {
             Ok(()) => {
                 map.retry_at = None;
                 map.unusable = None;
+                map.stage = Stage::Serving;
                 self.drive(id);
+                self.report(id);
             }
             Err(failure) => {
                 map.stage = Stage::Joining;
+                map.hold_nothing();
                 map.gate = super::boot::fresh_gate(&map.plan);
                 let (reason, message) = match &failure {
                     JoinFailure::Refused { reason, message } => (*reason, message.clone()),
@@ -130,7 +146,7 @@ async fn join(
         .await
         .map_err(refused_by_destination)?;
     // What only the databases can tell is found before the first write.
-    control
+    let shape = control
         .inspect(&joining.plan.destination_table, &joining.plan.mapping)
         .await
         .map_err(|problem| JoinFailure::Refused {
@@ -148,23 +164,21 @@ async fn join(
         joining.plan.source_table.1.as_str(),
     );
     let key = joining.plan.mapping.key_source_columns();
+    let columns = admin.key_columns(table, &key).await?;
+    for (destination, source) in shape.key.iter().zip(&columns) {
+        let fits = KeyType::of(*destination, source);
+        fits.map_err(|why| JoinError::Key(format!("{}: {why}", source.name)))?;
+    }
     let steps = &joining;
-    let store = move |lsn| -> crate::source::postgres::Store<'_> {
-        Box::pin(steps.store(control, Position::through(lsn)))
-    };
+    let store =
+        move |first: First| -> crate::source::postgres::Store<'_> { Box::pin(steps.store(control, first)) };
     let result = if external {
         admin.join_external(table, &key, publication, store).await
     } else {
         admin.join(table, &key, publication, store).await
     };
     match result {
-        Ok(()) => {
-            let finished = joining.queue.finish_join().await;
-            finished.map_err(|error| JoinFailure::Refused {
-                reason: "QueueUnavailable",
-                message: error.to_string(),
-            })
-        }
+        Ok(()) => joining.finish().await,
         Err(error) => Err(JoinFailure::from(error)),
     }
 }
@@ -186,26 +200,51 @@ impl From<JoinError> for JoinFailure {
 }
 
 impl Joining {
-    /// Stores the first position with both custodians, and has the engine take what lies beyond it: all of it before
+    /// Has the engine hold what comes from now on, and stores the first position with both custodians: all of it before
     /// the table's lock is released.
-    async fn store(&self, mut control: Control, first: Position) -> Result<(), String> {
+    async fn store(&self, mut control: Control, First { position, table }: First) -> Result<(), String> {
         let stored = async {
+            let (ready, answer) = oneshot::channel();
+            let _ = self.events.send(Event::Activate {
+                map: self.plan.id.clone(),
+                first: Position::through(position),
+                table,
+                ready,
+            });
+            let first = answer.await.map_err(|_| "the worker is ending".to_owned())?;
             self.queue
-                .join(first, &self.era, self.epoch)
+                .join(first, &self.era, table, self.epoch)
                 .await
                 .map_err(|error| error.to_string())?;
             control
                 .join(&self.plan.id, self.epoch, &self.era, first)
                 .await
-                .map_err(|error| error.to_string())?;
-            let (ready, answer) = oneshot::channel();
-            let map = self.plan.id.clone();
-            let _ = self.events.send(Event::Activate { map, first, ready });
-            answer.await.map_err(|_| "the worker is ending".to_owned())
+                .map_err(|error| error.to_string())
         };
         match tokio::time::timeout(STORE_DEADLINE, stored).await {
             Ok(stored) => stored,
             Err(_) => Err("the first position could not be stored in time".into()),
+        }
+    }
+
+    /// Says in Redis that the table has joined. A lost answer is no reason to join once more.
+    async fn finish(&self) -> Result<(), JoinFailure> {
+        let mut tries = 0;
+        loop {
+            match self.queue.finish_join().await {
+                Ok(()) => return Ok(()),
+                Err(error) if tries < FINISH => {
+                    tracing::info!(map = %self.plan.name, %error, "the join could not be finished; trying again");
+                    tries += 1;
+                    tokio::time::sleep(BETWEEN).await;
+                }
+                Err(error) => {
+                    return Err(JoinFailure::Refused {
+                        reason: "QueueUnavailable",
+                        message: error.to_string(),
+                    });
+                }
+            }
         }
     }
 }

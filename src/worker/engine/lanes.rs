@@ -1,10 +1,14 @@
 //! What the lanes tell.
 
-use super::{Engine, Event, drive::adopt};
+use super::{
+    Engine, Event,
+    drive::{adopt, advance},
+};
 use crate::{
     destination::postgres::{Aside, Progress},
     failpoint,
     gate::Route,
+    queue::QueueError,
     worker::{
         lane::{Durable, Mark, Notice, Order, Parcel, Passed},
         map::{Blocked, MapId, Unusable, UnusableKind},
@@ -26,11 +30,11 @@ impl Engine {
             }
             Notice::CannotPark { seat, message } => self.with_seat(lane, seat, |engine, id| {
                 engine.expel(id);
-                engine.block(id, Blocked::QueueUnavailable { message });
+                engine.write_failed(id, &QueueError::Unavailable(message));
             }),
             Notice::Corrupt { seat, message } => self.with_seat(lane, seat, |engine, id| {
                 engine.expel(id);
-                engine.block(id, Blocked::PositionLost { message });
+                engine.block(id, Blocked::EntryUnreadable { message });
             }),
         }
     }
@@ -62,7 +66,7 @@ impl Engine {
                 continue;
             };
             if let Some(map) = self.maps.get_mut(&id) {
-                adopt(map, progress);
+                advance(map, progress);
             }
             if let Some(passed) = passed {
                 self.trim(&id, passed);
@@ -102,7 +106,7 @@ impl Engine {
                     return;
                 };
                 adopt(map, progress);
-                if let Err(gap) = map.held_by().check(confirmed) {
+                if let Err(gap) = map.check(confirmed) {
                     engine.lose(id, gap);
                 }
             });
@@ -174,7 +178,7 @@ impl Engine {
         tracing::warn!(map = %map.plan.name, "the destination went back to an older state");
         map.progress = Some(progress);
         map.confirmable = map.fresh_confirmable(delay);
-        let held = map.held_by().check(confirmed);
+        let held = map.check(confirmed);
         self.tell_stands();
         self.expel(id);
         if let Some(map) = self.maps.get_mut(id) {

@@ -16,6 +16,7 @@ mod queueing;
 mod report;
 mod route;
 mod source;
+mod tables;
 
 pub use event::Event;
 
@@ -78,6 +79,8 @@ impl Default for Pace {
 struct Seating {
     lane: Lane,
     seats: Vec<MapId>,
+    /// The last change that the lane was given, if its transaction has not ended yet.
+    open: Option<Position>,
 }
 
 /// See the module.
@@ -99,6 +102,8 @@ pub struct Engine {
     link: Link,
     /// Everything at or below it was handed out by the reader in this session.
     through: Position,
+    /// The last change that was handed out.
+    reached: Position,
     statuses: Statuses,
     /// What the lanes know of maps that do not sit there.
     stands: Stands,
@@ -108,6 +113,13 @@ pub struct Engine {
     to_readings: mpsc::Sender<Reading>,
     tasks: JoinSet<()>,
     ticked: Instant,
+    looking_at_tables: bool,
+    /// Checks that have passed, and wait until what was counted before the queue is stored with it.
+    rebasing: HashMap<MapId, Box<operations::Checked>>,
+    /// Deleted maps of which nothing is left but, maybe, their part of publication and slot.
+    emptied: HashSet<MapId>,
+    /// Slot and publication are being removed with this map.
+    closing: Option<MapId>,
     /// Why the engine must end.
     over: Option<Over>,
 }
@@ -140,6 +152,7 @@ impl Engine {
             routes: Routes::default(),
             link: Link::default(),
             through: Position::ZERO,
+            reached: Position::ZERO,
             statuses,
             stands: Stands::default(),
             events,
@@ -148,6 +161,10 @@ impl Engine {
             to_readings,
             tasks: JoinSet::new(),
             ticked: Instant::now(),
+            looking_at_tables: false,
+            rebasing: HashMap::new(),
+            emptied: HashSet::new(),
+            closing: None,
             over: None,
         }
     }
@@ -200,7 +217,12 @@ impl Engine {
             }
             Event::Removed(map) => self.removed(&map),
             Event::Booted { map, result } => self.booted(&map, result),
-            Event::Activate { map, first, ready } => self.activate(&map, first, ready),
+            Event::Activate {
+                map,
+                first,
+                table,
+                ready,
+            } => self.activate(&map, first, table, ready),
             Event::Joined { map, result } => self.joined(&map, result),
             Event::Lane { lane, notice } => self.noticed(&lane, notice),
             // The supervisor starts the worker again, and all is read from what is durable.
@@ -208,6 +230,7 @@ impl Engine {
             Event::LaneEnded(_) => {}
             Event::Appended { map, last, result } => self.appended(&map, last, result),
             Event::Advanced { map, to, result } => self.advanced(&map, to, result),
+            Event::Rebased { map, result } => self.rebased(&map, result),
             Event::Trimmed { map, partial, result } => self.trimmed(&map, partial, result),
             Event::Closed {
                 map,
@@ -218,13 +241,20 @@ impl Engine {
             Event::Stepped { map, step, ended } => self.stepped(&map, step, ended),
             Event::Checked { map, result } => self.checked(&map, result),
             Event::Probed { map, result } => self.probed(&map, result),
-            Event::Mended { map, result } => self.mended(&map, result),
-            Event::Wished { map, wanted } => self.wished(&map, wanted),
+            Event::Mended { map, result } => self.mended(&map, *result),
+            Event::KeySeen { map, result } => self.key_seen(&map, result),
+            Event::TablesSeen(tables) => self.tables_seen(tables),
+            Event::Wished {
+                map,
+                wanted,
+                deletion,
+            } => self.wished(&map, wanted, deletion),
             Event::ReadBack(metas) => self.read_back(metas),
-            Event::SourceSeen(result) => self.source_seen(result),
+            Event::SourceSeen { session, result } => self.source_seen(session, result),
             Event::SourceStarted { session, result } => self.source_started(session, result),
             Event::StatusWritten { map, version } => self.status_written(&map, version),
             Event::ErrorsRead { map, of, result } => self.errors_read(&map, of, result),
+            Event::Emptied { map, result } => self.emptied(&map, result),
             Event::CleanedUp { map, result } => self.cleaned_up(&map, result),
             Event::LeaseRegained => self.statuses.force_once(),
         }
@@ -243,7 +273,8 @@ impl Engine {
         self.retry_boots(now);
         self.retry_steps(now);
         self.look_at_trouble(now);
-        self.retry_full(now);
+        self.retry_refused(now);
+        self.look_at_idle();
         self.look_at_cutovers();
         self.look_at_errors(now);
         self.tell_stands();
@@ -251,6 +282,7 @@ impl Engine {
             self.ticked = now;
             self.store_positions();
             self.read_queues_back();
+            self.look_at_tables();
         }
         self.confirm(now);
         self.report_all();

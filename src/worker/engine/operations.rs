@@ -5,7 +5,7 @@ use crate::{
     connection::redis,
     destination::postgres::{Control, LaneError, Progress, Target},
     queue::{Account, Meta, Queue, QueueError},
-    record::{Era, Lsn, Position},
+    record::{Counters, Era, Lsn, Position},
     source::postgres::{Admin, SlotState, SourceError},
     worker::{
         custody::Held,
@@ -18,6 +18,11 @@ use std::{sync::Arc, time::Duration};
 /// The fence must hold within this long, or the destination counts as unreachable (rule 5).
 const FENCE_DEADLINE: Duration = Duration::from_secs(4);
 
+/// Reading a queue's position: one Redis that does not answer must not hold up the maps of others.
+const READ_DEADLINE: Duration = Duration::from_secs(3);
+/// Beginning a queue, while the map's changes are held in memory.
+const BEGIN_DEADLINE: Duration = Duration::from_secs(5);
+
 /// A map taken over.
 #[derive(Debug)]
 pub struct Booted {
@@ -29,6 +34,9 @@ pub struct Booted {
     pub partial: u64,
     pub durability: Option<redis::Durability>,
 }
+
+/// The version of a queue's account that has only just joined.
+const JOINED: u64 = 1;
 
 /// Takes a map over: its queue first, then its destination, each with a higher epoch than any seen (rule 4).
 pub async fn boot(plan: Arc<Plan>, lease_epoch: i64) -> Result<Booted, BootError> {
@@ -65,12 +73,14 @@ pub async fn boot(plan: Arc<Plan>, lease_epoch: i64) -> Result<Booted, BootError
             })
         };
     };
-    queue.take_epoch(epoch).await?;
+    queue.take_epoch(epoch, seen).await?;
     let meta = queue
         .meta()
         .await?
         .ok_or_else(|| lost("its queue in Redis has lost its position"))?;
-    if !meta.joined {
+    // A join whose end nobody has seen, and after which nothing has come, is done once more.
+    let unseen = meta.account.version == JOINED && !plan.joined();
+    if !meta.joined || unseen {
         return Ok(Booted {
             queue,
             epoch,
@@ -88,7 +98,7 @@ pub async fn boot(plan: Arc<Plan>, lease_epoch: i64) -> Result<Booted, BootError
         Err(error) => Err(CheckFailure::Away(error)),
     };
     let partial = match &destination {
-        Ok(target) => settle(&queue, target.progress.position).await?,
+        Ok(target) => settle(&queue, target.progress.position).await?.partial,
         Err(_) => 0,
     };
     let meta = queue
@@ -118,6 +128,8 @@ pub struct Checked {
     pub target: Target,
     pub partial: u64,
     pub meta: Meta,
+    /// What was counted before the queue began, if only the destination knew (I5).
+    pub before: Option<Counters>,
 }
 
 /// Checks the destination's schema, raises the map's token, and compares what its custodians say.
@@ -133,15 +145,19 @@ pub async fn check(plan: Arc<Plan>, epoch: i64, queue: Queue) -> Result<Checked,
         return Err(gone(PROGRESS_GONE));
     }
     let target = take(&control, &plan, epoch, &queue, &meta).await?;
-    let partial = settle(&queue, target.progress.position).await?;
+    let Settled { partial, counters } = settle(&queue, target.progress.position).await?;
     let meta = queue
         .meta()
         .await?
         .ok_or_else(|| gone("its queue in Redis is gone"))?;
+    // The queue has counted from its beginning on what the destination has of it.
+    let has = target.progress.counters;
+    let before = meta.unbased.then(|| has.beyond(counters.unwrap_or_default()));
     Ok(Checked {
         target,
         partial,
         meta,
+        before,
     })
 }
 
@@ -158,7 +174,7 @@ pub async fn look_at_custodians(
     mut queue: Queue,
     epoch: i64,
 ) -> Result<(Meta, Progress), CheckFailure> {
-    queue.take_epoch(epoch).await?;
+    queue.take_epoch(epoch, None).await?;
     let meta = queue
         .meta()
         .await?
@@ -192,8 +208,8 @@ async fn take(
     let shape = control.inspect(&plan.destination_table, &plan.mapping).await?;
     // A worker that stopped in the middle of a write may still hold the row: it is ended (rule 5).
     let progress = fence(plan, epoch).await?;
-    if progress.parks > meta.parks {
-        let missing = progress.parks - meta.parks;
+    let missing = meta.missing_parks(progress.parks, progress.last_park);
+    if missing > 0 {
         let message =
             format!("{missing} parked records are missing from Redis: was it restored from an older copy?");
         return Err(CheckFailure::Lost {
@@ -214,24 +230,36 @@ async fn take(
     ))
 }
 
+/// What the destination has of a queue.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Settled {
+    /// Records of the first entry that stays.
+    pub partial: u64,
+    /// The counters at the last record that it has, if that was in the queue still.
+    pub counters: Option<Counters>,
+}
+
 /// Trims what the destination has, and counts what it has of the first entry that stays (rule 1, I5).
-pub async fn settle(queue: &Queue, has: Position) -> Result<u64, QueueError> {
+pub async fn settle(queue: &Queue, has: Position) -> Result<Settled, QueueError> {
     let mut seq = 0;
+    let mut settled = Settled::default();
     loop {
         let Some(entry) = queue.read(seq, 1).await?.into_iter().next() else {
-            return Ok(0);
+            return Ok(settled);
         };
         if entry.header.first > has {
-            return Ok(0);
+            return Ok(settled);
         }
         if entry.header.last > has {
-            let changes = crate::queue::decode(entry.bytes).map_err(QueueError::from)?;
-            return Ok(changes
-                .iter()
-                .filter(|record| record.change.position <= has)
-                .count() as u64);
+            let records = crate::queue::decode(entry.bytes).map_err(QueueError::from)?;
+            for record in records.iter().take_while(|record| record.change.position <= has) {
+                settled.partial += 1;
+                settled.counters = Some(record.counters);
+            }
+            return Ok(settled);
         }
         seq = entry.seq;
+        settled.counters = Some(entry.header.meta.counters);
         queue.trim(seq, entry.header.last, None).await?;
     }
 }
@@ -249,15 +277,27 @@ pub struct Closed {
 }
 
 /// Trims what the destination has; and when the map leaves its lane, begins the queue at what is flushed, or, with a
-/// destination that was never reached, where the source will begin again (rule 2).
+/// destination that was never reached, where the source will begin again: what lies before that is in no queue, and the
+/// destination must have it (rules 1 and 2).
 pub async fn begin(
     queue: &Queue,
     leaves: bool,
     base: Option<&Progress>,
-    floor: Lsn,
+    floor: Option<Lsn>,
+) -> Result<(Account, u64), QueueError> {
+    let begun = tokio::time::timeout(BEGIN_DEADLINE, begin_at(queue, leaves, base, floor));
+    let late = |_| Err(QueueError::Unavailable("no answer in time".into()));
+    begun.await.unwrap_or_else(late)
+}
+
+async fn begin_at(
+    queue: &Queue,
+    leaves: bool,
+    base: Option<&Progress>,
+    floor: Option<Lsn>,
 ) -> Result<(Account, u64), QueueError> {
     let partial = match base {
-        Some(base) => settle(queue, base.position).await?,
+        Some(base) => settle(queue, base.position).await?.partial,
         None => 0,
     };
     let meta = queue.meta().await?.ok_or(QueueError::MetaMissing)?;
@@ -271,12 +311,15 @@ pub async fn begin(
         } else {
             (known.q, known.counters)
         };
-        queue.begin(base.position, custody, counters).await?
+        queue.begin(base.position, custody, Some(counters)).await?
     } else {
-        let custody = Position::through(floor).max(meta.account.q);
-        queue
-            .begin(meta.account.t, custody, meta.account.counters)
-            .await?
+        let floor = Position::through(floor.ok_or(QueueError::NoBeginning)?);
+        let known = meta.account;
+        if floor > known.q {
+            queue.begin(floor, floor, None).await?
+        } else {
+            queue.begin(known.t, known.q, Some(known.counters)).await?
+        }
     };
     Ok((account, partial))
 }
@@ -308,6 +351,7 @@ pub struct Asked {
     /// What was known by then: Redis must not hold less.
     pub known: Account,
     pub parks: u64,
+    pub last_park: Option<Position>,
 }
 
 impl Asked {
@@ -318,6 +362,7 @@ impl Asked {
             queue: map.queue.clone(),
             known: map.stock.account,
             parks: map.progress.as_ref().map_or(0, |progress| progress.parks),
+            last_park: map.progress.as_ref().and_then(|progress| progress.last_park),
         }
     }
 }
@@ -352,7 +397,9 @@ pub async fn look(
 /// Reads meta and epoch of every map.
 pub async fn read_back(asked: Vec<Asked>) -> Vec<ReadBack> {
     let reads = asked.into_iter().map(|asked| async move {
-        let result = asked.queue.meta().await;
+        let read = tokio::time::timeout(READ_DEADLINE, asked.queue.meta());
+        let late = |_| Err(QueueError::Unavailable("no answer in time".into()));
+        let result = read.await.unwrap_or_else(late);
         ReadBack { asked, result }
     });
     futures::future::join_all(reads).await

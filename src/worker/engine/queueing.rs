@@ -8,12 +8,12 @@ use super::{
 use crate::{
     destination::postgres::Progress,
     failpoint,
-    gate::Route,
+    gate::{Fence, Outcome, Route, Step},
     queue::{Account, Meta, QueueError, encode},
     record::{Lsn, Position},
     worker::{
         custody::Gap,
-        map::{Blocked, Full, Map, MapId, Unusable, UnusableKind},
+        map::{Blocked, Map, MapId, Refused, Unusable, UnusableKind},
     },
 };
 use std::time::Instant;
@@ -24,6 +24,9 @@ impl Engine {
         let Some(map) = self.maps.get_mut(id) else { return };
         if map.gate.route() != Route::Queue && map.gate.route() != Route::Cutover {
             return;
+        }
+        if map.before.is_some() && !map.appender.is_busy() {
+            return self.rebase(id);
         }
         let Some(batch) = map.appender.next() else { return };
         let previous = map.stock.account.q;
@@ -68,8 +71,11 @@ impl Engine {
                 if map.gate.paused() {
                     failpoint::hit("paused");
                 }
-                map.restock(&account);
+                map.restock(&account, None);
                 map.confirmable.queued(last, Instant::now());
+                if let Some(refused) = &mut map.refused {
+                    refused.taken();
+                }
                 // The map was blocked meanwhile and has fallen back below what is now in its queue.
                 if map.received < last {
                     let current = map.current;
@@ -81,7 +87,7 @@ impl Engine {
                 self.pump(id);
             }
             // The predecessor tells: our own append whose reply was lost, or a Redis that went back (rule 7).
-            Err(error) => self.queue_failed(id, &error),
+            Err(error) => self.write_failed(id, &error),
         }
     }
 
@@ -100,19 +106,25 @@ impl Engine {
                 self.expel(id);
                 self.block(id, Blocked::PositionLost { message });
             }
-            QueueError::OutOfMemory => {
-                if let Some(map) = self.maps.get_mut(id) {
-                    map.full = Some(Full::refused(map.full, Instant::now()));
-                }
-                self.block(id, Blocked::QueueUnavailable { message });
-            }
             _ => self.block(id, Blocked::QueueUnavailable { message }),
         }
     }
 
-    /// Tries those queues again for which Redis had no memory a while ago.
-    pub(super) fn retry_full(&mut self, now: Instant) {
-        let due = |map: &mut Map| map.full.as_mut().is_some_and(|full| full.is_due(now));
+    /// Redis did not take a change: it stays at the source, and is tried again later and later.
+    pub(super) fn write_failed(&mut self, id: &MapId, error: &QueueError) {
+        let refused = !matches!(error, QueueError::WrongPredecessor | QueueError::NoBeginning);
+        if let Some(map) = self.maps.get_mut(id).filter(|_| refused) {
+            let is_full = *error == QueueError::OutOfMemory;
+            map.refused = Some(Refused::again(map.refused, is_full, Instant::now()));
+        }
+        if *error != QueueError::NoBeginning {
+            self.queue_failed(id, error);
+        }
+    }
+
+    /// Tries those queues again that Redis did not take a while ago.
+    pub(super) fn retry_refused(&mut self, now: Instant) {
+        let due = |map: &mut Map| map.refused.as_mut().is_some_and(|refused| refused.is_due(now));
         let due: Vec<MapId> = self
             .maps
             .values_mut()
@@ -123,11 +135,28 @@ impl Engine {
         }
     }
 
+    /// A map that takes nothing, and of whose queue nothing can be read, is taken out of the replay, so that no other
+    /// waits for it (I7).
+    pub(super) fn look_at_idle(&mut self) {
+        let mut changed = Vec::new();
+        for map in self.maps.values_mut() {
+            let is_full = map.refused.is_some_and(|refused| refused.is_full());
+            let away = matches!(map.blocked, Some(Blocked::QueueUnavailable { .. })) && !is_full;
+            let idle = map.blocked.is_some() && (away || map.waiting() == 0);
+            if map.gate.set_idle(idle) {
+                changed.push(map.id.clone());
+            }
+        }
+        for id in changed {
+            self.drive(&id);
+        }
+    }
+
     /// A queue was emptied, so that Redis may have memory again.
     fn memory_freed(&mut self) {
         let now = Instant::now();
-        for full in self.maps.values_mut().filter_map(|map| map.full.as_mut()) {
-            full.freed(now);
+        for refused in self.maps.values_mut().filter_map(|map| map.refused.as_mut()) {
+            refused.freed(now);
         }
     }
 
@@ -143,10 +172,16 @@ impl Engine {
         }
         tracing::warn!(map = %map.plan.name, reason = blocked.reason(), message = blocked.message(), "blocked");
         if let Blocked::EpochLost { message } = &blocked {
+            // From here on the status is the other worker's.
             self.over = Some(Over(format!("{}: {message}", map.plan.name)));
+            return;
         }
         map.gate.set_lost(blocked.is_loss());
         map.blocked = Some(blocked);
+        // A check whose findings could not be stored is done again.
+        if self.rebasing.remove(id).is_some() {
+            map.gate.done(Step::Check, Outcome::Failed);
+        }
         if map.gate.is_direct() {
             map.freeze(self.through);
         } else {
@@ -190,16 +225,25 @@ impl Engine {
     /// Looks again at what may have passed by now.
     pub(super) fn look_again(&mut self, id: &MapId) {
         let Some(map) = self.maps.get_mut(id) else { return };
-        if map.blocked.as_ref().is_some_and(Blocked::passes) {
-            self.ask_again(id);
+        match &map.blocked {
+            Some(blocked) if blocked.passes() => self.ask_again(id),
+            Some(Blocked::KeyColumnsGone { .. }) => self.look_at_key(id),
+            Some(Blocked::TableGone { .. }) => self.look_at_tables(),
+            _ => {}
         }
         let Some(map) = self.maps.get_mut(id) else { return };
         if map.blocked.as_ref().is_some_and(Blocked::may_be_mended) {
+            if std::mem::replace(&mut map.asking, true) {
+                return;
+            }
             let (plan, queue, epoch) = (map.plan.clone(), map.queue.clone(), map.epoch);
             let map = id.clone();
             return self.spawn(async move {
                 let result = operations::look_at_custodians(&plan, queue, epoch).await;
-                Event::Mended { map, result }
+                Event::Mended {
+                    map,
+                    result: Box::new(result),
+                }
             });
         }
         match map.unusable.as_ref().map(|unusable| unusable.kind.clone()) {
@@ -225,13 +269,18 @@ impl Engine {
     pub(super) fn mended(&mut self, id: &MapId, result: Result<(Meta, Progress), CheckFailure>) {
         let (confirmed, delay) = (self.link.confirmed(), self.pace.confirm_delay);
         let Some(map) = self.maps.get_mut(id) else { return };
+        map.asking = false;
         let Ok((meta, progress)) = result else { return };
-        if progress.parks > meta.parks || !self.link.is_streaming() {
+        let mendable = map.blocked.as_ref().is_some_and(Blocked::may_be_mended);
+        if !mendable
+            || meta.missing_parks(progress.parks, progress.last_park) > 0
+            || !self.link.is_streaming()
+        {
             return;
         }
         map.restock_anew(&meta);
         map.progress = Some(progress);
-        if map.held_by().check(confirmed).is_err() {
+        if map.check(confirmed).is_err() {
             return;
         }
         map.confirmable = map.fresh_confirmable(delay);
@@ -304,7 +353,11 @@ impl Engine {
 
     /// Reads Redis again for one map.
     pub(super) fn ask_again(&mut self, id: &MapId) {
-        let asked: Vec<Asked> = self.maps.get(id).map(Asked::of).into_iter().collect();
+        let Some(map) = self.maps.get_mut(id) else { return };
+        if std::mem::replace(&mut map.asking, true) {
+            return;
+        }
+        let asked = vec![Asked::of(map)];
         self.spawn(async move { Event::ReadBack(operations::read_back(asked).await) });
     }
 
@@ -316,6 +369,9 @@ impl Engine {
 
     pub(super) fn read_back(&mut self, answers: Vec<ReadBack>) {
         for ReadBack { asked, result } in answers {
+            if let Some(map) = self.maps.get_mut(&asked.map) {
+                map.asking = false;
+            }
             match result {
                 Ok(Some(meta)) => self.seen(&asked, &meta),
                 Ok(None) => self.queue_failed(&asked.map, &QueueError::MetaMissing),
@@ -327,7 +383,7 @@ impl Engine {
     /// A queue that cannot be read blocks only maps whose changes go there: direct writes go on.
     fn unread(&mut self, id: &MapId, error: &QueueError) {
         let Some(map) = self.maps.get(id) else { return };
-        let away = matches!(error, QueueError::Unavailable { .. });
+        let away = matches!(error, QueueError::Unavailable(_) | QueueError::Refused(_));
         if away && map.gate.route() == Route::Lane && map.blocked.is_none() {
             return;
         }
@@ -353,20 +409,39 @@ impl Engine {
         if meta.account.version < known.version || meta.account.q < known.q {
             return self.went_back(asked, meta);
         }
-        if asked.parks > meta.parks {
+        if meta.missing_parks(asked.parks, asked.last_park) > 0 {
             return self.lose_errors(id);
         }
-        map.restock(&meta.account);
+        map.restock(&meta.account, None);
         map.confirmable.seen(meta.account.q, Instant::now());
+        let forgotten = meta.fenced.is_some() && map.gate.fence() == Fence::Open && !map.gate.is_stepping();
         let passed = map
             .blocked
             .as_ref()
             .is_some_and(|blocked| matches!(blocked, Blocked::QueueUnavailable { .. }));
-        let waits = map.full.is_some_and(|full| full.waits());
+        let waits = map.refused.is_some_and(|refused| refused.waits());
         if passed && !waits && !map.appender.is_busy() {
-            map.fall_back();
+            // What a lane was given stays there.
+            if !map.gate.is_direct() {
+                map.fall_back();
+            }
             self.unblock(id, confirmed);
         }
+        if forgotten {
+            self.forget_fence(id);
+        }
+    }
+
+    /// A Redis that went back remembers a fence that was taken down since.
+    fn forget_fence(&mut self, id: &MapId) {
+        let Some(map) = self.maps.get(id) else { return };
+        let queue = map.queue.clone();
+        let name = map.plan.name.clone();
+        self.tasks.spawn(async move {
+            if let Err(error) = queue.clear_fenced().await {
+                tracing::info!(map = %name, %error, "an old fence is still in Redis; looking again");
+            }
+        });
     }
 
     /// Redis fell back to an older copy. What the source still has heals by a rewind; the rest is lost (rule 7).
@@ -377,16 +452,20 @@ impl Engine {
         let Some(map) = self.maps.get_mut(id) else { return };
         map.restock_anew(meta);
         map.confirmable = map.fresh_confirmable(delay);
-        if let Err(gap) = map.held_by().check(confirmed) {
+        if let Err(gap) = map.check(confirmed) {
             return self.lose(id, gap);
         }
-        if asked.parks > meta.parks {
+        if meta.missing_parks(asked.parks, asked.last_park) > 0 {
             return self.lose_errors(id);
         }
         tracing::warn!(map = %map.plan.name, "Redis went back to an older copy; reading again from the source");
         let epoch = map.epoch;
         let raise = meta.epoch != epoch;
-        map.fall_back();
+        // A map that writes directly does without Redis, and what its lane was given stays there.
+        let direct = map.gate.is_direct();
+        if !direct {
+            map.fall_back();
+        }
         // The lane drops what its replay has read before anything new is appended under the same numbers.
         map.gate.reread();
         self.drive(id);
@@ -397,13 +476,13 @@ impl Engine {
                 return;
             };
             self.spawn(async move {
-                let result = match asked.queue.take_epoch(epoch).await {
+                let result = match asked.queue.take_epoch(epoch, None).await {
                     Ok(()) => asked.queue.meta().await,
                     Err(error) => Err(error),
                 };
                 Event::ReadBack(vec![ReadBack { asked, result }])
             });
-        } else {
+        } else if !direct {
             self.rewind();
         }
     }
@@ -411,7 +490,7 @@ impl Engine {
     /// Changes may be taken again: the source sends what the map does not have.
     pub(super) fn unblock(&mut self, id: &MapId, confirmed: Lsn) {
         let Some(map) = self.maps.get_mut(id) else { return };
-        if let Err(gap) = map.held_by().check(confirmed) {
+        if let Err(gap) = map.check(confirmed) {
             return self.lose(id, gap);
         }
         map.blocked = None;
@@ -447,7 +526,7 @@ impl Engine {
                 map.appender.hold(to);
             }
             self.spawn(async move {
-                let result = queue.advance(from, to, counters).await;
+                let result = queue.advance(from, to, counters, false).await;
                 Event::Advanced { map, to, result }
             });
         }
@@ -458,11 +537,46 @@ impl Engine {
         map.appender.ended();
         match result {
             Ok(account) => {
-                map.restock(&account);
+                map.restock(&account, None);
                 map.confirmable.queued(to, Instant::now());
                 self.pump(id);
             }
-            Err(error) => self.queue_failed(id, &error),
+            Err(error) => self.write_failed(id, &error),
+        }
+    }
+
+    /// Stores what was counted before the queue began: while nothing is being appended, since appends tell the whole count.
+    fn rebase(&mut self, id: &MapId) {
+        let Some(map) = self.maps.get_mut(id) else { return };
+        let Some(before) = map.before.take() else { return };
+        let at = map.stock.account.q;
+        map.appender.hold(at);
+        let counters = map.stock.account.counters.after(before);
+        let queue = map.queue.clone();
+        let map = id.clone();
+        self.spawn(async move {
+            let result = queue.advance(at, at, counters, true).await;
+            Event::Rebased { map, result }
+        });
+    }
+
+    /// The check that found out goes on.
+    pub(super) fn rebased(&mut self, id: &MapId, result: Result<Account, QueueError>) {
+        let checked = self.rebasing.remove(id);
+        let Some(map) = self.maps.get_mut(id) else { return };
+        map.appender.ended();
+        match result {
+            Ok(account) => {
+                map.restock(&account, None);
+                self.pump(id);
+                if let Some(checked) = checked {
+                    self.checked(id, Ok(checked));
+                }
+            }
+            Err(error) => {
+                self.done(id, Step::Check, Outcome::Failed);
+                self.write_failed(id, &error);
+            }
         }
     }
 
@@ -470,8 +584,7 @@ impl Engine {
         let Some(map) = self.maps.get_mut(id) else { return };
         match result {
             Ok(account) => {
-                map.restock(&account);
-                map.stock.partial = partial;
+                map.restock(&account, Some(partial));
                 if account.records == 0 {
                     self.memory_freed();
                 }

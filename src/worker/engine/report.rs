@@ -209,7 +209,7 @@ impl Engine {
 
     fn source_connected(&self, map: &Map) -> Said {
         let (status, reason, message) = match (&self.link.trouble, self.link.is_streaming(), map.stage) {
-            (_, true, Stage::Joining) => (
+            (_, true, Stage::Joining | Stage::Holding) => (
                 map.unusable.is_none().then_some(true),
                 map.unusable
                     .as_ref()
@@ -258,7 +258,7 @@ fn phase_of(map: &Map) -> Phase {
     match map.stage {
         Stage::Gone => Phase::Deleting,
         _ if map.plan.deletion.is_some() => Phase::Deleting,
-        Stage::Joining => Phase::Starting,
+        Stage::Joining | Stage::Holding => Phase::Starting,
         Stage::Serving => phase(&map.gate),
     }
 }
@@ -432,6 +432,12 @@ fn destination_connected(map: &Map) -> Said {
             reason: "Connecting".into(),
             message: "The destination was not reached yet.".into(),
         },
+        _ if map.unsafe_log => said(
+            "DestinationConnected",
+            true,
+            "FsyncOff",
+            "Connected, but the destination runs with fsync = off: if its machine fails, what was written may be lost.",
+        ),
         _ => said(
             "DestinationConnected",
             true,

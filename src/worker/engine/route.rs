@@ -21,13 +21,39 @@ use std::{
 /// Which maps take a source table's changes.
 #[derive(Debug, Default)]
 pub struct Routes {
-    tables: HashMap<u32, Table>,
+    tables: HashMap<u32, Arc<Table>>,
 }
 
 #[derive(Debug)]
 struct Table {
     relation: Arc<Relation>,
-    maps: Vec<(MapId, Option<Binding>)>,
+    maps: Vec<(MapId, Fit)>,
+}
+
+/// How a table fits a map.
+#[derive(Debug)]
+enum Fit {
+    Bound(Binding),
+    /// A mapped column is gone: changes are taken, and wait for the mapping to be mended.
+    Lacks(Option<Binding>, BindError),
+    /// A column of the key or of the filter is gone: changes stay at the source.
+    Keyless(Option<Binding>, BindError),
+    /// It has another name.
+    Renamed(Option<Binding>, String),
+    /// It is not the table that the map has joined.
+    Another(String),
+}
+
+impl Fit {
+    fn binding(&self) -> Option<&Binding> {
+        match self {
+            Self::Bound(binding) => Some(binding),
+            Self::Lacks(binding, _) | Self::Keyless(binding, _) | Self::Renamed(binding, _) => {
+                binding.as_ref()
+            }
+            Self::Another(_) => None,
+        }
+    }
 }
 
 impl Routes {
@@ -52,6 +78,7 @@ impl Engine {
         let mut parcels: BTreeMap<String, Parcel> = BTreeMap::new();
         let mut queued: Vec<MapId> = Vec::new();
         for change in read.chunk.changes {
+            self.reached = change.position;
             self.hand_out(change, read.share.as_ref(), &mut parcels, &mut queued);
         }
         if let Some(through) = read.chunk.through {
@@ -72,17 +99,17 @@ impl Engine {
         parcels: &mut BTreeMap<String, Parcel>,
         queued: &mut Vec<MapId>,
     ) {
-        let Some(table) = self.routes.tables.get(&change.relation.id) else {
+        let Some(table) = self.routes.tables.get(&change.relation.id).cloned() else {
             return;
         };
-        for (id, binding) in &table.maps {
+        for (id, fit) in &table.maps {
+            if !self.may_be_taken(id, fit, change.position) {
+                continue;
+            }
             let Some(map) = self.maps.get_mut(id) else {
                 continue;
             };
-            if !map.takes() || change.position <= map.received {
-                continue;
-            }
-            let Some(taken) = admit(map, binding.as_ref(), &change) else {
+            let Some(taken) = admit(map, fit.binding(), &change) else {
                 continue;
             };
             match map.gate.route() {
@@ -113,20 +140,78 @@ impl Engine {
         }
     }
 
+    /// Whether the map takes a change of this position now, as the table is that it belongs to.
+    fn may_be_taken(&mut self, id: &MapId, fit: &Fit, position: Position) -> bool {
+        let awaits = |map: &Map| map.takes() && position > map.received;
+        let Some(map) = self.maps.get(id).filter(|map| awaits(map)) else {
+            return false;
+        };
+        match fit {
+            Fit::Bound(_) if !map.lacks_a_column() => true,
+            Fit::Bound(_) => {
+                self.source_fits(id);
+                true
+            }
+            Fit::Lacks(..) if map.lacks_a_column() => true,
+            Fit::Lacks(_, error) => {
+                let unusable = Unusable {
+                    reason: "SourceColumnMissing",
+                    message: error.to_string(),
+                    kind: UnusableKind::SourceUnfit,
+                };
+                self.unusable(id, unusable);
+                true
+            }
+            // What has no key is refused where it is written.
+            Fit::Keyless(..) | Fit::Renamed(..) if position <= map.unfit_until => true,
+            Fit::Keyless(_, error) => {
+                let message = error.to_string();
+                self.block(id, Blocked::KeyColumnsGone { message });
+                false
+            }
+            Fit::Renamed(_, message) | Fit::Another(message) => {
+                let message = message.clone();
+                self.block(id, Blocked::TableGone { message });
+                false
+            }
+        }
+    }
+
     fn deliver(&mut self, parcels: BTreeMap<String, Parcel>, share: Option<Share>) {
         for (lane, mut parcel) in parcels {
-            let Some(seating) = self.lanes.get(&lane) else {
+            let Some(seating) = self.lanes.get_mut(&lane) else {
                 self.undelivered(&lane);
                 continue;
             };
             parcel.share.clone_from(&share);
+            parcel.through = self.through;
             for (seat, mark) in &mut parcel.marks {
                 let map = seating.seats.get(*seat).and_then(|id| self.maps.get(id));
                 if let Some(map) = map {
                     *mark = map.mark(self.through);
                 }
             }
+            let last = parcel.items.last().map(|item| item.change.position);
             seating.lane.order(Order::Items(parcel));
+            seating.open = last.filter(|last| last.commit >= self.through.commit);
+        }
+        self.close_transactions();
+    }
+
+    /// A transaction may end in a chunk that has nothing for the lane.
+    fn close_transactions(&mut self) {
+        let through = self.through;
+        for seating in self.lanes.values_mut() {
+            if seating
+                .open
+                .take_if(|open| open.commit < through.commit)
+                .is_some()
+            {
+                seating.lane.order(Order::Items(Parcel {
+                    through,
+                    ..Parcel::default()
+                }));
+            }
         }
     }
 
@@ -147,30 +232,16 @@ impl Engine {
 
     /// A table's description, at its first change in a session and whenever it changed.
     fn describe(&mut self, relation: Arc<Relation>) {
-        let ids: Vec<MapId> = self
-            .maps
-            .values()
-            .filter(|map| {
-                map.plan.source_table.0 == relation.schema && map.plan.source_table.1 == relation.name
-            })
-            .map(|map| map.id.clone())
-            .collect();
-        let mut maps = Vec::new();
-        for id in ids {
-            let bound = self.maps.get(&id).map(|map| map.plan.mapping.bind(&relation));
-            match bound {
-                Some(Ok(binding)) => {
-                    self.source_fits(&id);
-                    maps.push((id, Some(binding)));
-                }
-                Some(Err(error)) => {
-                    self.source_unfit(&id, &error);
-                    maps.push((id, None));
-                }
-                None => {}
-            }
-        }
-        self.routes.tables.insert(relation.id, Table { relation, maps });
+        let fits = self.maps.values().filter_map(|map| {
+            let fit = fit(map, &relation)?;
+            Some((map.id.clone(), fit))
+        });
+        let maps = fits.collect();
+        let table = Table {
+            relation: relation.clone(),
+            maps,
+        };
+        self.routes.tables.insert(relation.id, Arc::new(table));
     }
 
     /// A changed mapping, or a map that has joined, is bound again to the tables that are known.
@@ -186,41 +257,13 @@ impl Engine {
         }
     }
 
-    fn source_fits(&mut self, id: &MapId) {
-        let confirmed = self.link.confirmed();
-        let Some(map) = self.maps.get_mut(id) else { return };
-        if matches!(map.blocked, Some(Blocked::KeyColumnsGone { .. })) {
-            return self.unblock(id, confirmed);
-        }
-        if map
-            .unusable
-            .as_ref()
-            .is_some_and(|unusable| unusable.kind == UnusableKind::SourceUnfit)
-        {
+    /// A mapped source column was missing, and is not any more; or the mapping does without it.
+    pub(super) fn source_fits(&mut self, id: &MapId) {
+        let lacking = self.maps.get_mut(id).filter(|map| map.lacks_a_column());
+        if let Some(map) = lacking {
             map.unusable = None;
             map.gate.set_usable(true);
             self.drive(id);
-        }
-    }
-
-    /// A column of the key is gone: Blocked. Any other: the changes are queued, and heal once the mapping is mended.
-    fn source_unfit(&mut self, id: &MapId, error: &BindError) {
-        let message = error.to_string();
-        let concerns_key = self
-            .maps
-            .get(id)
-            .is_some_and(|map| error.concerns_key(&map.plan.mapping));
-        if concerns_key {
-            self.block(id, Blocked::KeyColumnsGone { message });
-        } else {
-            self.unusable(
-                id,
-                Unusable {
-                    reason: "SourceColumnMissing",
-                    message,
-                    kind: UnusableKind::SourceUnfit,
-                },
-            );
         }
     }
 
@@ -248,6 +291,40 @@ impl Engine {
         {
             map.tell_tail(self.through);
         }
+    }
+}
+
+/// How a table fits a map. None: it is not the map's.
+fn fit(map: &Map, relation: &Arc<Relation>) -> Option<Fit> {
+    let (schema, name) = &map.plan.source_table;
+    let named = *schema == relation.schema && *name == relation.name;
+    let joined = map.table.map(|table| table == relation.id);
+    let table = format!("{schema}.{name}");
+    match (named, joined) {
+        (false, Some(true)) => {
+            let message = format!(
+                "The source table {table} is called {}.{} now: rename it back, or delete the TableMap and make one for \
+                 the new name.",
+                relation.schema, relation.name
+            );
+            Some(Fit::Renamed(map.plan.mapping.bind_stored(relation).ok(), message))
+        }
+        (false, _) => None,
+        (true, Some(false)) => Some(Fit::Another(format!(
+            "The source table {table} is not the one that the map has joined: it was dropped and made anew. Delete the \
+             TableMap and make it anew."
+        ))),
+        (true, _) => Some(match map.plan.mapping.bind(relation) {
+            Ok(binding) => Fit::Bound(binding),
+            Err(error) => {
+                let stored = map.plan.mapping.bind_stored(relation).ok();
+                if error.concerns_key(&map.plan.mapping) {
+                    Fit::Keyless(stored, error)
+                } else {
+                    Fit::Lacks(stored, error)
+                }
+            }
+        }),
     }
 }
 

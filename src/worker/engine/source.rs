@@ -95,7 +95,7 @@ impl Engine {
         let waiting = self.plans.keys().any(|id| {
             !self.maps.contains_key(id) && self.attempt(id).is_none_or(|attempt| attempt.blocked.is_none())
         });
-        if !self.listed || waiting || self.maps.is_empty() {
+        if !self.listed || waiting || self.closing.is_some() || self.maps.is_empty() {
             return;
         }
         match self.link.state {
@@ -118,15 +118,19 @@ impl Engine {
         self.link.again = false;
         self.link.session += 1;
         let settings = self.source.settings.clone();
-        let generation = self.link.generation;
+        let (generation, session) = (self.link.generation, self.link.session);
         let asked = self.asked();
         self.spawn(async move {
             let seen = operations::look(settings, slot, generation, asked).await;
-            Event::SourceSeen(seen.map(Box::new))
+            let result = seen.map(Box::new);
+            Event::SourceSeen { session, result }
         });
     }
 
-    pub(super) fn source_seen(&mut self, result: Result<Box<SourceState>, SourceError>) {
+    pub(super) fn source_seen(&mut self, session: u64, result: Result<Box<SourceState>, SourceError>) {
+        if !self.link.is_current(session) {
+            return;
+        }
         let seen = match result {
             Ok(seen) => *seen,
             Err(error) => return self.source_failed(&error),
@@ -175,7 +179,7 @@ impl Engine {
         let settings = self.source.settings.clone();
         let (slot, publication) = self.names(self.link.generation);
         let managed = self.source.external.is_none();
-        let generation = self.link.generation;
+        let (generation, session) = (self.link.generation, self.link.session);
         self.spawn(async move {
             let made = async {
                 let admin = Admin::connect(&settings).await?;
@@ -185,7 +189,8 @@ impl Engine {
                 }
                 operations::look(settings.clone(), slot, generation, Vec::new()).await
             };
-            Event::SourceSeen(made.await.map(Box::new))
+            let result = made.await.map(Box::new);
+            Event::SourceSeen { session, result }
         });
     }
 
@@ -213,7 +218,7 @@ impl Engine {
             }
             map.era = Some(era.clone());
             let lost_before = matches!(map.blocked, Some(Blocked::PositionLost { .. }));
-            if let Err(gap) = map.held_by().check(self.link.confirmed) {
+            if let Err(gap) = map.check(self.link.confirmed) {
                 self.lose(&id, gap);
             } else if lost_before {
                 self.look_again(&id);
@@ -268,6 +273,15 @@ impl Engine {
             return;
         }
         match result {
+            Ok((_, identity)) if !self.is_the_source(&identity) => {
+                let era = self.link.era.clone().unwrap_or_default();
+                let message = format!(
+                    "The source that streams is system {} on timeline {}, and the one that was looked at {} on timeline \
+                     {}: do the Connection's hosts lead to different servers?",
+                    identity.system, identity.timeline, era.system, era.timeline
+                );
+                self.source_down(Some(("SourceReplaced", message)));
+            }
             Ok((reader, _)) => {
                 tracing::info!(slot = self.link.slot(), confirmed = %self.link.confirmed, "reading from the source");
                 self.link.state = State::Streaming(reader);
@@ -281,6 +295,12 @@ impl Engine {
             }
             Err(error) => self.source_failed(&error),
         }
+    }
+
+    /// Whether the stream comes from the server whose slot and era were looked at.
+    fn is_the_source(&self, identity: &Identity) -> bool {
+        let era = self.link.era.as_ref();
+        era.is_none_or(|era| era.system == identity.system && era.timeline == identity.timeline)
     }
 
     pub(super) fn source_ended(&mut self, session: u64, error: &SourceError) {

@@ -2,7 +2,7 @@
 
 use crate::{
     failpoint,
-    queue::{self, Queue},
+    queue::{self, Queue, QueueError},
     record::{Counted, Position},
 };
 use std::{sync::Arc, time::Duration};
@@ -122,6 +122,11 @@ impl Reader {
     async fn entries(&mut self, tail: u64) -> bool {
         let entries = match self.queue.read(self.seq, self.most).await {
             Ok(entries) => entries,
+            // A person must look: it will not read better the next time.
+            Err(QueueError::Batch(error)) => {
+                let _ = self.hand(Fed::Corrupt(error.to_string())).await;
+                return false;
+            }
             Err(error) => {
                 tracing::warn!(%error, "the queue cannot be read for replay; trying again");
                 tokio::time::sleep(RETRY).await;

@@ -157,17 +157,22 @@ impl Merge {
         })
     }
 
-    /// The waiting items, at most `records` and what the rate allows.
-    pub fn batch(&self, records: usize) -> Vec<&Item> {
-        self.taken.iter().skip(self.committed).take(records).collect()
+    /// The items that are not committed yet.
+    pub fn pending(&self) -> impl Iterator<Item = &Item> {
+        self.taken.iter().skip(self.committed)
     }
 
     pub fn waiting(&self) -> usize {
         self.taken.len() - self.committed
     }
 
-    pub fn is_waiting(&self) -> bool {
-        self.taken.len() > self.committed
+    /// Everything below it was taken from the feeds.
+    pub fn through(&self) -> Position {
+        let strands = self.strands.values().map(|strand| match strand.head.front() {
+            Some(record) => record.change.position,
+            None => strand.end,
+        });
+        strands.min().unwrap_or(Position::ZERO)
     }
 
     /// Whether a cap may hold records back: then the lane looks again by itself.

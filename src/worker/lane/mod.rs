@@ -6,6 +6,7 @@ mod merge;
 mod order;
 mod parents;
 mod task;
+mod whole;
 mod window;
 mod write;
 

@@ -26,6 +26,8 @@ pub struct Parcel {
     pub share: Option<Share>,
     /// Store the marks of idle maps too (rule 1).
     pub advance: bool,
+    /// Every change for this lane of a transaction that ended at or below it is in this parcel or in an earlier one.
+    pub through: Position,
 }
 
 /// From the engine to a lane, carried out in order.

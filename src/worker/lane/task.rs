@@ -5,12 +5,14 @@ use super::{
     merge::Merge,
     order::{Durable, Evicted, Mark, Notice, Order, Parcel},
     parents::Stands,
+    whole::Rest,
     window::Window,
     write::RECORDS,
 };
 use crate::{
     connection::postgres::Settings,
     destination::postgres::{ErrorStore, Item, Progress, Session, Target},
+    record::Position,
     worker::budget::Share,
 };
 use std::{
@@ -134,6 +136,11 @@ pub(super) struct Task {
     pub reach: usize,
     /// Connections that were lost since the last write.
     pub losses: u32,
+    /// Every direct change of a transaction that ended at or below it was given to the lane.
+    pub through: Position,
+    /// The waits for the rest of a transaction, of direct changes and of the replay: neither may prolong the other's.
+    pub direct_rest: Rest,
+    pub replay_rest: Rest,
 }
 
 impl Task {
@@ -166,6 +173,9 @@ impl Task {
             wake: Arc::new(Notify::new()),
             reach: RECORDS,
             losses: 0,
+            through: Position::ZERO,
+            direct_rest: Rest::default(),
+            replay_rest: Rest::default(),
         }
     }
 
@@ -210,11 +220,15 @@ impl Task {
         }
         let unflushed = self.window.is_unflushed() || self.merge.is_unflushed();
         let lost = self.is_seated() && self.session.is_none();
+        let rest = [self.direct_rest.left(), self.replay_rest.left()]
+            .into_iter()
+            .flatten()
+            .min();
         let pause = match (lost, unflushed, self.merge.is_capped()) {
             (true, ..) => RECONNECT,
             (_, _, true) => CAP_TICK,
             (_, true, false) => FLUSH_EVERY.saturating_sub(self.flushed_at.elapsed()),
-            (_, false, false) => Duration::from_secs(3600),
+            (_, false, false) => rest.unwrap_or(Duration::from_secs(3600)),
         };
         tokio::select! {
             order = self.inbox.recv() => match order {
@@ -294,6 +308,7 @@ impl Task {
             }
         }
         self.advance |= parcel.advance;
+        self.through = self.through.max(parcel.through);
     }
 
     fn evict(&mut self, index: usize) -> Evicted {

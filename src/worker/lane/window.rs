@@ -16,18 +16,9 @@ impl Window {
         self.items.push_back((item, share));
     }
 
-    /// The items that are not committed yet, up to `records` and about `bytes`: always at least one.
-    pub fn batch(&self, records: usize, bytes: usize) -> Vec<&Item> {
-        let mut size = 0;
-        let waiting = self.items.iter().skip(self.committed).take(records);
-        waiting
-            .take_while(|(item, _)| {
-                let fits = size < bytes;
-                size += item.change.size();
-                fits
-            })
-            .map(|(item, _)| item)
-            .collect()
+    /// The items that are not committed yet.
+    pub fn pending(&self) -> impl Iterator<Item = &Item> {
+        self.items.iter().skip(self.committed).map(|(item, _)| item)
     }
 
     /// The first `count` of the waiting items are committed.
@@ -70,11 +61,6 @@ impl Window {
     /// How many items wait to be committed.
     pub fn waiting(&self) -> usize {
         self.items.len() - self.committed
-    }
-
-    /// Whether items wait to be committed.
-    pub fn is_waiting(&self) -> bool {
-        self.items.len() > self.committed
     }
 
     /// Whether one seat has items that wait to be committed.

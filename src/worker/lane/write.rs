@@ -5,6 +5,7 @@ use super::{
     order::Order,
     parents::Standing,
     task::{FLUSH_EVERY, Seat, Seating, Task},
+    whole::{self, Limits, Rest},
     window::Window,
 };
 use crate::{
@@ -39,8 +40,8 @@ impl Task {
         if self.advance {
             self.store_through().await;
             true
-        } else if let Some(from) = self.choose() {
-            self.write(from).await;
+        } else if let Some((from, count)) = self.choose() {
+            self.write(from, count).await;
             true
         } else if unflushed {
             self.flush().await;
@@ -50,19 +51,37 @@ impl Task {
         }
     }
 
-    /// Direct changes and replay take turns.
-    fn choose(&mut self) -> Option<From> {
-        let from = match (self.window.is_waiting(), self.merge.is_waiting()) {
-            (true, true) if self.replay_next => From::Replay,
-            (true, _) => From::Direct,
-            (false, true) => From::Replay,
-            (false, false) => return None,
+    /// What goes next, and how many of it: direct changes and replay take turns.
+    fn choose(&mut self) -> Option<(From, usize)> {
+        let limits = |through, rest: &Rest| Limits {
+            records: self.reach,
+            bytes: BYTES,
+            through,
+            overdue: rest.is_over(),
+        };
+        let direct = whole::next(self.window.pending(), limits(self.through, &self.direct_rest));
+        // With a cap, transactions are written as it allows.
+        let replay = if self.merge.is_capped() {
+            self.merge.waiting().min(self.reach)
+        } else {
+            whole::next(
+                self.merge.pending(),
+                limits(self.merge.through(), &self.replay_rest),
+            )
+        };
+        self.direct_rest.set(direct == 0 && self.window.waiting() > 0);
+        self.replay_rest.set(replay == 0 && self.merge.waiting() > 0);
+        let (from, count) = match (direct, replay) {
+            (0, 0) => return None,
+            (0, count) => (From::Replay, count),
+            (_, count) if count > 0 && self.replay_next => (From::Replay, count),
+            (count, _) => (From::Direct, count),
         };
         self.replay_next = from == From::Direct;
-        Some(from)
+        Some((from, count))
     }
 
-    async fn write(&mut self, from: From) {
+    async fn write(&mut self, from: From, count: usize) {
         let overdue = self.flushed_at.elapsed() >= FLUSH_EVERY;
         let Self {
             session,
@@ -76,15 +95,13 @@ impl Task {
             timeouts,
             name,
             stands,
-            reach,
             ..
         } = self;
         let Some(live) = session.as_mut() else { return };
-        let items = match from {
-            From::Direct => window.batch(*reach, BYTES),
-            From::Replay => merge.batch(*reach),
+        let items: Vec<&Item> = match from {
+            From::Direct => window.pending().take(count).collect(),
+            From::Replay => merge.pending().take(count).collect(),
         };
-        let count = items.len();
         let last = is_last(from, count, window, merge);
         let upto = match from {
             From::Direct => direct_upto(&items, seats, window.waiting() == count),

@@ -1,7 +1,7 @@
 //! Changes on their way into the queue: one append at a time, all that has come meanwhile in the next.
 
 use crate::{
-    record::{Counted, Position},
+    record::{Counted, Counters, Position},
     worker::budget::Share,
 };
 use std::collections::VecDeque;
@@ -65,6 +65,13 @@ impl Appender {
     /// Forgets what waits. An append that is under way stays so until it ends.
     pub fn clear(&mut self) {
         self.waiting.clear();
+    }
+
+    /// What was counted before all that waits has become known.
+    pub fn rebase(&mut self, before: Counters) {
+        for (record, _) in &mut self.waiting {
+            record.counters = record.counters.after(before);
+        }
     }
 
     pub fn len(&self) -> usize {

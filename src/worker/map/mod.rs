@@ -1,16 +1,16 @@
 //! One table map as its worker knows it.
 
 mod appender;
-mod full;
+mod refused;
 mod trouble;
 
 pub use appender::Appender;
-pub use full::Full;
+pub use refused::Refused;
 pub use trouble::{Blocked, Unusable, UnusableKind};
 
 use super::{
     budget::Share,
-    custody::{Confirmable, Held},
+    custody::{Confirmable, Gap, Held},
     lane::{Mark, Tail},
     plan::Plan,
 };
@@ -18,7 +18,7 @@ use crate::{
     destination::postgres::{Item, Progress, Target},
     gate::{Gate, Route},
     queue::{Account, ErrorSummary, Meta, Queue},
-    record::{Counters, Era, Position},
+    record::{Counters, Era, Lsn, Position},
 };
 use std::{
     sync::Arc,
@@ -34,6 +34,8 @@ pub type MapId = Arc<str>;
 pub enum Stage {
     /// It has no position yet: its table joins the publication.
     Joining,
+    /// Its changes are held in memory until its first position is stored.
+    Holding,
     Serving,
     /// Cleaned up: nothing of it is left outside Kubernetes.
     Gone,
@@ -107,13 +109,21 @@ pub struct Map {
     pub current: bool,
     /// For the next admission: with the token that was raised last.
     pub target: Option<Target>,
+    /// The destination runs with `fsync = off`.
+    pub unsafe_log: bool,
     /// D, as last seen flushed. None: the destination was not reached yet.
     pub progress: Option<Progress>,
     pub stock: Stock,
     pub confirmable: Confirmable,
+    /// The source table that it has joined: `pg_class.oid`, if it is known.
+    pub table: Option<u32>,
+    /// Up to here changes are taken although the table had no key, or another name: the source was seen mended since.
+    pub unfit_until: Position,
     /// Every change of the map at or below it was taken.
     pub received: Position,
     pub counters: Counters,
+    /// What was counted before the queue began, to be stored with it before anything of it is written (I5).
+    pub before: Option<Counters>,
     /// Changes between gate and queue or lane: while leaving, or in a cutover.
     pub held: Vec<(Item, Option<Share>)>,
     pub held_bytes: usize,
@@ -122,8 +132,10 @@ pub struct Map {
     pub appender: Appender,
     pub tail: watch::Sender<Tail>,
     pub blocked: Option<Blocked>,
-    /// Redis was full.
-    pub full: Option<Full>,
+    /// Redis did not take a change.
+    pub refused: Option<Refused>,
+    /// Its custodians are being asked.
+    pub asking: bool,
     /// The version of the status write that the gate waits for (rule 6).
     pub awaited: u64,
     pub unusable: Option<Unusable>,
@@ -147,6 +159,18 @@ impl Map {
             queue: self.stock.account.q,
             trimmed: self.stock.account.t,
         }
+    }
+
+    /// Finds a hole (rule 1). A map whose destination was not reached yet, and whose queue has still to begin, begins
+    /// where the source does: whether the destination has what lies before shows once it is reached.
+    ///
+    /// # Errors
+    /// The gap.
+    pub fn check(&self, confirmed: Lsn) -> Result<(), Gap> {
+        if self.progress.is_none() && self.gate.is_leaving() && self.stock.account.records == 0 {
+            return Ok(());
+        }
+        self.held_by().check(confirmed)
     }
 
     /// Queued records that the destination does not have. What it has may not be trimmed yet.
@@ -206,10 +230,27 @@ impl Map {
         self.appender.clear();
         self.held.clear();
         self.held_bytes = 0;
+        self.before = None;
         self.counters = self.durable_counters();
         self.received = self.held_by().durable();
         self.current = false;
         self.falls += 1;
+        // What was beyond comes again: a replay that begins now must not take it for known.
+        let tail = Tail {
+            seq: self.stock.account.seq,
+            through: self.received,
+        };
+        self.tail.send_replace(tail);
+    }
+
+    /// Forgets everything of a join that did not come about.
+    pub fn hold_nothing(&mut self) {
+        self.appender.clear();
+        self.held.clear();
+        self.held_bytes = 0;
+        self.counters = Counters::default();
+        self.stock = Stock::default();
+        self.current = false;
     }
 
     /// Something keeps it from writing or from taking changes, or it is to go: it must be looked at again and again.
@@ -218,7 +259,7 @@ impl Map {
         self.unusable.is_some() || self.blocked.is_some() || self.plan.deletion.is_some()
     }
 
-    /// Whether the map has a position, so that the source must keep what lies beyond it.
+    /// Whether the map has a position that is stored.
     #[must_use]
     pub fn has_joined(&self) -> bool {
         self.stage == Stage::Serving
@@ -233,7 +274,20 @@ impl Map {
     /// Whether changes of the map may be taken, once the reader begins anew.
     #[must_use]
     pub fn may_take(&self) -> bool {
-        self.has_joined() && self.gate.route() != Route::Nowhere
+        self.keeps() && self.gate.route() != Route::Nowhere
+    }
+
+    /// Whether the source must keep what lies beyond the map's position.
+    #[must_use]
+    pub fn keeps(&self) -> bool {
+        matches!(self.stage, Stage::Serving | Stage::Holding)
+    }
+
+    /// A mapped source column was missing when the last change came.
+    #[must_use]
+    pub fn lacks_a_column(&self) -> bool {
+        let kind = self.unusable.as_ref().map(|unusable| &unusable.kind);
+        kind == Some(&UnusableKind::SourceUnfit)
     }
 
     /// Takes no more changes, but keeps what the lane was given: it is still being written.
@@ -244,12 +298,24 @@ impl Map {
         self.current = false;
     }
 
-    /// Takes over what Redis says, unless something newer is known.
-    pub fn restock(&mut self, account: &Account) {
+    /// Takes over what Redis says, unless something newer is known. `partial` goes with it: the records of the first
+    /// entry that the destination has, if that was looked at.
+    pub fn restock(&mut self, account: &Account, partial: Option<u64>) {
         if account.version >= self.stock.account.version {
             self.stock.account = *account;
+            self.stock.partial = partial.unwrap_or(self.stock.partial);
         }
         self.tell_tail(Position::ZERO);
+    }
+
+    /// What was counted before all that was taken so far has become known.
+    pub fn rebase(&mut self, before: Counters) {
+        self.counters = self.counters.after(before);
+        self.appender.rebase(before);
+        for (item, _) in &mut self.held {
+            item.counters = item.counters.after(before);
+        }
+        self.before = Some(before);
     }
 
     /// Takes over what Redis says, whatever was known: it has gone back, or was not read before.

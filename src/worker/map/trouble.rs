@@ -9,14 +9,20 @@ pub enum Blocked {
     QueueUnavailable { message: String },
     /// Changes are missing that nobody holds.
     PositionLost { message: String },
+    /// An entry of the queue cannot be read.
+    EntryUnreadable { message: String },
     /// Parked records are missing.
     ErrorsLost { message: String },
     /// The slot is gone.
     SlotLost { message: String },
     /// The source is another system than the one the positions belong to.
     SourceReplaced { message: String },
-    /// The source no longer has, or no longer sends, a column of the key.
+    /// The source no longer has, or no longer sends, a column of the key or of the filter.
     KeyColumnsGone { message: String },
+    /// The source table was renamed, dropped, or made anew.
+    TableGone { message: String },
+    /// The source table has left the publication: what changed since was not sent.
+    NotPublished { message: String },
     /// Another worker has a higher epoch.
     EpochLost { message: String },
 }
@@ -28,10 +34,13 @@ impl Blocked {
         match self {
             Self::QueueUnavailable { .. } => "QueueUnavailable",
             Self::PositionLost { .. } => "PositionLost",
+            Self::EntryUnreadable { .. } => "EntryUnreadable",
             Self::ErrorsLost { .. } => "ErrorsLost",
             Self::SlotLost { .. } => "SlotLost",
             Self::SourceReplaced { .. } => "SourceReplaced",
             Self::KeyColumnsGone { .. } => "KeyColumnsGone",
+            Self::TableGone { .. } => "SourceTableGone",
+            Self::NotPublished { .. } => "TableNotPublished",
             Self::EpochLost { .. } => "EpochLost",
         }
     }
@@ -41,10 +50,13 @@ impl Blocked {
         match self {
             Self::QueueUnavailable { message }
             | Self::PositionLost { message }
+            | Self::EntryUnreadable { message }
             | Self::ErrorsLost { message }
             | Self::SlotLost { message }
             | Self::SourceReplaced { message }
             | Self::KeyColumnsGone { message }
+            | Self::TableGone { message }
+            | Self::NotPublished { message }
             | Self::EpochLost { message } => message,
         }
     }
@@ -52,7 +64,7 @@ impl Blocked {
     /// Whether it may end by itself: then the worker looks again.
     #[must_use]
     pub const fn passes(&self) -> bool {
-        matches!(self, Self::QueueUnavailable { .. } | Self::KeyColumnsGone { .. })
+        matches!(self, Self::QueueUnavailable { .. })
     }
 
     /// Whether what is missing may be put back: then the worker looks again.
@@ -67,9 +79,11 @@ impl Blocked {
         matches!(
             self,
             Self::PositionLost { .. }
+                | Self::EntryUnreadable { .. }
                 | Self::ErrorsLost { .. }
                 | Self::SlotLost { .. }
                 | Self::SourceReplaced { .. }
+                | Self::NotPublished { .. }
                 | Self::EpochLost { .. }
         )
     }
@@ -78,11 +92,13 @@ impl Blocked {
     #[must_use]
     pub const fn rank(&self) -> u8 {
         match self {
-            Self::EpochLost { .. } => 6,
-            Self::SourceReplaced { .. } => 5,
-            Self::SlotLost { .. } => 4,
-            Self::PositionLost { .. } => 3,
-            Self::ErrorsLost { .. } => 2,
+            Self::EpochLost { .. } => 8,
+            Self::SourceReplaced { .. } => 7,
+            Self::SlotLost { .. } => 6,
+            Self::PositionLost { .. } | Self::EntryUnreadable { .. } => 5,
+            Self::NotPublished { .. } => 4,
+            Self::ErrorsLost { .. } => 3,
+            Self::TableGone { .. } => 2,
             Self::KeyColumnsGone { .. } => 1,
             Self::QueueUnavailable { .. } => 0,
         }

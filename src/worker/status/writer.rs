@@ -3,6 +3,7 @@
 use super::{Facts, document::Memory};
 use crate::{
     api::TableMap,
+    lease::Held,
     worker::{engine::Event, map::MapId},
 };
 use futures::StreamExt;
@@ -15,7 +16,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     time::Duration,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 const MANAGER: &str = "tablemap-worker";
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -36,6 +37,7 @@ pub struct StatusWriter {
     client: Client,
     updates: mpsc::UnboundedReceiver<Update>,
     events: mpsc::UnboundedSender<Event>,
+    lease: watch::Receiver<Held>,
     waiting: BTreeMap<MapId, Update>,
     memories: HashMap<MapId, Memory>,
 }
@@ -46,11 +48,13 @@ impl StatusWriter {
         client: Client,
         updates: mpsc::UnboundedReceiver<Update>,
         events: mpsc::UnboundedSender<Event>,
+        lease: watch::Receiver<Held>,
     ) -> Self {
         Self {
             client,
             updates,
             events,
+            lease,
             waiting: BTreeMap::new(),
             memories: HashMap::new(),
         }
@@ -61,12 +65,26 @@ impl StatusWriter {
         while let Some(update) = self.updates.recv().await {
             self.put(update);
             while !self.waiting.is_empty() {
+                if !self.may_write().await {
+                    return;
+                }
                 while let Ok(update) = self.updates.try_recv() {
                     self.put(update);
                 }
                 self.write_all().await;
             }
         }
+    }
+
+    /// Waits until the Lease is held: else another worker may have taken the maps over, and what it says is true (I6).
+    /// False: the Lease was given up.
+    async fn may_write(&mut self) -> bool {
+        while !self.lease.borrow_and_update().is_valid() {
+            if self.lease.changed().await.is_err() {
+                return false;
+            }
+        }
+        true
     }
 
     fn put(&mut self, mut update: Update) {
@@ -106,6 +124,7 @@ impl StatusWriter {
                     });
                 }
                 Err(error) if is_gone(&error) => {}
+                Err(error) if is_another(&error) => {}
                 Err(error) => {
                     tracing::warn!(map = %update.facts.name, %error, "the status was not written; trying again");
                     failed = true;
@@ -126,6 +145,11 @@ impl StatusWriter {
 
 fn is_gone(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
+/// An object of the same name that is not the one that was meant.
+fn is_another(error: &kube::Error) -> bool {
+    is_conflict(error) && error.to_string().contains("UID in precondition")
 }
 
 fn is_conflict(error: &kube::Error) -> bool {

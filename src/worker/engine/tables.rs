@@ -1,0 +1,125 @@
+//! Whether the maps' source tables are still there, and published: else nothing comes, and that looks like nothing to do.
+
+use super::{Engine, Event};
+use crate::{
+    record::{Lsn, Position},
+    source::postgres::{Admin, JoinError, TableState, WantedTable},
+    worker::map::{Blocked, MapId},
+};
+
+/// What was found of one map's table.
+#[derive(Debug)]
+pub struct TableSeen {
+    pub map: MapId,
+    pub state: TableState,
+    /// The end of the source's log then.
+    pub end: Lsn,
+}
+
+impl Engine {
+    /// Asks the source for the tables of all maps that have joined.
+    pub(super) fn look_at_tables(&mut self) {
+        let Some((_, publication)) = self.link.era_and_publication() else {
+            return;
+        };
+        if !self.link.is_streaming() || self.looking_at_tables {
+            return;
+        }
+        let wanted: Vec<(MapId, WantedTable)> = self
+            .maps
+            .values()
+            .filter(|map| map.has_joined() && !map.cleaning)
+            .filter_map(|map| {
+                let (schema, name) = map.plan.source_table.clone();
+                let oid = map.table?;
+                Some((map.id.clone(), WantedTable { schema, name, oid }))
+            })
+            .collect();
+        if wanted.is_empty() {
+            return;
+        }
+        self.looking_at_tables = true;
+        let settings = self.source.settings.clone();
+        self.spawn(async move {
+            let (maps, tables): (Vec<_>, Vec<_>) = wanted.into_iter().unzip();
+            let asked = async {
+                let admin = Admin::connect(&settings).await.map_err(JoinError::from)?;
+                admin.tables(&publication, &tables).await
+            };
+            // A source that cannot be asked is asked again.
+            let (states, end) = asked.await.unwrap_or_default();
+            let seen = maps.into_iter().zip(states);
+            let seen = seen.map(|(map, state)| TableSeen { map, state, end });
+            Event::TablesSeen(seen.collect())
+        });
+    }
+
+    pub(super) fn tables_seen(&mut self, tables: Vec<TableSeen>) {
+        self.looking_at_tables = false;
+        for TableSeen { map: id, state, end } in tables {
+            let confirmed = self.link.confirmed();
+            let Some(map) = self
+                .maps
+                .get_mut(&id)
+                .filter(|map| map.has_joined() && !map.cleaning)
+            else {
+                continue;
+            };
+            let gone = matches!(map.blocked, Some(Blocked::TableGone { .. }));
+            let (schema, name) = &map.plan.source_table;
+            let table = format!("{schema}.{name}");
+            match state {
+                TableState::Published if gone => {
+                    map.unfit_until = Position::through(end);
+                    self.unblock(&id, confirmed);
+                }
+                TableState::Published => {}
+                TableState::Gone if gone => {}
+                TableState::Gone => {
+                    let message = format!(
+                        "The source table {table} was renamed, dropped or made anew: rename it back, or delete the \
+                         TableMap and make it anew."
+                    );
+                    self.block(&id, Blocked::TableGone { message });
+                }
+                TableState::NotPublished => {
+                    let publication = self.publication();
+                    let message = format!(
+                        "The source table {table} has left the publication {publication}: what changed since was not \
+                         sent. Delete the TableMap, make it anew, and compare the tables."
+                    );
+                    self.expel(&id);
+                    self.block(&id, Blocked::NotPublished { message });
+                }
+            }
+        }
+    }
+
+    /// Asks the source whether a table has its key again.
+    pub(super) fn look_at_key(&mut self, id: &MapId) {
+        let Some(map) = self.maps.get(id) else { return };
+        let settings = self.source.settings.clone();
+        let table = map.plan.source_table.clone();
+        let key = map.plan.mapping.key_source_columns();
+        let filter: Vec<String> = map.plan.mapping.filter_columns().map(ToOwned::to_owned).collect();
+        let map = id.clone();
+        self.spawn(async move {
+            let asked = async {
+                let admin = Admin::connect(&settings).await.map_err(JoinError::from)?;
+                admin.has_key((&table.0, &table.1), &key, &filter).await
+            };
+            let result = asked.await;
+            Event::KeySeen { map, result }
+        });
+    }
+
+    /// Changes are taken again. Those from before, whose key nobody can tell, are refused where they are written.
+    pub(super) fn key_seen(&mut self, id: &MapId, result: Result<Lsn, JoinError>) {
+        let confirmed = self.link.confirmed();
+        let Some(map) = self.maps.get_mut(id) else { return };
+        if let (Ok(end), Some(Blocked::KeyColumnsGone { .. })) = (result, &map.blocked) {
+            map.unfit_until = Position::through(end);
+            self.unblock(id, confirmed);
+        }
+    }
+}
