@@ -44,6 +44,14 @@ pub struct Settings {
     pub connect_timeout: Duration,
 }
 
+impl Settings {
+    /// Another server or database, not only another way to prove who is who.
+    #[must_use]
+    pub fn leads_elsewhere(&self, other: &Self) -> bool {
+        (&self.hosts, &self.database) != (&other.hosts, &other.database)
+    }
+}
+
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")

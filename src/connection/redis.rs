@@ -7,7 +7,7 @@ use redis::{
     Pipeline, RedisConnectionInfo, ScriptInvocation, TlsCertificates, aio::MultiplexedConnection,
 };
 use std::{fmt, sync::Arc, time::Duration};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 /// How long Redis may take over one command: large entries and an fsync included.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -67,14 +67,15 @@ pub struct Link {
 }
 
 struct Shared {
-    settings: Settings,
-    connection: Mutex<Option<MultiplexedConnection>>,
+    /// With a number that rises when they lead elsewhere.
+    settings: watch::Sender<(u64, Settings)>,
+    connection: Mutex<Option<(u64, MultiplexedConnection)>>,
 }
 
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Link")
-            .field("settings", &self.shared.settings)
+            .field("settings", &self.shared.settings.borrow().1)
             .finish_non_exhaustive()
     }
 }
@@ -87,7 +88,7 @@ pub async fn connect(settings: &Settings) -> Result<Link, RedisConnectError> {
     client(settings)?;
     let link = Link {
         shared: Arc::new(Shared {
-            settings: settings.clone(),
+            settings: watch::Sender::new((0, settings.clone())),
             connection: Mutex::new(None),
         }),
     };
@@ -148,20 +149,28 @@ fn client(settings: &Settings) -> Result<Client, RedisConnectError> {
 }
 
 impl Link {
+    /// From now on Redis is reached like this. An open connection goes on, unless it led elsewhere.
+    pub fn reach(&self, settings: &Settings) {
+        self.shared.settings.send_modify(|(number, known)| {
+            *number += u64::from(known.topology != settings.topology);
+            known.clone_from(settings);
+        });
+    }
+
     async fn connection(&self) -> Result<MultiplexedConnection, QueueError> {
         let mut known = self.shared.connection.lock().await;
-        if let Some(connection) = known.as_ref() {
+        let (number, settings) = self.shared.settings.borrow().clone();
+        if let Some((_, connection)) = known.as_ref().filter(|(of, _)| *of == number) {
             return Ok(connection.clone());
         }
-        let client =
-            client(&self.shared.settings).map_err(|error| QueueError::Unavailable(error.to_string()))?;
+        let client = client(&settings).map_err(|error| QueueError::Unavailable(error.to_string()))?;
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.shared.settings.connect_timeout))
+            .set_connection_timeout(Some(settings.connect_timeout))
             .set_response_timeout(Some(ANSWER));
         let connection = client
             .get_multiplexed_async_connection_with_config(&config)
             .await?;
-        *known = Some(connection.clone());
+        *known = Some((number, connection.clone()));
         Ok(connection)
     }
 

@@ -50,6 +50,8 @@ impl From<redis::RedisError> for QueueError {
             Self::WrongPredecessor
         } else if says("OOM") {
             Self::OutOfMemory
+        } else if error.kind() == redis::ErrorKind::AuthenticationFailed {
+            Self::Refused("wrong user or password".into())
         } else if says("NOAUTH") || says("WRONGPASS") || says("NOPERM") {
             Self::Refused(code)
         } else {

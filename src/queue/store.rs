@@ -8,7 +8,7 @@ use super::{
     },
 };
 use crate::{
-    connection::redis::{Durability, Link},
+    connection::redis::{Durability, Link, Settings},
     record::{Counters, Era, Mark, ParkedKey, ParkedRecord, Position},
 };
 use bytes::Bytes;
@@ -53,6 +53,11 @@ impl Queue {
     /// Redis cannot be asked.
     pub async fn durability(&self) -> Result<Durability, QueueError> {
         self.link.durability().await
+    }
+
+    /// How Redis is reached from now on.
+    pub fn reach(&self, settings: &Settings) {
+        self.link.reach(settings);
     }
 
     fn invoke<'a>(&'a self, script: &'a Script) -> ScriptInvocation<'a> {

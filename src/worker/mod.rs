@@ -7,6 +7,7 @@ mod lane;
 mod map;
 mod plan;
 mod reader;
+mod refresh;
 mod resolve;
 pub mod status;
 mod watch;

@@ -43,6 +43,13 @@ impl ResolveError {
     }
 }
 
+/// How a Connection is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reached {
+    Postgres(postgres::Settings),
+    Redis(redis::Settings),
+}
+
 /// Reads references of one namespace.
 #[derive(Clone)]
 pub struct Resolver {
@@ -127,6 +134,18 @@ impl Resolver {
         match connection.spec.postgres {
             Some(_) => self.postgres(connection).await.map(|_| ()),
             None => self.redis(connection).await.map(|_| ()),
+        }
+    }
+
+    /// How a Connection is reached now.
+    ///
+    /// # Errors
+    /// It cannot be used, or the API server cannot be asked.
+    pub async fn reached(&self, name: &str) -> Result<Reached, ResolveError> {
+        let connection = self.connection(name).await?;
+        match connection.spec.postgres {
+            Some(_) => self.postgres(&connection).await.map(Reached::Postgres),
+            None => self.redis(&connection).await.map(Reached::Redis),
         }
     }
 

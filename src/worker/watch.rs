@@ -8,10 +8,10 @@ use kube::{
     runtime::{WatchStreamExt, watcher},
 };
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     time::Duration,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// Objects whose references could not be read are looked at again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -23,6 +23,8 @@ pub struct Watch {
     connection: String,
     group: String,
     resolver: Resolver,
+    /// Names of the Connections in use.
+    names: watch::Sender<BTreeSet<String>>,
     events: mpsc::UnboundedSender<Event>,
     /// Objects that could not be resolved yet.
     waiting: HashMap<String, TableMap>,
@@ -59,6 +61,7 @@ impl Watch {
         connection: &str,
         group: &str,
         resolver: Resolver,
+        names: watch::Sender<BTreeSet<String>>,
         events: mpsc::UnboundedSender<Event>,
     ) -> Self {
         Self {
@@ -67,6 +70,7 @@ impl Watch {
             connection: connection.into(),
             group: group.into(),
             resolver,
+            names,
             events,
             waiting: HashMap::new(),
             known: HashMap::new(),
@@ -151,6 +155,9 @@ impl Watch {
             Ok(plan) => {
                 self.waiting.remove(&uid);
                 self.known.insert(uid, now);
+                self.names.send_modify(|names| {
+                    names.extend([plan.destination.clone(), plan.queue_connection.clone()]);
+                });
                 let _ = self.events.send(Event::Planned(Box::new(plan)));
             }
             Err(error) => {

@@ -11,7 +11,7 @@ use crate::{
     lease::{Held, LeaseError, WorkerLease},
 };
 use kube::{Client, ResourceExt};
-use std::{hash::Hasher, time::Duration};
+use std::{collections::BTreeSet, hash::Hasher, time::Duration};
 use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -117,12 +117,16 @@ async fn serve(context: &Context, lease: &WorkerLease, shutdown: CancellationTok
     let mut writer = AbortOnDropHandle::new(tokio::spawn(writer.run()));
     let publish = super::status::publish(client.clone(), context.identity.clone(), warned);
     let _publisher = AbortOnDropHandle::new(tokio::spawn(publish));
+    let (names, wanted) = watch::channel(BTreeSet::from([context.connection.clone()]));
+    let refresh = super::refresh::run(resolver.clone(), wanted, events.clone());
+    let _refreshing = AbortOnDropHandle::new(tokio::spawn(refresh));
     let watch = Watch::new(
         client,
         &context.namespace,
         &context.connection,
         &context.group,
         resolver,
+        names,
         events.clone(),
     );
     let mut watching = AbortOnDropHandle::new(tokio::spawn(watch.run()));
@@ -176,6 +180,7 @@ async fn source(context: &Context, resolver: &Resolver) -> Result<Source, Error>
     let uid = connection.uid().unwrap_or_default();
     let base = format!("tablemap_{:012x}", fnv(&format!("{uid}/{}", context.group)) >> 16);
     Ok(Source {
+        connection: context.connection.clone(),
         settings,
         base,
         external,

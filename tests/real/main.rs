@@ -15,6 +15,7 @@ mod paused;
 mod queue;
 mod rows;
 mod scene;
+mod secure;
 mod siblings;
 mod sizes;
 mod source;

@@ -4,6 +4,7 @@
 
 pub mod apiserver;
 pub mod audit;
+pub mod certificates;
 pub mod folder;
 pub mod load;
 pub mod ports;

@@ -17,6 +17,7 @@ use crate::{
         map::MapId,
         plan::Plan,
         reader::Reader,
+        resolve::Reached,
     },
 };
 use tokio::sync::oneshot;
@@ -144,6 +145,11 @@ pub enum Event {
     CleanedUp {
         map: MapId,
         result: Result<(), String>,
+    },
+    /// How a Connection is reached, now that it or a Secret of it was changed.
+    Reached {
+        connection: String,
+        reached: Box<Reached>,
     },
     /// The Lease had expired and is held again: statuses must be forced once.
     LeaseRegained,

@@ -13,6 +13,7 @@ mod join;
 mod lanes;
 mod operations;
 mod queueing;
+mod reach;
 mod report;
 mod route;
 mod source;
@@ -42,6 +43,8 @@ use tokio_util::sync::CancellationToken;
 /// What one worker needs to know of its source.
 #[derive(Clone, Debug)]
 pub struct Source {
+    /// The Connection's name.
+    pub connection: String,
     pub settings: postgres::Settings,
     /// Slot and publication are named `<base>_<generation>` when we manage them.
     pub base: String,
@@ -256,6 +259,7 @@ impl Engine {
             Event::ErrorsRead { map, of, result } => self.errors_read(&map, of, result),
             Event::Emptied { map, result } => self.emptied(&map, result),
             Event::CleanedUp { map, result } => self.cleaned_up(&map, result),
+            Event::Reached { connection, reached } => self.reached_as(&connection, *reached),
             Event::LeaseRegained => self.statuses.force_once(),
         }
     }

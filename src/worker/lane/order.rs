@@ -2,6 +2,7 @@
 
 use super::{feed::Tail, merge::Passed};
 use crate::{
+    connection::postgres::Settings,
     destination::postgres::{Aside, Item, Progress, Target},
     queue::Queue,
     record::{Counters, Position},
@@ -47,6 +48,8 @@ pub enum Order {
         parcel: Parcel,
     },
     Items(Parcel),
+    /// How the destination is reached from now on.
+    Reach(Box<Settings>),
     /// Take a map out: nothing more of it is sent after the reply.
     Evict {
         seat: usize,

@@ -260,10 +260,18 @@ impl Task {
                 self.accept(parcel);
             }
             Order::Items(parcel) => self.accept(parcel),
+            Order::Reach(settings) => self.reach(*settings),
             Order::Evict { seat, reply } => {
                 let _ = reply.send(self.evict(seat));
             }
         }
+    }
+
+    fn reach(&mut self, settings: Settings) {
+        if self.settings.leads_elsewhere(&settings) {
+            self.session = None;
+        }
+        self.settings = settings;
     }
 
     fn seat(&mut self, index: usize, target: Target) {
