@@ -19,3 +19,4 @@ mod secure;
 mod siblings;
 mod sizes;
 mod source;
+mod types;
