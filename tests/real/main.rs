@@ -10,6 +10,7 @@ mod fencing;
 mod foreign_keys;
 mod judge;
 mod kills;
+mod names;
 mod outages;
 mod paused;
 mod queue;
