@@ -16,6 +16,7 @@ mod paused;
 mod queue;
 mod rows;
 mod scene;
+mod schema;
 mod secure;
 mod siblings;
 mod sizes;

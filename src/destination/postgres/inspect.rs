@@ -15,6 +15,15 @@ const TABLE: &str =
     "SELECT c.oid, c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
   WHERE n.nspname = $1 AND c.relname = $2";
 
+/// What the user lacks to write the table. Rights on single columns are enough, but for DELETE there are none.
+const RIGHTS: &str = "SELECT current_user::text, has_schema_privilege(c.relnamespace, 'USAGE'),
+    array_remove(ARRAY[
+      CASE WHEN NOT has_any_column_privilege(c.oid, 'SELECT') THEN 'SELECT' END,
+      CASE WHEN NOT has_any_column_privilege(c.oid, 'INSERT') THEN 'INSERT' END,
+      CASE WHEN NOT has_any_column_privilege(c.oid, 'UPDATE') THEN 'UPDATE' END,
+      CASE WHEN NOT has_table_privilege(c.oid, 'DELETE') THEN 'DELETE' END], NULL)
+  FROM pg_class c WHERE c.oid = $1";
+
 /// A domain counts as the type that it is made of, through all domains between.
 const COLUMNS: &str = "WITH RECURSIVE made (attnum, oid, modifier) AS (
     SELECT attnum, atttypid, atttypmod FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped
@@ -78,12 +87,20 @@ pub(super) async fn inspect(
         let columns = client.query(COLUMNS, &[&oid]).await?;
         let indexes = client.query(INDEXES, &[&oid]).await?;
         let keys = client.query(FOREIGN_KEYS, &[&oid]).await?;
+        let rights = client.query_one(RIGHTS, &[&oid]).await?;
         let fsync = client.query_one("SELECT current_setting('fsync')", &[]).await?;
-        Ok(Some((kind, columns, indexes, keys, fsync.get::<_, String>(0))))
+        Ok(Some((
+            kind,
+            columns,
+            indexes,
+            keys,
+            rights,
+            fsync.get::<_, String>(0),
+        )))
     };
     let found = within(deadline, work).await.map_err(lane)?;
     let name = format!("{}.{}", quote(&table.0), quote(&table.1));
-    let Some((kind, columns, indexes, keys, fsync)) = found else {
+    let Some((kind, columns, indexes, keys, rights, fsync)) = found else {
         return Err(problem(format!(
             "The destination has no table {name}: create it, or correct `destination.table`."
         )));
@@ -93,6 +110,7 @@ pub(super) async fn inspect(
             "The destination's {name} is not a table: name a table in `destination.table`."
         )));
     }
+    check_rights(&name, &table.0, &rights)?;
     let columns: Vec<Column> = columns.iter().map(column).collect();
     let mapped = mapped(&name, &columns, mapping)?;
     check_required(&name, &columns, mapping)?;
@@ -120,6 +138,24 @@ pub(super) async fn inspect(
         fixed_key: key.iter().any(|column| column.identity_always),
         unsafe_log: fsync != "on",
     })
+}
+
+fn check_rights(table: &str, schema: &str, rights: &Row) -> Result<(), InspectError> {
+    let (user, enters): (String, bool) = (quote(rights.get(0)), rights.get(1));
+    let lacks: Vec<String> = rights.get(2);
+    if !enters {
+        return Err(problem(format!(
+            "The user {user} may not use the destination's schema: GRANT USAGE ON SCHEMA {} TO {user}.",
+            quote(schema)
+        )));
+    }
+    if lacks.is_empty() {
+        return Ok(());
+    }
+    Err(problem(format!(
+        "The user {user} may not write the destination table: GRANT {} ON {table} TO {user}.",
+        lacks.join(", ")
+    )))
 }
 
 fn problem(message: String) -> InspectError {

@@ -196,16 +196,20 @@ impl Session {
                     .batch_execute("ROLLBACK TO SAVEPOINT record; RELEASE SAVEPOINT record")
                     .await
                     .map_err(failed)?;
-                if error.code().code() == FOREIGN_KEY {
-                    return Ok(Outcome::Early(error));
+                let target = targets.get(write.map);
+                match target.and_then(|target| unfilled(target, &error)) {
+                    Some(aside) => Err(Meaning::Aside(aside)),
+                    None if error.code().code() == FOREIGN_KEY => Ok(Outcome::Early(error)),
+                    None => Ok(Outcome::Refused(refused(target, &error))),
                 }
-                Ok(Outcome::Refused(refused(targets.get(write.map), &error)))
             }
             Err(other) => Err(other),
         }
     }
 }
 
+/// `not_null_violation`.
+const NOT_NULL: &str = "23502";
 /// `foreign_key_violation`.
 const FOREIGN_KEY: &str = "23503";
 
@@ -214,6 +218,20 @@ fn share_a_key(one: &Planned<'_>, other: &Planned<'_>) -> bool {
         .keys()
         .iter()
         .any(|key| other.act.keys().iter().any(|known| known == key))
+}
+
+/// A column of the table that must not be NULL, and that no field fills: every record would be refused.
+fn unfilled(target: &Target, error: &DbError) -> Option<Aside> {
+    let of = (error.schema()?, error.table()?);
+    let column = error.column()?;
+    let ours = of == (target.table.0.as_str(), target.table.1.as_str());
+    let filled = target.mapping.destinations().any(|name| name == column);
+    (error.code().code() == NOT_NULL && ours && !filled).then(|| Aside::Unfit {
+        code: NOT_NULL.into(),
+        remedy: format!(
+            "no field fills the column {column:?}, which must not be NULL: give it a default, or add a field."
+        ),
+    })
 }
 
 /// A foreign key whose other table belongs to a map that stands behind this record (rule 10).

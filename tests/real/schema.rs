@@ -1,0 +1,115 @@
+//! What is done to the destination's table while a map runs: the map waits with a reason and nothing is parked, or it goes
+//! on, as the docs say; mended, it goes on by itself.
+
+use crate::{
+    scene::Scene,
+    support::{
+        rig::{SOON, said, same_map},
+        timing::timed,
+        wait::wait_until,
+    },
+};
+
+/// What is done, and what undoes it.
+struct Case {
+    broken: &'static str,
+    /// A part of the message in `SchemaValid`. None: the map goes on.
+    says: Option<&'static str>,
+    mended: &'static str,
+}
+
+const fn waits(broken: &'static str, says: &'static str, mended: &'static str) -> Case {
+    Case {
+        broken,
+        says: Some(says),
+        mended,
+    }
+}
+
+const fn goes_on(broken: &'static str) -> Case {
+    Case {
+        broken,
+        says: None,
+        mended: "",
+    }
+}
+
+#[rustfmt::skip]
+const CASES: &[Case] = &[
+    waits("ALTER TABLE t DROP COLUMN b", "\"b\"", "ALTER TABLE t ADD COLUMN b text"),
+    waits("ALTER TABLE t RENAME COLUMN b TO c", "\"b\"", "ALTER TABLE t RENAME COLUMN c TO b"),
+    waits("ALTER TABLE t DROP CONSTRAINT t_pkey", "unique", "ALTER TABLE t ADD CONSTRAINT t_pkey PRIMARY KEY (id)"),
+    waits("ALTER TABLE t DROP CONSTRAINT t_pkey; ALTER TABLE t ADD PRIMARY KEY (id) DEFERRABLE", "unique", "ALTER TABLE t DROP CONSTRAINT t_pkey; ALTER TABLE t ADD PRIMARY KEY (id)"),
+    waits("ALTER TABLE t DROP CONSTRAINT t_pkey; CREATE UNIQUE INDEX part ON t (id) WHERE id > 0", "unique", "DROP INDEX part; ALTER TABLE t ADD CONSTRAINT t_pkey PRIMARY KEY (id)"),
+    waits("ALTER TABLE t RENAME TO away", "no table", "ALTER TABLE away RENAME TO t"),
+    waits("ALTER TABLE t SET SCHEMA aside", "no table", "ALTER TABLE aside.t SET SCHEMA public"),
+    waits("ALTER TABLE t ADD COLUMN d int DEFAULT 0 NOT NULL; ALTER TABLE t ALTER d DROP DEFAULT", "\"d\"", "ALTER TABLE t DROP COLUMN d"),
+    waits("REVOKE INSERT ON t FROM writer", "GRANT INSERT ON", "GRANT INSERT ON t TO writer"),
+    waits("REVOKE USAGE ON SCHEMA public FROM writer, public", "GRANT USAGE ON SCHEMA", "GRANT USAGE ON SCHEMA public TO writer"),
+    goes_on("ALTER TABLE t ADD COLUMN e text"),
+    goes_on("ALTER TABLE t ALTER b TYPE varchar(100)"),
+    goes_on("CREATE TABLE anew (LIKE t INCLUDING ALL); INSERT INTO anew SELECT * FROM t; DROP TABLE t; ALTER TABLE anew RENAME TO t; GRANT ALL ON t TO writer"),
+];
+
+const USER: &str = "
+    CREATE SCHEMA aside;
+    CREATE ROLE writer LOGIN;
+    GRANT CREATE ON DATABASE erp TO writer;
+    GRANT USAGE ON SCHEMA public TO writer;
+    GRANT ALL ON t TO writer";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_done_to_the_destinations_table_parks_nothing() {
+    let _time = timed("what_is_done_to_the_destinations_table_parks_nothing");
+    let table = "CREATE TABLE t (id int PRIMARY KEY, a text, b text);";
+    let mut scene = Scene::start(table, USER, &[], &[]).await;
+    scene.rig.api.apply(
+        "apiVersion: v1
+kind: Secret
+metadata: {name: writer, namespace: default}
+stringData: {username: writer, password: unused}
+",
+    );
+    let patch = r#"{"spec":{"postgres":{"credentials":{"secretRef":{"name":"writer"}}}}}"#;
+    scene
+        .rig
+        .api
+        .kubectl(&["patch", "tmc", "erp", "--type=merge", "-p", patch]);
+    scene.rig.api.apply(&same_map("t", &["id"], &["id", "a", "b"]));
+    scene.maps = vec!["t".into()];
+    scene.all("CaughtUp").await;
+    let mut id = 0;
+    let mut next = async |scene: &Scene| {
+        id += 1;
+        let sql =
+            format!("INSERT INTO t VALUES ({id}, 'a', 'b'), (-{id}, 'a', NULL); UPDATE t SET a = '{id}'");
+        scene.at_source(&sql).await;
+        id
+    };
+    next(&scene).await;
+    scene.says("SELECT count(*)::text FROM t", "2").await;
+
+    for case in CASES {
+        println!("{}", case.broken);
+        scene.erp.batch_execute(case.broken).await.unwrap();
+        next(&scene).await;
+        if let Some(says) = case.says {
+            scene.rig.reason("t", "SchemaValid", "SchemaMismatch").await;
+            let what = format!("{says} said of {}", case.broken);
+            wait_until(SOON, &what, async || {
+                let status = scene.rig.status("t").await;
+                said(&status, "SchemaValid")
+                    .is_some_and(|said| said["message"].as_str().unwrap().contains(says))
+            })
+            .await;
+            scene.rig.phase("t", "Buffering").await;
+            next(&scene).await;
+            scene.erp.batch_execute(case.mended).await.unwrap();
+        }
+        let id = next(&scene).await;
+        let rows = format!("SELECT count(*)::text FROM t WHERE a = '{id}'");
+        scene.says(&rows, &(2 * id).to_string()).await;
+        let status = scene.rig.settled("t").await;
+        assert_eq!(status["errors"]["count"], 0, "{}: {status:#}", case.broken);
+    }
+}
