@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test lint crds
+.PHONY: help demo demo-down test soak lint crds
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -21,6 +21,11 @@ test: ## Install what is missing, then run every test and print the time it took
 	cargo build --locked
 	@mkdir -p target/shipped && cp target/debug/tablemap target/shipped/
 	cargo test --locked --features testing -- --test-threads=1
+
+soak: ## Random load, faults and pauses for 20 minutes (TABLEMAP_SOAK_SECONDS, TABLEMAP_SEED)
+	@hack/setup.sh
+	TABLEMAP_SOAK_SECONDS=$${TABLEMAP_SOAK_SECONDS:-1200} \
+	  cargo test --locked --features testing --test real -- --nocapture a_while_of_random_faults
 
 lint: ## Formatting, clippy, and cargo-deny where it is installed
 	@hack/check-toolchain.sh cargo

@@ -20,5 +20,6 @@ mod schema;
 mod secure;
 mod siblings;
 mod sizes;
+mod soak;
 mod source;
 mod types;
