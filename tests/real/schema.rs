@@ -113,3 +113,100 @@ stringData: {username: writer, password: unused}
         assert_eq!(status["errors"]["count"], 0, "{}: {status:#}", case.broken);
     }
 }
+
+/// What is done to the source's table, what is said of it (phase, and a reason anywhere in the status), and what undoes it.
+struct Change {
+    broken: &'static str,
+    says: Option<(&'static str, &'static str)>,
+    mended: &'static str,
+    /// Columns that are compared at the end of it.
+    then: &'static str,
+}
+
+const fn change(broken: &'static str, then: &'static str) -> Change {
+    Change {
+        broken,
+        says: None,
+        mended: "",
+        then,
+    }
+}
+
+#[rustfmt::skip]
+const CHANGES: &[Change] = &[
+    change("ALTER TABLE t ADD COLUMN c text DEFAULT 'c'", "id, a, b"),
+    change("ALTER TABLE t DROP COLUMN c", "id, a, b"),
+    change("ALTER TABLE t ALTER b TYPE varchar(50)", "id, a, b"),
+    change("ALTER TABLE t ALTER b TYPE text; ALTER TABLE t ALTER id TYPE bigint", "id, a, b"),
+    change("ALTER TABLE t REPLICA IDENTITY FULL", "id, a, b"),
+    change("ALTER TABLE t REPLICA IDENTITY DEFAULT", "id, a, b"),
+    change("CREATE UNIQUE INDEX by_id ON t (id); ALTER TABLE t REPLICA IDENTITY USING INDEX by_id", "id, a, b"),
+    change("ALTER TABLE t REPLICA IDENTITY DEFAULT; DROP INDEX by_id", "id, a, b"),
+    Change {
+        broken: "ALTER TABLE t RENAME COLUMN a TO z",
+        says: Some(("Buffering", "SourceColumnMissing")),
+        mended: "ALTER TABLE t RENAME COLUMN z TO a",
+        then: "id, b",
+    },
+    Change {
+        broken: "ALTER TABLE t RENAME TO away; CREATE VIEW t AS SELECT * FROM away",
+        says: Some(("Blocked", "SourceTableGone")),
+        mended: "DROP VIEW t; ALTER TABLE away RENAME TO t",
+        then: "id, b",
+    },
+    Change {
+        broken: "ALTER TABLE t DROP CONSTRAINT t_pkey; ALTER TABLE t REPLICA IDENTITY FULL",
+        says: None,
+        mended: "",
+        then: "id, b",
+    },
+    Change {
+        broken: "ALTER TABLE t ADD PRIMARY KEY (id); ALTER TABLE t REPLICA IDENTITY DEFAULT",
+        says: None,
+        mended: "",
+        then: "id, b",
+    },
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_done_to_the_sources_table_loses_nothing() {
+    let _time = timed("what_is_done_to_the_sources_table_loses_nothing");
+    let table = "CREATE TABLE t (id int PRIMARY KEY, a text, b text);";
+    let scene = Scene::start(
+        table,
+        "ALTER TABLE t ALTER id TYPE bigint",
+        &[&["t", "id", "a", "b"]],
+        &["--confirm-delay-milliseconds=1000"],
+    )
+    .await;
+    let mut id = 0;
+    let mut next = async |scene: &Scene| {
+        id += 1;
+        let sql = format!(
+            "INSERT INTO t (id, b) VALUES ({id}, 'b{id}'), (-{id}, NULL); UPDATE t SET b = b || 'u' WHERE id = {id};
+             UPDATE t SET id = id + 1000 WHERE id = {id}; DELETE FROM t WHERE id = 1 - {id}"
+        );
+        scene.at_source(&sql).await;
+    };
+    next(&scene).await;
+    for change in CHANGES {
+        println!("{}", change.broken);
+        scene.at_source(change.broken).await;
+        next(&scene).await;
+        if let Some((phase, reason)) = change.says {
+            scene.rig.phase("t", phase).await;
+            let status = scene.rig.status("t").await.to_string();
+            assert!(status.contains(reason), "{}: {status}", change.broken);
+            next(&scene).await;
+            scene.at_source(change.mended).await;
+        }
+        next(&scene).await;
+        let columns = change.then;
+        let rows =
+            format!("SELECT md5(string_agg(t::text, ',' ORDER BY id)) FROM (SELECT {columns} FROM t) t");
+        let at_source: Option<String> = scene.crm.query_one(&rows, &[]).await.unwrap().get(0);
+        scene.says(&rows, &at_source.unwrap()).await;
+        let status = scene.rig.settled("t").await;
+        assert_eq!(status["errors"]["count"], 0, "{}: {status:#}", change.broken);
+    }
+}
