@@ -62,7 +62,12 @@ impl From<ConnectError> for LaneError {
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Aside {
     #[error("a record refers to a row of map {name}, which stands behind it; waiting for that map")]
-    WaitsForParent { name: String, position: Position },
+    /// `since`: everything before it is written.
+    WaitsForParent {
+        name: String,
+        position: Position,
+        since: Position,
+    },
     #[error("the destination table could not be written in time ({code}): {remedy}")]
     Stuck { code: String, remedy: String },
     #[error("the destination table does not fit the mapping any more ({code}): {remedy}")]

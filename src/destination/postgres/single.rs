@@ -4,7 +4,7 @@ use super::{
     Parents,
     batch::{Act, Planned},
     error::{Aside, LaneError, Meaning, meaning},
-    ordered::{Group, end_of_one},
+    ordered::{Group, end_of_one, ends_of},
     progress::Upto,
     session::Session,
     target::Target,
@@ -42,6 +42,29 @@ impl Session {
                 let refusal = refused(targets.get(group.writes[0].map), &error);
                 let alone = self.commit_singly(targets, group, Some(refusal), around).await;
                 self.ended(targets, alone, around).await
+            }
+            // What comes before is written: else two maps, each of which waits for a record of this transaction, would
+            // wait for ever (rule 10).
+            Err((Some(map), Meaning::Aside(aside @ Aside::WaitsForParent { since, .. }))) => {
+                self.ended(targets, Err((None, Meaning::Surprise)), around)
+                    .await
+                    .or_else(rolled_back)?;
+                let count = group
+                    .writes
+                    .iter()
+                    .take_while(|write| write.position < since)
+                    .count();
+                if count > 0 {
+                    let writes = &group.writes[..count];
+                    let ends = &ends_of(writes, group.items);
+                    let before = Group {
+                        writes,
+                        ends,
+                        ..group
+                    };
+                    Box::pin(self.write_singly(targets, before, around)).await?;
+                }
+                Err(Setback::Aside(map, aside))
             }
             // A constraint that is checked at the commit, whatever was said: which record's it is, shows one by one.
             Err((_, Meaning::Record(_))) => {
@@ -130,6 +153,7 @@ impl Session {
     ) -> Result<(), Failed> {
         let mut left: Vec<&Planned<'_>> = group.writes.iter().collect();
         let mut is_last = false;
+        let mut since = None;
         while !left.is_empty() {
             let mut early: Vec<&Planned<'_>> = Vec::new();
             for write in &left {
@@ -145,11 +169,14 @@ impl Session {
                 match outcome.map_err(|meaning| (Some(write.map), meaning))? {
                     Outcome::Done => {}
                     Outcome::Refused(refusal) => turn.refuse(targets, write, group.items, refusal),
-                    Outcome::Early(_) if !is_last => early.push(write),
+                    Outcome::Early(_) if !is_last => {
+                        since.get_or_insert(write.position);
+                        early.push(write);
+                    }
                     Outcome::Early(error) => {
                         let target = targets.get(write.map);
-                        let waits =
-                            target.and_then(|target| waits_for(target, &error, write.position, parents));
+                        let waits = target
+                            .and_then(|target| waits_for(target, &error, (write.position, since), parents));
                         if let Some(aside) = waits {
                             return Err((Some(write.map), Meaning::Aside(aside)));
                         }
@@ -220,6 +247,14 @@ fn share_a_key(one: &Planned<'_>, other: &Planned<'_>) -> bool {
         .any(|key| other.act.keys().iter().any(|known| known == key))
 }
 
+/// A roll-back that went well.
+fn rolled_back(setback: Setback) -> Result<(), Setback> {
+    match setback {
+        Setback::InOrder => Ok(()),
+        other => Err(other),
+    }
+}
+
 /// A column of the table that must not be NULL, and that no field fills: every record would be refused.
 fn unfilled(target: &Target, error: &DbError) -> Option<Aside> {
     let of = (error.schema()?, error.table()?);
@@ -235,7 +270,12 @@ fn unfilled(target: &Target, error: &DbError) -> Option<Aside> {
 }
 
 /// A foreign key whose other table belongs to a map that stands behind this record (rule 10).
-fn waits_for(target: &Target, error: &DbError, record: Position, parents: &dyn Parents) -> Option<Aside> {
+fn waits_for(
+    target: &Target,
+    error: &DbError,
+    (record, since): (Position, Option<Position>),
+    parents: &dyn Parents,
+) -> Option<Aside> {
     let constraint = error.constraint()?;
     let keys = target
         .shape
@@ -246,6 +286,7 @@ fn waits_for(target: &Target, error: &DbError, record: Position, parents: &dyn P
         .map(|name| Aside::WaitsForParent {
             name,
             position: record,
+            since: since.unwrap_or(record),
         })
         .next()
 }

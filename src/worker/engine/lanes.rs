@@ -132,9 +132,14 @@ impl Engine {
     fn aside(&mut self, id: &MapId, aside: Aside) {
         let (reason, message) = (aside.reason(), aside.to_string());
         let kind = match aside {
-            Aside::WaitsForParent { name, position, .. } => UnusableKind::Waits {
+            Aside::WaitsForParent {
+                name,
+                position,
+                since,
+            } => UnusableKind::Waits {
                 parent: name,
                 record: position,
+                since,
             },
             Aside::Stuck { .. } | Aside::Failing { .. } => UnusableKind::Stuck,
             Aside::Unfit { .. } => UnusableKind::Unfit,

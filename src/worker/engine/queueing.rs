@@ -252,7 +252,7 @@ impl Engine {
             {
                 self.probe(id);
             }
-            Some(UnusableKind::Waits { parent, record }) => {
+            Some(UnusableKind::Waits { parent, record, .. }) => {
                 let behind = self
                     .maps
                     .values()

@@ -184,9 +184,9 @@ impl Map {
         }
     }
 
-    /// Everything of the map at or below it is written. A map that waits at a record has written all before that
-    /// record's transaction, even if its last record was long before (rule 10): else two maps might wait for each
-    /// other. Of the transaction itself nothing is written, since it was rolled back.
+    /// Everything of the map at or below it is written. A map that waits at a record has written all before it,
+    /// or before what came too early within its transaction, even if its last record was long before (rule 10): else two
+    /// maps might wait for each other.
     #[must_use]
     pub fn reached(&self) -> Position {
         let has = self
@@ -194,7 +194,7 @@ impl Map {
             .as_ref()
             .map_or(Position::ZERO, |progress| progress.position);
         match self.unusable.as_ref().map(|unusable| &unusable.kind) {
-            Some(UnusableKind::Waits { record, .. }) => has.max(before_transaction(*record)),
+            Some(UnusableKind::Waits { since, .. }) => has.max(before(*since)),
             _ => has,
         }
     }
@@ -347,15 +347,6 @@ impl Map {
     #[must_use]
     pub fn fresh_confirmable(&self, delay: Duration) -> Confirmable {
         Confirmable::new(delay, self.held_by())
-    }
-}
-
-/// Just below a transaction's first change.
-fn before_transaction(position: Position) -> Position {
-    Position {
-        change: crate::record::Lsn(0),
-        index: 0,
-        ..position
     }
 }
 

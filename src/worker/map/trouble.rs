@@ -125,5 +125,10 @@ pub enum UnusableKind {
     /// The table is locked, or a statement took too long.
     Stuck,
     /// A record refers to a row of another map that stands behind it (rule 10).
-    Waits { parent: String, record: Position },
+    Waits {
+        parent: String,
+        record: Position,
+        /// Everything of the map before it is written.
+        since: Position,
+    },
 }
