@@ -15,13 +15,15 @@ const TABLE: &str =
     "SELECT c.oid, c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
   WHERE n.nspname = $1 AND c.relname = $2";
 
-/// What the user lacks to write the table. Rights on single columns are enough, but for DELETE there are none.
+/// What the user lacks to write the table, and whether the server keeps what it says. Rights on single columns are enough,
+/// but for DELETE there are none.
 const RIGHTS: &str = "SELECT current_user::text, has_schema_privilege(c.relnamespace, 'USAGE'),
     array_remove(ARRAY[
       CASE WHEN NOT has_any_column_privilege(c.oid, 'SELECT') THEN 'SELECT' END,
       CASE WHEN NOT has_any_column_privilege(c.oid, 'INSERT') THEN 'INSERT' END,
       CASE WHEN NOT has_any_column_privilege(c.oid, 'UPDATE') THEN 'UPDATE' END,
-      CASE WHEN NOT has_table_privilege(c.oid, 'DELETE') THEN 'DELETE' END], NULL)
+      CASE WHEN NOT has_table_privilege(c.oid, 'DELETE') THEN 'DELETE' END], NULL),
+    current_setting('fsync')
   FROM pg_class c WHERE c.oid = $1";
 
 /// A domain counts as the type that it is made of, through all domains between.
@@ -88,19 +90,11 @@ pub(super) async fn inspect(
         let indexes = client.query(INDEXES, &[&oid]).await?;
         let keys = client.query(FOREIGN_KEYS, &[&oid]).await?;
         let rights = client.query_one(RIGHTS, &[&oid]).await?;
-        let fsync = client.query_one("SELECT current_setting('fsync')", &[]).await?;
-        Ok(Some((
-            kind,
-            columns,
-            indexes,
-            keys,
-            rights,
-            fsync.get::<_, String>(0),
-        )))
+        Ok(Some((kind, columns, indexes, keys, rights)))
     };
     let found = within(deadline, work).await.map_err(lane)?;
     let name = format!("{}.{}", quote(&table.0), quote(&table.1));
-    let Some((kind, columns, indexes, keys, rights, fsync)) = found else {
+    let Some((kind, columns, indexes, keys, rights)) = found else {
         return Err(problem(format!(
             "The destination has no table {name}: create it, or correct `destination.table`."
         )));
@@ -136,7 +130,7 @@ pub(super) async fn inspect(
             })
             .collect(),
         fixed_key: key.iter().any(|column| column.identity_always),
-        unsafe_log: fsync != "on",
+        unsafe_log: rights.get::<_, &str>(3) != "on",
     })
 }
 

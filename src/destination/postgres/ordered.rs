@@ -304,17 +304,6 @@ fn own_end(write: &Planned<'_>, item: &Item) -> Upto {
     }
 }
 
-/// Where each map is after these records.
-pub(super) fn ends_of(writes: &[Planned<'_>], items: &[&Item]) -> Vec<Upto> {
-    let own = |write: &Planned<'_>| Some(own_end(write, items.get(write.index)?));
-    let is_last = |index: usize, map| writes[index + 1..].iter().all(|later| later.map != map);
-    let last = writes
-        .iter()
-        .enumerate()
-        .filter(|(index, write)| is_last(*index, write.map));
-    last.filter_map(|(_, write)| own(write)).collect()
-}
-
 /// Where a map is after one record of a group.
 pub(super) fn end_of_one(group: Group<'_, '_>, index: usize) -> Option<Upto> {
     let write = group.writes.get(index)?;

@@ -4,12 +4,12 @@ use super::{
     Parents,
     batch::{Act, Planned},
     error::{Aside, LaneError, Meaning, meaning},
-    ordered::{Group, end_of_one, ends_of},
+    ordered::{Group, end_of_one},
     progress::Upto,
     session::Session,
-    target::Target,
+    target::{Item, Target},
     turn::{Turn, own},
-    write::{Around, Setback},
+    write::{Around, Setback, last_of},
 };
 use crate::{
     failpoint,
@@ -46,9 +46,8 @@ impl Session {
             // What comes before is written: else two maps, each of which waits for a record of this transaction, would
             // wait for ever (rule 10).
             Err((Some(map), Meaning::Aside(aside @ Aside::WaitsForParent { since, .. }))) => {
-                self.ended(targets, Err((None, Meaning::Surprise)), around)
-                    .await
-                    .or_else(rolled_back)?;
+                self.roll_back().await?;
+                self.undo(targets, around.store).await?;
                 let count = group
                     .writes
                     .iter()
@@ -56,7 +55,9 @@ impl Session {
                     .count();
                 if count > 0 {
                     let writes = &group.writes[..count];
-                    let ends = &ends_of(writes, group.items);
+                    let item = |write: &Planned<'_>| group.items.get(write.index).copied();
+                    let items: Vec<&Item> = writes.iter().filter_map(item).collect();
+                    let ends = &last_of(&items);
                     let before = Group {
                         writes,
                         ends,
@@ -245,14 +246,6 @@ fn share_a_key(one: &Planned<'_>, other: &Planned<'_>) -> bool {
         .keys()
         .iter()
         .any(|key| other.act.keys().iter().any(|known| known == key))
-}
-
-/// A roll-back that went well.
-fn rolled_back(setback: Setback) -> Result<(), Setback> {
-    match setback {
-        Setback::InOrder => Ok(()),
-        other => Err(other),
-    }
 }
 
 /// A column of the table that must not be NULL, and that no field fills: every record would be refused.
