@@ -103,6 +103,44 @@ async fn a_child_waits_for_its_paused_parent_and_says_so() {
     nothing_parked(&rig).await;
 }
 
+/// Each transaction adds a family and removes parts of another, so that both tables need each other's records.
+#[tokio::test(flavor = "multi_thread")]
+async fn maps_that_need_each_other_catch_up_together_whoever_resumes_first() {
+    let _time = timed("maps_that_need_each_other_catch_up_together_whoever_resumes_first");
+    let (rig, _operator) = start().await;
+    let load = Load::renewed_trees(&rig, 2, Duration::from_millis(20));
+    for (first, needed) in [("orders", "customers"), ("customers", ""), ("lines", "orders")] {
+        for map in TREES {
+            rig.pause(map);
+        }
+        for map in TREES {
+            rig.condition(map, "Paused", "True").await;
+        }
+        more(&load, 300).await;
+        rig.resume(first);
+        // It has met a record that needs another map, before that one is resumed.
+        if needed.is_empty() {
+            rig.condition(first, "Paused", "False").await;
+        } else {
+            waits_for(&rig, first, needed).await;
+        }
+        let others: Vec<&&str> = TREES.iter().filter(|map| **map != first).collect();
+        for map in others.iter().rev() {
+            rig.resume(map);
+            more(&load, 20).await;
+        }
+        let resumed = std::time::Instant::now();
+        all_caught_up(&rig).await;
+        println!(
+            "{first} first: caught up {:.1?} after the last was resumed",
+            resumed.elapsed()
+        );
+        nothing_parked(&rig).await;
+    }
+    judge(&rig, load, TREES).await;
+    nothing_parked(&rig).await;
+}
+
 /// Waits until a map buffers, and says for which one it waits.
 async fn waits_for(rig: &Rig, child: &str, parent: &str) {
     let what = format!("{child} waits for {parent}");

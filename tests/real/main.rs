@@ -5,6 +5,7 @@ mod support;
 
 mod broken;
 mod custody;
+mod demo;
 mod durability;
 mod fencing;
 mod foreign_keys;

@@ -55,8 +55,9 @@ CREATE TABLE lines (id bigint PRIMARY KEY, order_id bigint NOT NULL REFERENCES o
 CREATE INDEX ON orders (customer_id);
 CREATE INDEX ON lines (order_id);";
 
-/// One transaction: a whole tree, a part of one that a neighbouring transaction has begun, or the end of one. Each
-/// writer has trees of its own, so that none waits for another.
+/// `grow`: one transaction with a whole tree, a part of one that a neighbouring transaction has begun, or the end of
+/// one. `renew`: one transaction with a whole new tree and the end of an old order, so that each table needs the other.
+/// Each writer has trees of its own, so that none waits for another.
 const GROW: &str = r"
 CREATE SEQUENCE ids;
 CREATE FUNCTION fresh_id(writer int) RETURNS bigint LANGUAGE sql AS $f$ SELECT nextval('ids') * 16 + writer $f$;
@@ -100,6 +101,19 @@ BEGIN
     DELETE FROM orders WHERE customer_id = customer;
     DELETE FROM customers WHERE id = customer;
   END IF;
+END $f$;
+CREATE FUNCTION renew(writer int, fell bool) RETURNS void LANGUAGE plpgsql AS $f$
+DECLARE
+  customer bigint := fresh_id(writer);
+  an_order bigint := fresh_id(writer);
+  old_order bigint := (SELECT id FROM orders WHERE id % 16 = writer ORDER BY id DESC OFFSET 9 LIMIT 1);
+  words text := md5(random()::text);
+BEGIN
+  INSERT INTO customers VALUES (customer, words);
+  INSERT INTO orders VALUES (an_order, customer, words);
+  INSERT INTO lines SELECT fresh_id(writer), an_order, words FROM generate_series(1, 3);
+  DELETE FROM lines WHERE order_id = old_order;
+  DELETE FROM orders WHERE id = old_order;
 END $f$;";
 
 /// Makes the trees' tables on both sides, with their logs.
@@ -196,11 +210,24 @@ impl Load {
 
     /// Grows trees, and fells whole ones if `fell` says so. Each transaction counts as one change.
     pub fn trees(rig: &Rig, writers: usize, pause: Duration, fell: bool) -> Self {
+        Self::on_trees(rig, writers, pause, fell, "SELECT grow($1, $2)")
+    }
+
+    /// Grows a whole tree and fells an old order in each transaction, which counts as one change.
+    pub fn renewed_trees(rig: &Rig, writers: usize, pause: Duration) -> Self {
+        Self::on_trees(rig, writers, pause, true, "SELECT renew($1, $2)")
+    }
+
+    fn on_trees(rig: &Rig, writers: usize, pause: Duration, fell: bool, sql: &'static str) -> Self {
         let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let mut tasks = JoinSet::new();
         for number in 0..writers {
             let (url, stop, written) = (rig.source.url("crm"), stop.clone(), written.clone());
-            tasks.spawn(async move { grow(&url, number, pause, fell, &stop, &written).await.unwrap() });
+            tasks.spawn(async move {
+                grow(&url, sql, (number, pause, fell), &stop, &written)
+                    .await
+                    .unwrap();
+            });
         }
         Self {
             stop,
@@ -259,15 +286,14 @@ async fn write(
 
 async fn grow(
     url: &str,
-    number: usize,
-    pause: Duration,
-    fell: bool,
+    sql: &str,
+    (number, pause, fell): (usize, Duration, bool),
     stop: &AtomicBool,
     written: &AtomicU64,
 ) -> Result<(), tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
     tokio::spawn(async move { drop(connection.await) });
-    let statement = client.prepare("SELECT grow($1, $2)").await?;
+    let statement = client.prepare(sql).await?;
     let number = i32::try_from(number).unwrap();
     while !stop.load(Ordering::Relaxed) {
         client.execute(&statement, &[&number, &fell]).await?;

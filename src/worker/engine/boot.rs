@@ -231,6 +231,8 @@ impl Engine {
             asking: false,
             awaited: 0,
             unusable: None,
+            comes: None,
+            unbegun: false,
             retry_at: None,
             look_at: None,
             cutover_since: None,

@@ -41,6 +41,7 @@ impl Engine {
         let over = group.iter().filter_map(|id| self.maps.get(id)).any(is_over);
         // A map that joins while others hold changes back would wait for them, and they for it: all begin anew.
         let alone = all(&|map| map.gate.route() != Route::Cutover);
+        let over = over || self.is_gathering(lane);
         let near = !over && self.link.is_streaming() && (cutting || alone && all(&is_near));
         if drained {
             return self.go_direct(lane, &group);

@@ -324,6 +324,8 @@ impl Engine {
             return;
         };
         map.tell_tail(self.through);
+        map.comes = None;
+        map.unbegun = true;
         seating.lane.order(Order::Replay {
             seat: map.seat,
             target: Box::new(target),
@@ -332,6 +334,8 @@ impl Engine {
             cap: map.plan.cap,
         });
         self.done(id, Step::Drain, Outcome::Done);
+        self.call_those_that_wait_for(id);
+        self.begin_replays();
     }
 
     fn cut(&mut self, id: &MapId) {

@@ -18,6 +18,7 @@ mod report;
 mod route;
 mod source;
 mod tables;
+mod together;
 
 pub use event::Event;
 
@@ -279,6 +280,7 @@ impl Engine {
         self.look_at_trouble(now);
         self.retry_refused(now);
         self.look_at_idle();
+        self.begin_replays();
         self.look_at_cutovers();
         self.look_at_errors(now);
         self.tell_stands();

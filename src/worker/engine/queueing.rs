@@ -252,15 +252,7 @@ impl Engine {
             {
                 self.probe(id);
             }
-            Some(UnusableKind::Waits { parent, record, .. }) => {
-                let behind = self
-                    .maps
-                    .values()
-                    .any(|other| other.plan.name == parent && other.reached() < record);
-                if !behind {
-                    self.usable_again(id);
-                }
-            }
+            Some(UnusableKind::Waits { .. }) => self.look_at_wait(id),
             _ => {}
         }
     }

@@ -41,6 +41,8 @@ struct Strand {
     open: VecDeque<Open>,
     corrupt: Option<String>,
     cap: Option<u32>,
+    /// Until then it is as if it were not there.
+    begun: bool,
 }
 
 /// All maps that replay into one destination.
@@ -69,9 +71,17 @@ impl Merge {
             open: VecDeque::new(),
             corrupt: None,
             cap,
+            begun: false,
         };
         self.strands.insert(seat, strand);
         self.govern();
+    }
+
+    /// From here on these are merged.
+    pub fn begin(&mut self, seats: &[usize]) {
+        for (seat, strand) in &mut self.strands {
+            strand.begun |= seats.contains(seat);
+        }
     }
 
     /// Ends a map's replay. What was not flushed is still in its queue.
@@ -133,7 +143,7 @@ impl Merge {
     fn next(&mut self) -> Option<Item> {
         let mut lowest: Option<(Position, usize)> = None;
         let mut bound: Option<Position> = None;
-        for (seat, strand) in &mut self.strands {
+        for (seat, strand) in self.strands.iter_mut().filter(|(_, strand)| strand.begun) {
             strand.pull();
             match strand.head.front() {
                 Some(Counted { change, .. })
@@ -168,7 +178,8 @@ impl Merge {
 
     /// Everything below it was taken from the feeds.
     pub fn through(&self) -> Position {
-        let strands = self.strands.values().map(|strand| match strand.head.front() {
+        let begun = self.strands.values().filter(|strand| strand.begun);
+        let strands = begun.map(|strand| match strand.head.front() {
             Some(record) => record.change.position,
             None => strand.end,
         });

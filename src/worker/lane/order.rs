@@ -34,13 +34,17 @@ pub struct Parcel {
 /// From the engine to a lane, carried out in order.
 #[derive(Debug)]
 pub enum Order {
-    /// A seat for a map whose queue is replayed.
+    /// A seat for a map whose queue is to be replayed.
     Replay {
         seat: usize,
         target: Box<Target>,
         queue: Queue,
         tail: watch::Receiver<Tail>,
         cap: Option<u32>,
+    },
+    /// These replays begin: until then nothing of them is written, and none waits for them.
+    Begin {
+        seats: Vec<usize>,
     },
     /// The replayed seats are drained: they go on directly, beginning with the parcel.
     Direct {

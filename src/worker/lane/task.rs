@@ -253,6 +253,7 @@ impl Task {
                 self.seat(seat, *target);
                 self.merge.start(seat, feed, cap);
             }
+            Order::Begin { seats } => self.merge.begin(&seats),
             Order::Direct { seats, parcel } => {
                 for (seat, mark) in seats {
                     self.go_direct(seat, mark);

@@ -139,6 +139,10 @@ pub struct Map {
     /// The version of the status write that the gate waits for (rule 6).
     pub awaited: u64,
     pub unusable: Option<Unusable>,
+    /// It waited for another map, and has been on its way into the lane since.
+    pub comes: Option<Instant>,
+    /// It sits in the lane, and its replay has not begun: others are to come first.
+    pub unbegun: bool,
     /// A failed step is tried again then.
     pub retry_at: Option<Instant>,
     /// Trouble, or a deletion that waits, is looked at again then.
