@@ -49,6 +49,7 @@ pub(super) fn change(operation: Operation, old: Option<OldRow>, new: Option<Row>
         position: Position::ZERO,
         operation,
         commit_time: 0,
+        origin: None,
         relation: relation(identity),
         old,
         new,

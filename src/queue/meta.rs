@@ -4,7 +4,7 @@ use super::{
     QueueError,
     account::{Account, FIELDS},
 };
-use crate::record::{Era, Position};
+use crate::record::{Era, Origin, Position};
 use std::collections::HashMap;
 
 /// The queue's own account, written in the same script as what it accounts for.
@@ -16,6 +16,9 @@ pub struct Meta {
     pub era: Era,
     /// `pg_class.oid` of the source table that the map has joined.
     pub table: Option<u32>,
+    /// The databases between which the map was made to write (rule 16).
+    pub source: Origin,
+    pub destination: Origin,
     pub account: Account,
     /// The token at which the destination is fenced.
     pub fenced: Option<i64>,
@@ -26,6 +29,17 @@ pub struct Meta {
     pub superseded: u64,
     /// The last one of them.
     pub last_park: Option<Position>,
+}
+
+/// Where a map begins that joins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Beginning {
+    pub first: Position,
+    pub era: Era,
+    /// `pg_class.oid` of its source table.
+    pub table: u32,
+    pub source: Origin,
+    pub destination: Origin,
 }
 
 impl Meta {
@@ -54,6 +68,8 @@ impl Meta {
             joined: field::<u8>(fields, "joined")? == 1,
             era: field(fields, "era")?,
             table: optional(fields, "table")?,
+            source: field(fields, "source")?,
+            destination: field(fields, "destination")?,
             account: Account::read(&account)?,
             fenced: optional(fields, "fenced")?,
             unbased: fields.contains_key("unbased"),

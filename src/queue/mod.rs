@@ -18,5 +18,5 @@ pub use batch::{BatchError, EntryMeta, Header, decode, encode};
 pub use error::QueueError;
 pub use errors::{ErrorSummary, RecentError};
 pub use keys::Keys;
-pub use meta::Meta;
+pub use meta::{Beginning, Meta};
 pub use store::{Entry, Queue};

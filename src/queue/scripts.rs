@@ -31,7 +31,7 @@ macro_rules! script {
     };
 }
 
-// ARGV: epoch, era, position, table. The first position of a map. A join that did not finish is begun anew; so is one whose
+// ARGV: epoch, era, position, table, source, destination. The first position of a map. A join that did not finish is begun anew; so is one whose
 // end was not seen, as long as nothing came after it: nothing else has counted up the version.
 script!(
     JOIN,
@@ -41,7 +41,7 @@ local known = redis.call('HMGET', KEYS[2], 'joined', 'v')
 if known[1] == '1' and known[2] ~= '1' then return redis.error_reply('TMJOINED the map has joined') end
 redis.call('DEL', KEYS[3], KEYS[4], KEYS[2])
 redis.call('SET', KEYS[1], ARGV[1])
-redis.call('HSET', KEYS[2], 'joined', '0', 'v', '1', 'appended', '0', 'appendedBytes', '0', 'era', ARGV[2], 'table', ARGV[4], 'q', ARGV[3], 'last', ARGV[3], 't', ARGV[3], 'seq', '0',
+redis.call('HSET', KEYS[2], 'joined', '0', 'v', '1', 'appended', '0', 'appendedBytes', '0', 'era', ARGV[2], 'table', ARGV[4], 'source', ARGV[5], 'destination', ARGV[6], 'q', ARGV[3], 'last', ARGV[3], 't', ARGV[3], 'seq', '0',
   'records', '0', 'bytes', '0', 'received', '0', 'filtered', '0', 'parks', '0', 'superseded', '0', 'errorSeq', '0')
 return 1
 "
@@ -167,6 +167,17 @@ script!(
     r"
 if ARGV[2] == '' then return redis.call('HDEL', KEYS[2], 'fenced') end
 return redis.call('HSET', KEYS[2], 'fenced', ARGV[2])
+"
+);
+
+// ARGV: epoch, database. The destination is another one now: restored elsewhere.
+script!(
+    RENAME_DESTINATION,
+    WHEN_FULL,
+    EPOCH,
+    META,
+    r"
+return redis.call('HSET', KEYS[2], 'destination', ARGV[2])
 "
 );
 

@@ -1,15 +1,15 @@
 //! A map's queue and error store in Redis. Each call has a deadline; none is tried again by itself.
 
 use super::{
-    Account, ErrorSummary, Header, Keys, Meta, QueueError, blob,
+    Account, Beginning, ErrorSummary, Header, Keys, Meta, QueueError, blob,
     scripts::{
         ADVANCE, APPEND, BEGIN, DROP_ALL, DROP_PROVISIONAL, FENCED, FINISH_JOIN, JOIN, MARK, PARK,
-        TAKE_EPOCH, TRIM,
+        RENAME_DESTINATION, TAKE_EPOCH, TRIM,
     },
 };
 use crate::{
     connection::redis::{Durability, Link, Settings},
-    record::{Counters, Era, Mark, ParkedKey, ParkedRecord, Position},
+    record::{Counters, Mark, Origin, ParkedKey, ParkedRecord, Position},
 };
 use bytes::Bytes;
 use redis::{FromRedisValue, Script, ScriptInvocation};
@@ -92,16 +92,18 @@ impl Queue {
     ///
     /// # Errors
     /// The map has joined already, or Redis fails.
-    pub async fn join(&self, first: Position, era: &Era, table: u32, epoch: i64) -> Result<(), QueueError> {
+    pub async fn join(&self, beginning: &Beginning, epoch: i64) -> Result<(), QueueError> {
         let mut join = JOIN.prepare_invoke();
         join.key(&self.keys.epoch)
             .key(&self.keys.meta)
             .key(&self.keys.stream)
             .key(&self.keys.errors);
         join.arg(epoch)
-            .arg(era.to_string())
-            .arg(first.to_string())
-            .arg(table);
+            .arg(beginning.era.to_string())
+            .arg(beginning.first.to_string())
+            .arg(beginning.table)
+            .arg(beginning.source.to_string())
+            .arg(beginning.destination.to_string());
         self.run(&join).await
     }
 
@@ -257,6 +259,15 @@ impl Queue {
     /// Another epoch, or Redis fails.
     pub async fn clear_fenced(&self) -> Result<(), QueueError> {
         self.run(self.invoke(&FENCED).arg("")).await
+    }
+
+    /// The destination is another database than before.
+    ///
+    /// # Errors
+    /// Another epoch, or Redis fails.
+    pub async fn rename_destination(&self, destination: &Origin) -> Result<(), QueueError> {
+        let mut rename = self.invoke(&RENAME_DESTINATION);
+        self.run(rename.arg(destination.to_string())).await
     }
 
     /// Parks records; returns their ids.

@@ -1,6 +1,6 @@
 //! One change of one row, as the source sent it.
 
-use super::{Position, Relation, Row};
+use super::{Origin, Position, Relation, Row};
 use std::sync::Arc;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,6 +37,8 @@ pub struct Change {
     /// When the source committed it: microseconds since the Unix epoch.
     pub commit_time: i64,
     pub relation: Arc<Relation>,
+    /// From which database one of our workers has brought it (rule 16). None: it was made here, or is in a queue.
+    pub origin: Option<Origin>,
     /// Updates that change the identity (or any under REPLICA IDENTITY FULL), and deletes.
     pub old: Option<OldRow>,
     /// Inserts and updates.

@@ -3,6 +3,7 @@
 mod change;
 mod counters;
 mod lsn;
+mod origin;
 mod parked;
 mod position;
 mod relation;
@@ -11,6 +12,7 @@ mod row;
 pub use change::{Change, OldRow, Operation};
 pub use counters::{Counted, Counters};
 pub use lsn::{Lsn, ParseLsnError};
+pub use origin::{MARK, Origin};
 pub use parked::{Mark, ParkedKey, ParkedRecord};
 pub use position::{Era, ParsePositionError, Position};
 pub use relation::{Column, Relation, ReplicaIdentity};

@@ -12,6 +12,7 @@ mod foreign_keys;
 mod judge;
 mod kills;
 mod names;
+mod opposite;
 mod outages;
 mod paused;
 mod queue;

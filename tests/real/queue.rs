@@ -7,8 +7,10 @@ use tablemap::{
         postgres::{Tls, TlsMode},
         redis::{self, Settings, Topology},
     },
-    queue::{Queue, QueueError, encode},
-    record::{Cell, Change, Counted, Counters, Era, Lsn, Operation, Position, Relation, ReplicaIdentity},
+    queue::{Beginning, Queue, QueueError, encode},
+    record::{
+        Cell, Change, Counted, Counters, Era, Lsn, Operation, Origin, Position, Relation, ReplicaIdentity,
+    },
 };
 
 async fn queue(redis: &Redis) -> Queue {
@@ -33,7 +35,14 @@ async fn queue(redis: &Redis) -> Queue {
         "test",
     );
     queue.use_epoch(1);
-    queue.join(Position::ZERO, &Era::default(), 7, 1).await.unwrap();
+    let beginning = Beginning {
+        first: Position::ZERO,
+        era: Era::default(),
+        table: 7,
+        source: Origin::new("1", "crm"),
+        destination: Origin::new("2", "erp"),
+    };
+    queue.join(&beginning, 1).await.unwrap();
     queue.finish_join().await.unwrap();
     queue
 }
@@ -60,6 +69,7 @@ async fn append(queue: &Queue, previous: Position, positions: &[u64]) {
             position: at(*lsn),
             operation: Operation::Insert,
             commit_time: 0,
+            origin: None,
             relation: relation.clone(),
             old: None,
             new: Some([Cell::Text(b"x")].into_iter().collect()),

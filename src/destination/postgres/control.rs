@@ -9,7 +9,7 @@ use super::{
 use crate::{
     connection::postgres::{Settings, connect},
     mapping::Mapping,
-    record::{Era, Position},
+    record::{Era, Origin, Position},
 };
 use std::time::Duration;
 
@@ -33,6 +33,12 @@ impl Control {
         Ok(Self {
             session: Session::connect(settings, "tablemap-control", LOCK, STATEMENT).await?,
         })
+    }
+
+    /// The database that this is.
+    #[must_use]
+    pub fn database(&self) -> &Origin {
+        &self.session.database
     }
 
     /// A map's progress, as it is.

@@ -145,7 +145,7 @@ impl Session {
     ) -> Result<(), Failed> {
         let maps: Vec<usize> = batch.maps.iter().map(|map| map.map).collect();
         let statements = self.prepare_batch(targets, batch).await?;
-        let begin = self.begin_sql(durable);
+        let begin = self.begin_write_sql(targets, &maps, durable);
         let client = self.client();
         failpoint::hit("before-destination-check");
         let opened = futures::join!(client.batch_execute(&begin), self.fence(targets, &maps));

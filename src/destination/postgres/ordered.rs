@@ -142,7 +142,8 @@ impl Session {
         maps: &[usize],
         constraints: &str,
     ) -> Result<(), Meaning> {
-        let begin = format!("{}; SET CONSTRAINTS ALL {constraints}", self.begin_sql(true));
+        let begin = self.begin_write_sql(targets, maps, true);
+        let begin = format!("{begin}; SET CONSTRAINTS ALL {constraints}");
         failpoint::hit("before-destination-check");
         self.client()
             .batch_execute(&begin)

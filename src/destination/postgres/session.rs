@@ -8,9 +8,17 @@ use super::{
     target::Target,
     write::Setback,
 };
-use crate::connection::postgres::{Connected, Settings, connect};
+use crate::{
+    connection::postgres::{Connected, Settings, connect},
+    record::{MARK, Origin},
+};
 use std::{collections::HashMap, time::Duration};
 use tokio_postgres::{Client, Statement, error::Severity};
+
+/// How durable its commits are, which database it is, and whether its log can be read as a source.
+const FACTS: &str =
+    "SELECT current_setting('synchronous_commit'), system_identifier::text, current_database()::text,
+    current_setting('wal_level') = 'logical' FROM pg_control_system()";
 
 /// So many statements stay prepared.
 const STATEMENTS: usize = 400;
@@ -21,6 +29,10 @@ pub struct Session {
     pub(super) connected: Connected,
     /// `synchronous_commit` at which a commit counts as durable (rule 2).
     durable: String,
+    /// The database that this is.
+    pub(super) database: Origin,
+    /// It may be a source too: then a write names where its rows come from (rule 16).
+    marks: bool,
     pub(super) statements: HashMap<String, Statement>,
     pub(super) deadline: Duration,
     /// Tables of this session, by the SQL that makes them.
@@ -44,6 +56,8 @@ impl Session {
         let mut session = Self {
             connected,
             durable: "on".into(),
+            database: Origin::default(),
+            marks: false,
             statements: HashMap::new(),
             deadline,
             staged: vec![],
@@ -65,14 +79,15 @@ impl Session {
         let client = &self.connected.client;
         let prepared = async {
             client.batch_execute(&sql).await?;
-            let level = client
-                .query_one("SELECT current_setting('synchronous_commit')", &[])
-                .await?;
+            let facts = client.query_one(FACTS, &[]).await?;
             client.batch_execute("SET synchronous_commit = off").await?;
             ensure(client).await?;
-            Ok::<String, tokio_postgres::Error>(level.get(0))
+            Ok::<_, tokio_postgres::Error>(facts)
         };
-        let level = within(self.deadline, prepared).await.map_err(refused_setup)?;
+        let facts = within(self.deadline, prepared).await.map_err(refused_setup)?;
+        let level: String = facts.get(0);
+        self.database = Origin::new(facts.get(1), facts.get(2));
+        self.marks = facts.get(3);
         let deadline = self.deadline;
         for sql in [FENCE, STORE] {
             within(deadline, self.statement(sql)).await.map_err(lane)?;
@@ -113,6 +128,18 @@ impl Session {
     pub(super) fn begin_sql(&self, durable: bool) -> String {
         let level = if durable { self.durable.as_str() } else { "off" };
         format!("BEGIN; SET LOCAL synchronous_commit = '{level}'")
+    }
+
+    /// Begins a transaction with rows of these targets, of which all have one source.
+    pub(super) fn begin_write_sql(&self, targets: &[Target], maps: &[usize], durable: bool) -> String {
+        let begin = self.begin_sql(durable);
+        match maps.first().and_then(|map| targets.get(*map)) {
+            Some(target) if self.marks => {
+                let source = target.source.to_string().replace('\'', "''");
+                format!("{begin}; SELECT pg_logical_emit_message(true, '{MARK}', '{source}')")
+            }
+            _ => begin,
+        }
     }
 
     /// Raises epoch and token of these maps and reads their rows again, durably (rules 4 and 5).

@@ -3,7 +3,7 @@
 use super::{parked::Parked, progress::Progress};
 use crate::{
     mapping::{Binding, ColumnType, KeyType, Mapping},
-    record::{Change, Counted, Counters, ParkedKey, Relation},
+    record::{Change, Counted, Counters, Origin, ParkedKey, Relation},
 };
 use std::sync::Arc;
 
@@ -58,6 +58,8 @@ pub struct Target {
     pub map_id: String,
     pub name: String,
     pub table: (String, String),
+    /// The database that its rows come from.
+    pub source: Origin,
     pub mapping: Arc<Mapping>,
     pub shape: Shape,
     pub epoch: i64,
@@ -78,6 +80,7 @@ impl Target {
         map_id: String,
         name: String,
         table: (String, String),
+        source: Origin,
         mapping: Arc<Mapping>,
         shape: Shape,
         epoch: i64,
@@ -88,6 +91,7 @@ impl Target {
             map_id,
             name,
             table,
+            source,
             mapping,
             shape,
             epoch,

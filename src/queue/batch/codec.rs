@@ -237,6 +237,7 @@ fn record(from: &mut Bytes, relations: &[Arc<Relation>], previous: &mut Base) ->
         position,
         operation,
         commit_time: time,
+        origin: None,
         relation,
         old,
         new,
@@ -332,6 +333,7 @@ mod tests {
                     operation: [Operation::Insert, Operation::Update, Operation::Delete]
                         [usize::try_from(i % 3).unwrap()],
                     commit_time: 1_700_000_000_000_000 + i64::try_from(i).unwrap(),
+                    origin: None,
                     relation: relation.clone(),
                     old: (i % 3 != 0).then(|| OldRow::Key(row("old"))),
                     new: (i % 3 != 2).then(|| row(&format!("value {i}"))),

@@ -3,7 +3,7 @@
 use super::SourceError;
 use crate::{
     connection::postgres::{Connected, Settings, connect},
-    record::Lsn,
+    record::{Lsn, Origin},
 };
 use std::time::Duration;
 
@@ -94,6 +94,16 @@ impl Admin {
             timeline: timeline.unsigned_abs(),
             version: row.get(3),
         })
+    }
+
+    /// Which database this is.
+    ///
+    /// # Errors
+    /// The source cannot be asked.
+    pub async fn origin(&self) -> Result<Origin, SourceError> {
+        let sql = "SELECT system_identifier::text, current_database()::text FROM pg_control_system()";
+        let row = within(self.client().query_one(sql, &[])).await?;
+        Ok(Origin::new(row.get(0), row.get(1)))
     }
 
     /// A slot, if it exists.

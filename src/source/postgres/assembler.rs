@@ -4,7 +4,7 @@ use super::{
     Chunk, SourceError,
     pgoutput::{Begin, Message, decode},
 };
-use crate::record::{Change, Lsn, OldRow, Operation, Position, Relation, Row};
+use crate::record::{Change, Lsn, MARK, OldRow, Operation, Origin, Position, Relation, Row};
 use bytes::{Buf, Bytes};
 use std::{collections::HashMap, mem, sync::Arc};
 
@@ -24,6 +24,8 @@ pub(super) struct Assembler {
     chunk: Chunk,
     relations: HashMap<u32, Arc<Relation>>,
     transaction: Option<Begin>,
+    /// From where the transaction was brought, if one of our workers made it.
+    origin: Option<Origin>,
     /// Table and position of the last change.
     last: Option<(u32, Position)>,
     /// The end of everything handed out or in the chunk.
@@ -85,6 +87,7 @@ impl Assembler {
         let size = body.len();
         match decode(body)? {
             Message::Begin(begin) => {
+                self.origin = None;
                 if self.transaction.replace(begin).is_some() {
                     return Err(unexpected("a transaction begins within another"));
                 }
@@ -111,6 +114,17 @@ impl Assembler {
                 self.change(start, size, Operation::Delete, relation, Some(old), None)?;
             }
             Message::Truncate { relations } => self.chunk.truncates.extend(relations),
+            // A worker names its source first of all in a transaction. What comes outside of one is somebody else's.
+            Message::Logical {
+                transactional: true,
+                prefix,
+                content,
+                ..
+            } if prefix == MARK && self.transaction.is_some() => {
+                self.origin = std::str::from_utf8(&content)
+                    .ok()
+                    .and_then(|text| text.parse().ok());
+            }
             Message::Origin { .. } | Message::Type { .. } | Message::Logical { .. } => {}
         }
         Ok(())
@@ -155,6 +169,7 @@ impl Assembler {
             operation,
             commit_time: begin.commit_time,
             relation: Arc::clone(relation),
+            origin: self.origin.clone(),
             old,
             new,
         });
@@ -315,6 +330,45 @@ mod tests {
         assert!(assembler.has_room(&insert(60, 1, 1)));
         assert!(assembler.take().is_some());
         assert!(assembler.has_room(&relation(1)));
+    }
+
+    #[test]
+    fn a_mark_holds_for_the_rest_of_its_transaction_and_only_within_one() {
+        let message = |flags: u8, prefix: &str, content: &str| {
+            data(1, |b| {
+                b.put_u8(b'M');
+                b.put_u8(flags);
+                b.put_u64(1);
+                b.put_slice(prefix.as_bytes());
+                b.put_u8(0);
+                b.put_u32(u32::try_from(content.len()).expect("short"));
+                b.put_slice(content.as_bytes());
+            })
+        };
+        let mut assembler = Assembler::default();
+        push_all(
+            &mut assembler,
+            [
+                message(0, MARK, "outside"),
+                begin(100),
+                message(0, MARK, "not of the transaction"),
+                message(1, "somebody", "else's"),
+                relation(1),
+                insert(50, 1, 1),
+                commit(100, 148),
+                begin(200),
+                message(1, MARK, "42/crm"),
+                insert(150, 1, 1),
+                insert(160, 1, 1),
+                commit(200, 248),
+                begin(300),
+                insert(250, 1, 1),
+            ],
+        );
+        let chunk = assembler.take().expect("changes");
+        let origins: Vec<_> = chunk.changes.iter().map(|change| change.origin.clone()).collect();
+        let marked = Some(Origin::new("42", "crm"));
+        assert_eq!(origins, [None, marked.clone(), marked, None]);
     }
 
     #[test]

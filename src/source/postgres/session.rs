@@ -29,6 +29,8 @@ pub(super) struct Session {
     pub(super) inbox: BytesMut,
     slot: String,
     publication: String,
+    /// `server_version_num`.
+    version: i32,
 }
 
 impl Session {
@@ -44,6 +46,7 @@ impl Session {
                 inbox: BytesMut::with_capacity(READ_SIZE),
                 slot: slot.to_owned(),
                 publication: publication.to_owned(),
+                version: 0,
             };
             Box::pin(async move {
                 session.log_in(&settings, &host).await?;
@@ -103,11 +106,17 @@ impl Session {
     /// A standby takes logins too, and cannot serve the slot.
     async fn is_primary(&mut self, host: &str) -> Result<(), ConnectError> {
         let host = host.to_owned();
-        match self.command("SELECT pg_is_in_recovery()").await {
-            Ok(rows) if rows.first().and_then(|row| row.first()?.as_deref()) == Some(b"f") => Ok(()),
-            Ok(_) => Err(ConnectError::Standby { host }),
-            Err(_) => Err(ConnectError::Broken { host }),
+        let sql = "SELECT pg_is_in_recovery(), current_setting('server_version_num')";
+        let Ok(rows) = self.command(sql).await else {
+            return Err(ConnectError::Broken { host });
+        };
+        let text = |column: usize| rows.first().and_then(|row| row.get(column)?.as_deref());
+        if text(0) != Some(b"f") {
+            return Err(ConnectError::Standby { host });
         }
+        let version = text(1).and_then(|version| std::str::from_utf8(version).ok()?.parse().ok());
+        self.version = version.unwrap_or_default();
+        Ok(())
     }
 
     /// Answers one authentication request.
@@ -177,8 +186,14 @@ impl Session {
 
     /// Starts the stream: from then on only `CopyData` goes both ways.
     pub(super) async fn start_replication(&mut self, from: Lsn) -> Result<(), SourceError> {
+        // The marks of our own workers (rule 16).
+        let messages = if self.version >= 140_000 {
+            ", messages 'true'"
+        } else {
+            ""
+        };
         let command = format!(
-            "START_REPLICATION SLOT {} LOGICAL {from} (proto_version '1', publication_names '{}')",
+            "START_REPLICATION SLOT {} LOGICAL {from} (proto_version '1', publication_names '{}'{messages})",
             quote(&self.slot),
             quote(&self.publication).replace('\'', "''"),
         );

@@ -217,6 +217,10 @@ impl Engine {
             stock: Stock::default(),
             confirmable: Confirmable::new(self.pace.confirm_delay, held),
             table: meta.as_ref().and_then(|meta| meta.table),
+            destination: meta
+                .as_ref()
+                .map(|meta| meta.destination.clone())
+                .unwrap_or_default(),
             unfit_until: Position::ZERO,
             received: Position::ZERO,
             counters: Counters::default(),

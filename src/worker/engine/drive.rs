@@ -242,6 +242,7 @@ impl Engine {
                     before: _,
                 } = *checked;
                 map.restock(&meta.account, Some(partial));
+                map.destination = meta.destination;
                 adopt(map, target.progress.clone());
                 map.unsafe_log = target.shape.unsafe_log;
                 map.target = Some(target);

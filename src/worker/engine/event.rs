@@ -9,7 +9,7 @@ use crate::{
     connection::{postgres::ConnectError, redis::RedisConnectError},
     destination::postgres::{InspectError, LaneError, Progress},
     gate::Step,
-    queue::{Account, ErrorSummary, Meta, QueueError},
+    queue::{Account, Beginning, ErrorSummary, Meta, QueueError},
     record::{Lsn, Position},
     source::postgres::{JoinError, SourceError},
     worker::{
@@ -39,8 +39,7 @@ pub enum Event {
     /// the same, or a later one if more was handed out already.
     Activate {
         map: MapId,
-        first: Position,
-        table: u32,
+        beginning: Box<Beginning>,
         ready: oneshot::Sender<Position>,
     },
     Joined {

@@ -4,7 +4,8 @@ use super::{Engine, Event, event::JoinFailure};
 use crate::{
     destination::postgres::Control,
     mapping::KeyType,
-    record::{Era, Position},
+    queue::Beginning,
+    record::{Era, Origin, Position},
     source::postgres::{Admin, First, JoinError},
     worker::{
         custody::Confirmable,
@@ -79,22 +80,19 @@ impl Engine {
 
     /// Changes beyond `first` are held from now on, until the first position is stored. More may have been handed out
     /// already, if nobody keeps the table's writers out: then the map begins after that, and never within a transaction.
-    pub(super) fn activate(
-        &mut self,
-        id: &MapId,
-        first: Position,
-        table: u32,
-        ready: oneshot::Sender<Position>,
-    ) {
+    pub(super) fn activate(&mut self, id: &MapId, beginning: Beginning, ready: oneshot::Sender<Position>) {
         let delay = self.pace.confirm_delay;
-        let era = self.link.era_and_publication().map(|(era, _)| era);
-        let first = first.max(self.through).max(self.reached.end_of_transaction());
+        let first = beginning
+            .first
+            .max(self.through)
+            .max(self.reached.end_of_transaction());
         let Some(map) = self.maps.get_mut(id) else { return };
         map.hold_nothing();
         map.stage = Stage::Holding;
         map.current = self.link.is_streaming();
-        map.era = era;
-        map.table = Some(table);
+        map.era = Some(beginning.era);
+        map.table = Some(beginning.table);
+        map.destination = beginning.destination;
         map.received = first;
         map.stock.account.q = first;
         map.stock.account.t = first;
@@ -165,13 +163,15 @@ async fn join(
     );
     let key = joining.plan.mapping.key_source_columns();
     let columns = admin.key_columns(table, &key).await?;
+    let source = admin.origin().await.map_err(JoinError::from)?;
     for (destination, source) in shape.key.iter().zip(&columns) {
         let fits = KeyType::of(*destination, source);
         fits.map_err(|why| JoinError::Key(format!("{}: {why}", source.name)))?;
     }
     let steps = &joining;
-    let store =
-        move |first: First| -> crate::source::postgres::Store<'_> { Box::pin(steps.store(control, first)) };
+    let store = move |first: First| -> crate::source::postgres::Store<'_> {
+        Box::pin(steps.store(control, source, first))
+    };
     let result = if external {
         admin.join_external(table, &key, publication, store).await
     } else {
@@ -202,22 +202,33 @@ impl From<JoinError> for JoinFailure {
 impl Joining {
     /// Has the engine hold what comes from now on, and stores the first position with both custodians: all of it before
     /// the table's lock is released.
-    async fn store(&self, mut control: Control, First { position, table }: First) -> Result<(), String> {
+    async fn store(
+        &self,
+        mut control: Control,
+        source: Origin,
+        First { position, table }: First,
+    ) -> Result<(), String> {
         let stored = async {
+            let mut beginning = Beginning {
+                first: Position::through(position),
+                era: self.era.clone(),
+                table,
+                source,
+                destination: control.database().clone(),
+            };
             let (ready, answer) = oneshot::channel();
             let _ = self.events.send(Event::Activate {
                 map: self.plan.id.clone(),
-                first: Position::through(position),
-                table,
+                beginning: Box::new(beginning.clone()),
                 ready,
             });
-            let first = answer.await.map_err(|_| "the worker is ending".to_owned())?;
+            beginning.first = answer.await.map_err(|_| "the worker is ending".to_owned())?;
             self.queue
-                .join(first, &self.era, table, self.epoch)
+                .join(&beginning, self.epoch)
                 .await
                 .map_err(|error| error.to_string())?;
             control
-                .join(&self.plan.id, self.epoch, &self.era, first)
+                .join(&self.plan.id, self.epoch, &self.era, beginning.first)
                 .await
                 .map_err(|error| error.to_string())
         };

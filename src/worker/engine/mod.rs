@@ -223,10 +223,9 @@ impl Engine {
             Event::Booted { map, result } => self.booted(&map, result),
             Event::Activate {
                 map,
-                first,
-                table,
+                beginning,
                 ready,
-            } => self.activate(&map, first, table, ready),
+            } => self.activate(&map, *beginning, ready),
             Event::Joined { map, result } => self.joined(&map, result),
             Event::Lane { lane, notice } => self.noticed(&lane, notice),
             // The supervisor starts the worker again, and all is read from what is durable.

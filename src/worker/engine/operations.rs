@@ -206,6 +206,9 @@ async fn take(
     meta: &Meta,
 ) -> Result<Target, CheckFailure> {
     let shape = control.inspect(&plan.destination_table, &plan.mapping).await?;
+    if meta.destination != *control.database() {
+        queue.rename_destination(control.database()).await?;
+    }
     // A worker that stopped in the middle of a write may still hold the row: it is ended (rule 5).
     let progress = fence(plan, epoch).await?;
     let missing = meta.missing_parks(progress.parks, progress.last_park);
@@ -222,6 +225,7 @@ async fn take(
         plan.id.to_string(),
         plan.name.clone(),
         plan.destination_table.clone(),
+        meta.source.clone(),
         plan.mapping.clone(),
         shape,
         epoch,

@@ -328,11 +328,15 @@ fn fit(map: &Map, relation: &Arc<Relation>) -> Option<Fit> {
     }
 }
 
-/// Counts a change where it arrives (I5), and applies the filter.
+/// Counts a change where it arrives (I5), leaves out what an opposite map has brought (rule 16), and applies the filter.
 fn admit(map: &mut Map, binding: Option<&Binding>, change: &Change) -> Option<Change> {
     map.received = change.position;
     map.counters.received += 1;
     map.commit_time = Some(change.commit_time);
+    if change.origin.as_ref() == Some(&map.destination) {
+        map.counters.filtered += 1;
+        return None;
+    }
     match binding.map_or(Decision::Take, |binding| binding.decide(change)) {
         // A record that the filter cannot judge is refused where it is written, so that custody passes it in order.
         Decision::Take | Decision::TakeAsUpdateOnly | Decision::Refuse(_) => Some(change.clone()),

@@ -94,6 +94,7 @@ mod tests {
                 },
                 operation: Operation::Insert,
                 commit_time: 0,
+                origin: None,
                 relation: relation.clone(),
                 old: None,
                 new: Some([Cell::Text(b"hello")].into_iter().collect()),

@@ -18,7 +18,7 @@ use crate::{
     destination::postgres::{Item, Progress, Target},
     gate::{Gate, Route},
     queue::{Account, ErrorSummary, Meta, Queue},
-    record::{Counters, Era, Lsn, Position},
+    record::{Counters, Era, Lsn, Origin, Position},
 };
 use std::{
     sync::Arc,
@@ -117,6 +117,8 @@ pub struct Map {
     pub confirmable: Confirmable,
     /// The source table that it has joined: `pg_class.oid`, if it is known.
     pub table: Option<u32>,
+    /// Its destination: what came from there does not go back (rule 16).
+    pub destination: Origin,
     /// Up to here changes are taken although the table had no key, or another name: the source was seen mended since.
     pub unfit_until: Position,
     /// Every change of the map at or below it was taken.
