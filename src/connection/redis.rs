@@ -55,9 +55,14 @@ pub enum RedisConnectError {
     Topology,
     #[error("the TLS settings of the queue's Connection cannot be used: {0}")]
     Tls(String),
+    #[error("Redis {0} is too old: at least 7.0 is needed, or Valkey. Use another queue.")]
+    TooOld(String),
     #[error("{0}")]
     Failed(#[from] QueueError),
 }
+
+/// The first version with script flags, by which a full Redis can be drained (Redis manual, "Scripting with Lua").
+const OLDEST: u32 = 7;
 
 /// A connection that is shared by the maps of a worker, and made anew when it broke: the caller sees the failed
 /// command, and looks at what Redis holds before it goes on.
@@ -93,6 +98,7 @@ pub async fn connect(settings: &Settings) -> Result<Link, RedisConnectError> {
         }),
     };
     link.query::<String>(&redis::cmd("PING")).await?;
+    link.check_version().await?;
     Ok(link)
 }
 
@@ -155,6 +161,27 @@ impl Link {
             *number += u64::from(known.topology != settings.topology);
             known.clone_from(settings);
         });
+    }
+
+    /// A user who may not ask is told by the scripts.
+    async fn check_version(&self) -> Result<(), RedisConnectError> {
+        let info: String = match self.query(redis::cmd("INFO").arg("server")).await {
+            Ok(info) => info,
+            Err(QueueError::Refused(_)) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let version = info
+            .lines()
+            .find_map(|line| line.strip_prefix("redis_version:"))
+            .unwrap_or_default();
+        let major = version
+            .split('.')
+            .next()
+            .and_then(|major| major.parse::<u32>().ok());
+        match major {
+            Some(major) if major < OLDEST => Err(RedisConnectError::TooOld(version.to_owned())),
+            _ => Ok(()),
+        }
     }
 
     async fn connection(&self) -> Result<MultiplexedConnection, QueueError> {

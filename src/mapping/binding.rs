@@ -127,6 +127,11 @@ impl Mapping {
         })
     }
 
+    /// All source columns that the mapping reads.
+    pub fn source_columns(&self) -> impl Iterator<Item = &str> {
+        self.sources().chain(self.filter_columns())
+    }
+
     /// The source columns that the filter reads.
     pub fn filter_columns(&self) -> impl Iterator<Item = &str> {
         self.0.filter.iter().flat_map(Filter::columns)

@@ -52,11 +52,23 @@ impl From<redis::RedisError> for QueueError {
             Self::OutOfMemory
         } else if error.kind() == redis::ErrorKind::AuthenticationFailed {
             Self::Refused("wrong user or password".into())
-        } else if says("NOAUTH") || says("WRONGPASS") || says("NOPERM") {
+        } else if says("NOPERM") {
+            Self::Refused(lacking(&detail))
+        } else if says("NOAUTH") || says("WRONGPASS") {
             Self::Refused(code)
         } else {
             Self::Unavailable(describe(&error, &code))
         }
+    }
+}
+
+/// What an ACL does not allow: the server names the command, and else speaks of keys (Redis manual, "ACL").
+fn lacking(detail: &str) -> String {
+    let named = detail.split('\'').nth(1);
+    let is_command = |name: &&str| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '|');
+    match named.filter(is_command) {
+        Some(command) => format!("NOPERM: +{}", command.to_ascii_lowercase()),
+        None => "NOPERM: its keys are ~{tm:*".to_owned(),
     }
 }
 

@@ -15,6 +15,7 @@ mod names;
 mod opposite;
 mod outages;
 mod paused;
+mod preflight;
 mod queue;
 mod rows;
 mod scene;

@@ -40,6 +40,11 @@ pub enum ConnectError {
     NoDatabase { host: String, database: String },
     #[error("{host} has no connection left (SQLSTATE 53300): raise max_connections or the role's limit")]
     TooManyConnections { host: String },
+    #[error(
+        "{host} has no WAL sender left (SQLSTATE 53300): end a replication session that is not needed (SELECT * FROM \
+         pg_stat_replication), or raise max_wal_senders and restart it"
+    )]
+    NoWalSendersLeft { host: String },
     #[error("{host} is starting, stopping or recovering (SQLSTATE 57P03)")]
     NotReady { host: String },
     #[error("{host} is a standby: name the primary in the Connection's hosts")]
@@ -64,6 +69,7 @@ impl ConnectError {
             Self::Rejected { .. } | Self::Method { .. } => "AuthenticationFailed",
             Self::NoDatabase { .. } => "DatabaseNotFound",
             Self::TooManyConnections { .. } => "TooManyConnections",
+            Self::NoWalSendersLeft { .. } => "NoWalSendersLeft",
             Self::NotReady { .. } => "ServerNotReady",
             Self::Standby { .. } => "Standby",
             Self::Server { .. } => "ServerRefused",
@@ -78,7 +84,7 @@ impl ConnectError {
             }
             Self::NoHosts | Self::TlsSettings { .. } => Class::BadRequest,
             Self::NoDatabase { .. } => Class::Schema,
-            Self::TooManyConnections { .. } => Class::Throttled,
+            Self::TooManyConnections { .. } | Self::NoWalSendersLeft { .. } => Class::Throttled,
             Self::Timeout { .. } => Class::Timeout,
             _ => Class::Unavailable,
         }

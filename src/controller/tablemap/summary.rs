@@ -164,6 +164,7 @@ fn summary(map: &TableMap, found: &Found) -> Vec<Said> {
         "WorkerUnavailable" => "The worker's Lease has expired.".into(),
         "SchemaMismatch" => message("SchemaValid"),
         "CannotFence" => message("Paused"),
+        "Starting" => hindrance(map).unwrap_or_else(|| message("CaughtUp")),
         _ => message("CaughtUp"),
     };
     let stalled_text = if stalled.is_some() {
@@ -182,6 +183,13 @@ fn summary(map: &TableMap, found: &Found) -> Vec<Said> {
             None => said("Stalled", false, "NotStalled", stalled_text),
         },
     ]
+}
+
+/// What keeps a map from being taken over.
+fn hindrance(map: &TableMap) -> Option<String> {
+    let ways = ["SourceConnected", "DestinationConnected"];
+    let failed = |type_: &&str| condition(map, type_).filter(|found| found.status == "False");
+    ways.iter().find_map(failed).map(|found| found.message.clone())
 }
 
 type Judged = ((bool, String), Option<&'static str>, Option<String>);

@@ -37,12 +37,13 @@ const COLUMNS: &str = "WITH RECURSIVE made (attnum, oid, modifier) AS (
     LEFT JOIN pg_collation co ON co.oid = a.attcollation
   WHERE a.attrelid = $1";
 
-/// Unique indexes that can carry ON CONFLICT: whole, at once, valid, of plain columns.
-const INDEXES: &str = "SELECT array_agg(a.attname::text ORDER BY a.attname::text)
+/// Unique indexes that ON CONFLICT looks at: whole, valid, of plain columns; and which of them it refuses, since they
+/// check late.
+const INDEXES: &str = "SELECT array_agg(a.attname::text ORDER BY a.attname::text), i.indimmediate, c.relname::text
   FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey[0:i.indnkeyatts - 1])
-  WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL
-    AND i.indexprs IS NULL
-  GROUP BY i.indexrelid";
+    JOIN pg_class c ON c.oid = i.indexrelid
+  WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+  GROUP BY i.indexrelid, i.indimmediate, c.relname";
 
 const FOREIGN_KEYS: &str = "SELECT k.conname, n.nspname, c.relname, k.conrelid = $1
   FROM pg_constraint k
@@ -222,14 +223,27 @@ fn check_required(table: &str, columns: &[Column], mapping: &Mapping) -> Result<
 fn check_index(table: &str, indexes: &[Row], key: &[&Column]) -> Result<(), InspectError> {
     let mut wanted: Vec<&str> = key.iter().map(|column| column.name.as_str()).collect();
     wanted.sort_unstable();
-    let fits = |row: &Row| row.get::<_, Vec<String>>(0) == wanted;
-    if indexes.iter().any(fits) {
-        return Ok(());
-    }
+    let mut fitting = indexes
+        .iter()
+        .filter(|row| row.get::<_, Vec<String>>(0) == wanted)
+        .peekable();
     let columns: Vec<String> = key.iter().map(|column| quote(&column.name)).collect();
-    Err(problem(format!(
-        "The destination table {table} has no unique index on exactly the integration key (neither partial nor \
-         deferrable): CREATE UNIQUE INDEX ON {table} ({}).",
-        columns.join(", ")
-    )))
+    let columns = columns.join(", ");
+    if fitting.peek().is_none() {
+        return Err(problem(format!(
+            "The destination table {table} has no unique index on exactly the integration key (neither partial nor \
+             deferrable): CREATE UNIQUE INDEX ON {table} ({columns}).",
+        )));
+    }
+    // One of them is enough to make every ON CONFLICT of these columns fail.
+    match fitting.find(|row| !row.get::<_, bool>(1)) {
+        None => Ok(()),
+        Some(late) => {
+            let name = quote(late.get(2));
+            Err(problem(format!(
+                "The constraint {name} of the destination table {table} is deferrable, and cannot carry the integration \
+                 key: ALTER TABLE {table} DROP CONSTRAINT {name}, ADD CONSTRAINT {name} UNIQUE ({columns})."
+            )))
+        }
+    }
 }

@@ -15,10 +15,11 @@ use crate::{
 use std::{collections::HashMap, time::Duration};
 use tokio_postgres::{Client, Statement, error::Severity};
 
-/// How durable its commits are, which database it is, and whether its log can be read as a source.
+/// How durable its commits are, which database it is, whether its log can be read as a source, and whether it refuses to
+/// write.
 const FACTS: &str =
     "SELECT current_setting('synchronous_commit'), system_identifier::text, current_database()::text,
-    current_setting('wal_level') = 'logical' FROM pg_control_system()";
+    current_setting('wal_level') = 'logical', current_setting('transaction_read_only') = 'on' FROM pg_control_system()";
 
 /// So many statements stay prepared.
 const STATEMENTS: usize = 400;
@@ -85,6 +86,9 @@ impl Session {
             Ok::<_, tokio_postgres::Error>(facts)
         };
         let facts = within(self.deadline, prepared).await.map_err(refused_setup)?;
+        if facts.get(4) {
+            return Err(read_only());
+        }
         let level: String = facts.get(0);
         self.database = Origin::new(facts.get(1), facts.get(2));
         self.marks = facts.get(3);
@@ -376,12 +380,17 @@ fn refused_setup(error: Option<tokio_postgres::Error>) -> LaneError {
                 super::progress::SCHEMA.replace('\n', " ")
             ),
         },
-        Some("25006") => LaneError::Destination {
-            class: crate::failure::Class::Unavailable,
-            reason: "ReadOnly",
-            message: "The destination is read-only: a standby, or default_transaction_read_only is on."
-                .into(),
-        },
+        Some("25006") => read_only(),
         _ => lane(error),
+    }
+}
+
+fn read_only() -> LaneError {
+    LaneError::Destination {
+        class: crate::failure::Class::Unavailable,
+        reason: "ReadOnly",
+        message: "The destination is read-only: name the primary in the Connection's hosts, or ALTER ROLE <user> SET \
+                  default_transaction_read_only = off."
+            .into(),
     }
 }

@@ -26,12 +26,16 @@ pub enum SourceError {
     SlotActive { slot: String, pid: Option<i32> },
     #[error("publication {0:?} does not exist at the source: make it again, with its tables")]
     PublicationMissing(String),
-    #[error("the source's wal_level is {0:?}: set wal_level = logical and restart it")]
+    #[error("the source's wal_level is {0:?}: ALTER SYSTEM SET wal_level = 'logical', and restart it")]
     NotLogical(String),
-    #[error("the source has no replication slot left: raise max_replication_slots and restart it")]
+    #[error(
+        "the source has no replication slot left: drop one that nobody uses (SELECT slot_name FROM \
+         pg_replication_slots WHERE NOT active), or raise max_replication_slots and restart it"
+    )]
     NoSlotsLeft,
     #[error(
-        "the user may not do this at the source (SQLSTATE {0}): it needs LOGIN, REPLICATION and CREATE on the database"
+        "the user may not do this at the source (SQLSTATE {0}): ALTER ROLE <user> LOGIN REPLICATION; GRANT CREATE ON \
+         DATABASE <database> TO <user>; or use `management: External`"
     )]
     Permission(String),
     #[error("the source sent what the replication protocol does not allow: {0}")]

@@ -56,6 +56,8 @@ pub enum JoinError {
     #[error("the source has no table {0}: create it, or correct `source.table`")]
     NoTable(String),
     #[error("{0}")]
+    NoColumn(String),
+    #[error("{0}")]
     Key(String),
     #[error(
         "the user does not own {table}: ALTER TABLE {table} OWNER TO <user>; or use `management: External`"
@@ -76,6 +78,7 @@ impl JoinError {
         match self {
             Self::Source(error) => error.reason(),
             Self::NoTable(_) => "SourceTableMissing",
+            Self::NoColumn(_) => "SourceColumnMissing",
             Self::Key(_) => "KeyUnusable",
             Self::NotOwner { .. } => "NotOwner",
             Self::Locked(_) => "SourceTableLocked",
@@ -361,10 +364,13 @@ impl Admin {
             JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
           WHERE n.nspname = $1 AND c.relname = $2 AND a.attnum > 0 AND NOT a.attisdropped";
         let rows = within(self.client().query(sql, &[&table.0, &table.1])).await?;
+        let table = format!("{}.{}", quote(table.0), quote(table.1));
+        if rows.is_empty() {
+            return Err(JoinError::NoTable(table));
+        }
         let column = |name: &String| {
             let row = rows.iter().find(|row| row.get::<_, &str>(0) == name);
             let row = row.ok_or_else(|| {
-                let table = format!("{}.{}", quote(table.0), quote(table.1));
                 JoinError::Key(format!("the source table {table} has no column {}", quote(name)))
             })?;
             Ok(Column {
@@ -375,6 +381,28 @@ impl Admin {
             })
         };
         key.iter().map(column).collect()
+    }
+
+    /// Whether a table has all columns that its map reads.
+    ///
+    /// # Errors
+    /// One is missing, or the source cannot be asked.
+    pub async fn has_columns(&self, table: (&str, &str), columns: &[String]) -> Result<(), JoinError> {
+        let sql = "SELECT wanted FROM unnest($3::text[]) wanted WHERE NOT EXISTS (
+            SELECT FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+              JOIN pg_namespace n ON n.oid = c.relnamespace
+            WHERE n.nspname = $1 AND c.relname = $2 AND a.attname = wanted AND a.attnum > 0 AND NOT a.attisdropped)
+          LIMIT 1";
+        let missing = within(self.client().query_opt(sql, &[&table.0, &table.1, &columns])).await?;
+        match missing {
+            None => Ok(()),
+            Some(row) => Err(JoinError::NoColumn(format!(
+                "the source table {}.{} has no column {}: add it, or correct `fields` or `source.filter`",
+                quote(table.0),
+                quote(table.1),
+                quote(row.get(0))
+            ))),
+        }
     }
 
     /// A partitioned table is sent as one, but what is sent of an old row is up to each partition.

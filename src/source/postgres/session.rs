@@ -91,11 +91,12 @@ impl Session {
                         .await?;
                 }
                 b'E' => {
-                    return Err(ConnectError::from_code(
-                        &ServerError::parse(&frame.body).code,
-                        settings,
-                        host,
-                    ));
+                    let code = ServerError::parse(&frame.body).code;
+                    return Err(match ConnectError::from_code(&code, settings, host) {
+                        // An ordinary connection was made just before.
+                        ConnectError::TooManyConnections { host } => ConnectError::NoWalSendersLeft { host },
+                        error => error,
+                    });
                 }
                 b'Z' => return Ok(()),
                 _ => {} // parameters, the cancellation key, notices

@@ -349,6 +349,14 @@ impl Engine {
     /// The cutover did not come about: what was held goes to the queue's tail.
     fn back(&mut self, id: &MapId) {
         if let Some(map) = self.maps.get_mut(id) {
+            let (account, flushed) = (
+                &map.stock.account,
+                map.progress.as_ref().map(|known| known.position),
+            );
+            tracing::debug!(
+                map = %map.plan.name, records = account.records, last = %account.last, ?flushed,
+                appending = !map.appender.is_idle(), held = map.held.len(), "the cutover did not come about"
+            );
             map.cutover_since = None;
             requeue_held(map, Position::ZERO);
         }

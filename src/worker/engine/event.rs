@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     api::DeletionPolicy,
-    connection::{postgres::ConnectError, redis::RedisConnectError},
+    connection::redis::RedisConnectError,
     destination::postgres::{InspectError, LaneError, Progress},
     gate::Step,
     queue::{Account, Beginning, ErrorSummary, Meta, QueueError},
@@ -14,7 +14,7 @@ use crate::{
     source::postgres::{JoinError, SourceError},
     worker::{
         lane::{Evicted, Notice},
-        map::MapId,
+        map::{MapId, Unusable, UnusableKind},
         plan::Plan,
         reader::Reader,
         resolve::Reached,
@@ -166,14 +166,51 @@ pub enum BootError {
     Lost { message: String, errors: bool },
 }
 
-/// Why a map's table could not join.
+/// Why a map's table could not join: a person must act, or time must pass.
 #[derive(Debug, thiserror::Error)]
-pub enum JoinFailure {
-    /// The source refuses, or the table does not fit: a person must act, or time must pass.
-    #[error("{message}")]
-    Refused { reason: &'static str, message: String },
-    #[error("{0}")]
-    Source(#[from] ConnectError),
+#[error("{}", .0.message)]
+pub struct JoinFailure(pub Unusable);
+
+impl From<JoinError> for JoinFailure {
+    fn from(error: JoinError) -> Self {
+        Self(Unusable {
+            reason: error.reason(),
+            message: error.to_string(),
+            kind: match error {
+                JoinError::NoTable(_) | JoinError::NoColumn(_) | JoinError::Key(_) => UnusableKind::Unfit,
+                _ => UnusableKind::Unjoined,
+            },
+        })
+    }
+}
+
+impl From<SourceError> for JoinFailure {
+    fn from(error: SourceError) -> Self {
+        JoinError::from(error).into()
+    }
+}
+
+impl From<LaneError> for JoinFailure {
+    fn from(error: LaneError) -> Self {
+        Self(Unusable {
+            reason: error.reason(),
+            message: error.to_string(),
+            kind: UnusableKind::Away,
+        })
+    }
+}
+
+impl From<InspectError> for JoinFailure {
+    fn from(error: InspectError) -> Self {
+        match error {
+            InspectError::Problem(problem) => Self(Unusable {
+                reason: "SchemaMismatch",
+                message: problem.0,
+                kind: UnusableKind::Unfit,
+            }),
+            InspectError::Lane(error) => error.into(),
+        }
+    }
 }
 
 impl From<LaneError> for CheckFailure {

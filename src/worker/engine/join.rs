@@ -117,16 +117,10 @@ impl Engine {
                 map.stage = Stage::Joining;
                 map.hold_nothing();
                 map.gate = super::boot::fresh_gate(&map.plan);
-                let (reason, message) = match &failure {
-                    JoinFailure::Refused { reason, message } => (*reason, message.clone()),
-                    JoinFailure::Source(error) => (error.reason(), error.to_string()),
-                };
+                let JoinFailure(unusable) = failure;
+                let (reason, message) = (unusable.reason, &unusable.message);
                 tracing::warn!(map = %map.plan.name, reason, %message, "the table could not join; trying again");
-                map.unusable = Some(Unusable {
-                    reason,
-                    message,
-                    kind: UnusableKind::Unfit,
-                });
+                map.unusable = Some(unusable);
                 self.retry_later(id);
                 self.report(id);
             }
@@ -140,30 +134,26 @@ async fn join(
     publication: &str,
     external: bool,
 ) -> Result<(), JoinFailure> {
-    let control = Control::connect(&joining.plan.destination_settings)
-        .await
-        .map_err(refused_by_destination)?;
+    let control = Control::connect(&joining.plan.destination_settings).await?;
     // What only the databases can tell is found before the first write.
     let shape = control
         .inspect(&joining.plan.destination_table, &joining.plan.mapping)
-        .await
-        .map_err(|problem| JoinFailure::Refused {
-            reason: "SchemaMismatch",
-            message: problem.to_string(),
-        })?;
-    let admin = Admin::connect(settings)
-        .await
-        .map_err(|error| JoinFailure::Refused {
-            reason: error.reason(),
-            message: error.to_string(),
-        })?;
+        .await?;
+    let admin = Admin::connect(settings).await?;
     let table = (
         joining.plan.source_table.0.as_str(),
         joining.plan.source_table.1.as_str(),
     );
     let key = joining.plan.mapping.key_source_columns();
     let columns = admin.key_columns(table, &key).await?;
-    let source = admin.origin().await.map_err(JoinError::from)?;
+    let read: Vec<String> = joining
+        .plan
+        .mapping
+        .source_columns()
+        .map(ToOwned::to_owned)
+        .collect();
+    admin.has_columns(table, &read).await?;
+    let source = admin.origin().await?;
     for (destination, source) in shape.key.iter().zip(&columns) {
         let fits = KeyType::of(*destination, source);
         fits.map_err(|why| JoinError::Key(format!("{}: {why}", source.name)))?;
@@ -180,22 +170,6 @@ async fn join(
     match result {
         Ok(()) => joining.finish().await,
         Err(error) => Err(JoinFailure::from(error)),
-    }
-}
-
-fn refused_by_destination(error: crate::destination::postgres::LaneError) -> JoinFailure {
-    JoinFailure::Refused {
-        reason: error.reason(),
-        message: error.to_string(),
-    }
-}
-
-impl From<JoinError> for JoinFailure {
-    fn from(error: JoinError) -> Self {
-        Self::Refused {
-            reason: error.reason(),
-            message: error.to_string(),
-        }
     }
 }
 
@@ -250,10 +224,11 @@ impl Joining {
                     tokio::time::sleep(BETWEEN).await;
                 }
                 Err(error) => {
-                    return Err(JoinFailure::Refused {
+                    return Err(JoinFailure(Unusable {
                         reason: "QueueUnavailable",
                         message: error.to_string(),
-                    });
+                        kind: UnusableKind::Unjoined,
+                    }));
                 }
             }
         }

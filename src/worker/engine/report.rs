@@ -209,17 +209,16 @@ impl Engine {
 
     fn source_connected(&self, map: &Map) -> Said {
         let (status, reason, message) = match (&self.link.trouble, self.link.is_streaming(), map.stage) {
-            (_, true, Stage::Joining | Stage::Holding) => (
-                map.unusable.is_none().then_some(true),
-                map.unusable
-                    .as_ref()
-                    .map_or("Joining", |unusable| unusable.reason)
-                    .to_owned(),
-                map.unusable.as_ref().map_or_else(
-                    || "The source table is joining the publication.".to_owned(),
-                    |unusable| unusable.message.clone(),
+            (_, true, Stage::Joining | Stage::Holding) => match &map.unusable {
+                Some(unusable) if unusable.kind == UnusableKind::Unjoined => {
+                    (Some(false), unusable.reason.to_owned(), unusable.message.clone())
+                }
+                _ => (
+                    Some(true),
+                    "Joining".to_owned(),
+                    "The source table is to join the publication.".to_owned(),
                 ),
-            ),
+            },
             (_, true, _) => {
                 let slot = self.link.slot().unwrap_or_default();
                 (

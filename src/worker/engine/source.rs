@@ -163,7 +163,8 @@ impl Engine {
             None if self.source.external.is_some() => {
                 let (slot, _) = self.names(self.link.generation);
                 let message = format!(
-                    "The replication slot {slot} does not exist: make it, or use `management: Managed`."
+                    "The replication slot {slot} does not exist: SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput'), or use \
+                     `management: Managed`."
                 );
                 self.source_down(Some(("SlotMissing", message)));
             }

@@ -120,6 +120,8 @@ pub enum UnusableKind {
     Away,
     /// Its schema does not fit: `SchemaValid=False`.
     Unfit,
+    /// The source, or the queue, does not let its table join: `SourceConnected=False`.
+    Unjoined,
     /// A mapped source column is gone: `SchemaValid=False`, until the stream says otherwise.
     SourceUnfit,
     /// The table is locked, or a statement took too long.
