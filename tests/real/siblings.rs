@@ -116,3 +116,50 @@ async fn a_map_without_changes_holds_up_no_catch_up() {
         rig.equal(table, "id").await;
     }
 }
+
+/// A change that was held for a cutover goes to the queue, since a sibling joins the catch-up. Nothing more comes from the
+/// source then: the sibling's record, which is newer, must not wait for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_catch_up_ends_although_the_source_falls_silent() {
+    let _time = timed("a_catch_up_ends_although_the_source_falls_silent");
+    let mut rig = Rig::start().await;
+    prepare(&rig, TABLES).await;
+    let operator = rig.operator(&[]);
+    for table in &TABLES[..2] {
+        rig.api.apply(&same_map(table, &["id"], COLUMNS));
+        rig.condition(table, "CaughtUp", "True").await;
+    }
+    let (crm, erp, mut locker) = (rig.crm().await, rig.erp().await, rig.erp().await);
+    let insert = async |table: &str, id: i64| {
+        let sql = format!("INSERT INTO {table} VALUES ($1, $1, '')");
+        crm.execute(&sql, &[&id]).await.unwrap();
+    };
+    for map in &TABLES[..2] {
+        rig.pause(map);
+        rig.condition(map, "Paused", "True").await;
+    }
+    insert("customers", 1).await;
+    let lock = locker.transaction().await.unwrap();
+    lock.batch_execute("LOCK TABLE customers IN EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    rig.resume("customers");
+    let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'customers'::regclass";
+    wait_until(SOON, "a write that waits for the lock", async || {
+        erp.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) > 0
+    })
+    .await;
+    insert("customers", 2).await;
+    insert("orders", 1).await;
+    rig.resume("orders");
+    operator.line("the cutover did not come about", SOON).await;
+    lock.rollback().await.unwrap();
+    wait_until(Duration::from_secs(5), "the newer record", async || {
+        let sql = "SELECT count(*) FROM orders";
+        erp.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 1
+    })
+    .await;
+    for map in &TABLES[..2] {
+        rig.condition(map, "CaughtUp", "True").await;
+    }
+}

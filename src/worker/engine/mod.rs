@@ -280,6 +280,8 @@ impl Engine {
         self.retry_refused(now);
         self.look_at_idle();
         self.begin_replays();
+        // A silent source hands out no chunk that would.
+        self.tell_tails();
         self.look_at_cutovers();
         self.look_at_errors(now);
         self.tell_stands();
