@@ -24,6 +24,7 @@ pub struct Metrics {
     pub queue_bytes: Family<MapLabels, Gauge>,
     pub errored: Family<MapLabels, Gauge>,
     pub filtered: Family<MapLabels, Gauge>,
+    pub truncates: Family<MapLabels, Gauge>,
     pub lag_seconds: Family<MapLabels, Gauge>,
     pub lag_bytes: Family<MapLabels, Gauge>,
     pub paused: Family<MapLabels, Gauge>,
@@ -57,6 +58,10 @@ impl Metrics {
                 "filtered_records",
                 "Changes that the filter left out since the map was made",
             ),
+            truncates: family(
+                "truncates",
+                "TRUNCATEs of the source table, not replicated, seen since the worker began",
+            ),
             lag_seconds: family("lag_seconds", "From the source's commit to durable"),
             lag_bytes: family("lag_bytes", "The same in bytes of the source's log"),
             paused: family("paused", "1 while no write can reach the destination"),
@@ -65,7 +70,7 @@ impl Metrics {
         }
     }
 
-    fn families(&self) -> [&Family<MapLabels, Gauge>; 10] {
+    fn families(&self) -> [&Family<MapLabels, Gauge>; 11] {
         [
             &self.received,
             &self.written,
@@ -73,6 +78,7 @@ impl Metrics {
             &self.queue_bytes,
             &self.errored,
             &self.filtered,
+            &self.truncates,
             &self.lag_seconds,
             &self.lag_bytes,
             &self.paused,
@@ -95,6 +101,7 @@ pub fn set(facts: &Facts) {
         (&METRICS.queue_bytes, facts.queue_bytes),
         (&METRICS.errored, facts.ledger.errored),
         (&METRICS.filtered, facts.ledger.filtered),
+        (&METRICS.truncates, facts.truncates),
         (&METRICS.lag_seconds, facts.lag_seconds.unsigned_abs()),
         (&METRICS.lag_bytes, facts.lag_bytes),
         (&METRICS.paused, u64::from(paused)),

@@ -4,11 +4,14 @@
 use crate::{
     scene::Scene,
     support::{
-        rig::{SOON, said, same_map},
+        ports::free_port,
+        rig::{Rig, SOON, said, same_map},
         timing::timed,
         wait::wait_until,
     },
 };
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// What is done, and what undoes it.
 struct Case {
@@ -39,7 +42,7 @@ const CASES: &[Case] = &[
     waits("ALTER TABLE t DROP COLUMN b", "\"b\"", "ALTER TABLE t ADD COLUMN b text"),
     waits("ALTER TABLE t RENAME COLUMN b TO c", "\"b\"", "ALTER TABLE t RENAME COLUMN c TO b"),
     waits("ALTER TABLE t DROP CONSTRAINT t_pkey", "unique", "ALTER TABLE t ADD CONSTRAINT t_pkey PRIMARY KEY (id)"),
-    waits("ALTER TABLE t DROP CONSTRAINT t_pkey; ALTER TABLE t ADD PRIMARY KEY (id) DEFERRABLE", "unique", "ALTER TABLE t DROP CONSTRAINT t_pkey; ALTER TABLE t ADD PRIMARY KEY (id)"),
+    waits("ALTER TABLE t DROP CONSTRAINT t_pkey; ALTER TABLE t ADD PRIMARY KEY (id) DEFERRABLE", "ADD CONSTRAINT \"t_pkey\" PRIMARY KEY", "ALTER TABLE t DROP CONSTRAINT t_pkey; ALTER TABLE t ADD PRIMARY KEY (id)"),
     waits("ALTER TABLE t DROP CONSTRAINT t_pkey; CREATE UNIQUE INDEX part ON t (id) WHERE id > 0", "unique", "DROP INDEX part; ALTER TABLE t ADD CONSTRAINT t_pkey PRIMARY KEY (id)"),
     waits("ALTER TABLE t RENAME TO away", "no table", "ALTER TABLE away RENAME TO t"),
     waits("ALTER TABLE t SET SCHEMA aside", "no table", "ALTER TABLE aside.t SET SCHEMA public"),
@@ -209,4 +212,55 @@ async fn what_is_done_to_the_sources_table_loses_nothing() {
         let status = scene.rig.settled("t").await;
         assert_eq!(status["errors"]["count"], 0, "{}: {status:#}", change.broken);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_truncate_is_said_and_counted_and_empties_nothing() {
+    let _time = timed("a_truncate_is_said_and_counted_and_empties_nothing");
+    let address = format!("127.0.0.1:{}", free_port());
+    let mut rig = Rig::start().await;
+    rig.both("CREATE TABLE t (id bigint PRIMARY KEY)").await;
+    rig.arguments.push(format!("--bind-address={address}"));
+    let _operator = rig.operator(&[]);
+    rig.api.apply(&same_map("t", &["id"], &["id"]));
+    rig.condition("t", "CaughtUp", "True").await;
+    let (crm, erp) = (rig.crm().await, rig.erp().await);
+    crm.batch_execute("INSERT INTO t VALUES (1)").await.unwrap();
+    crm.batch_execute("TRUNCATE t; INSERT INTO t VALUES (2)")
+        .await
+        .unwrap();
+    wait_until(SOON, "both rows", async || {
+        let rows = erp.query_one("SELECT count(*) FROM t", &[]).await.unwrap();
+        rows.get::<_, i64>(0) == 2
+    })
+    .await;
+    wait_until(SOON, "the event", async || {
+        let events = rig.api.kubectl(&[
+            "get",
+            "events",
+            "-o",
+            "custom-columns=R:.reason,T:.type,O:.involvedObject.name",
+        ]);
+        let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        events
+            .lines()
+            .any(|line| words(line) == ["TruncateNotReplicated", "Warning", "t"])
+    })
+    .await;
+    wait_until(SOON, "the metric", async || {
+        metrics(&address)
+            .await
+            .contains("tablemap_truncates{namespace=\"default\",tablemap=\"t\"} 1\n")
+    })
+    .await;
+}
+
+/// What /metrics answers.
+async fn metrics(address: &str) -> String {
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
 }

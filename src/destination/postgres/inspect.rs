@@ -39,11 +39,11 @@ const COLUMNS: &str = "WITH RECURSIVE made (attnum, oid, modifier) AS (
 
 /// Unique indexes that ON CONFLICT looks at: whole, valid, of plain columns; and which of them it refuses, since they
 /// check late.
-const INDEXES: &str = "SELECT array_agg(a.attname::text ORDER BY a.attname::text), i.indimmediate, c.relname::text
+const INDEXES: &str = "SELECT array_agg(a.attname::text ORDER BY a.attname::text), i.indimmediate, c.relname::text, i.indisprimary
   FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey[0:i.indnkeyatts - 1])
     JOIN pg_class c ON c.oid = i.indexrelid
   WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
-  GROUP BY i.indexrelid, i.indimmediate, c.relname";
+  GROUP BY i.indexrelid, i.indimmediate, c.relname, i.indisprimary";
 
 const FOREIGN_KEYS: &str = "SELECT k.conname, n.nspname, c.relname, k.conrelid = $1
   FROM pg_constraint k
@@ -240,9 +240,10 @@ fn check_index(table: &str, indexes: &[Row], key: &[&Column]) -> Result<(), Insp
         None => Ok(()),
         Some(late) => {
             let name = quote(late.get(2));
+            let kind = if late.get(3) { "PRIMARY KEY" } else { "UNIQUE" };
             Err(problem(format!(
                 "The constraint {name} of the destination table {table} is deferrable, and cannot carry the integration \
-                 key: ALTER TABLE {table} DROP CONSTRAINT {name}, ADD CONSTRAINT {name} UNIQUE ({columns})."
+                 key: ALTER TABLE {table} DROP CONSTRAINT {name}, ADD CONSTRAINT {name} {kind} ({columns})."
             )))
         }
     }

@@ -224,6 +224,7 @@ impl Engine {
             unfit_until: Position::ZERO,
             received: Position::ZERO,
             counters: Counters::default(),
+            truncates: 0,
             before: None,
             held: Vec::new(),
             held_bytes: 0,

@@ -272,7 +272,8 @@ impl Engine {
             return;
         };
         for (id, _) in &table.maps {
-            if let Some(map) = self.maps.get(id) {
+            if let Some(map) = self.maps.get_mut(id).filter(|map| map.takes()) {
+                map.truncates += 1;
                 self.statuses.warn(
                     &map.plan,
                     crate::api::reasons::TRUNCATE_NOT_REPLICATED,

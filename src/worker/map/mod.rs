@@ -124,6 +124,8 @@ pub struct Map {
     /// Every change of the map at or below it was taken.
     pub received: Position,
     pub counters: Counters,
+    /// TRUNCATEs seen since the worker began: they are not replicated.
+    pub truncates: u64,
     /// What was counted before the queue began, to be stored with it before anything of it is written (I5).
     pub before: Option<Counters>,
     /// Changes between gate and queue or lane: while leaving, or in a cutover.

@@ -60,6 +60,7 @@ pub struct Facts {
     pub commit_time: Option<i64>,
     pub lag_seconds: i64,
     pub lag_bytes: u64,
+    pub truncates: u64,
     pub queue_connection: String,
     pub queue_id: String,
     pub queue_records: u64,
