@@ -21,6 +21,7 @@ mod rows;
 mod scene;
 mod schema;
 mod secure;
+mod servers;
 mod siblings;
 mod sizes;
 mod soak;

@@ -64,6 +64,11 @@ impl Postgres {
         server
     }
 
+    /// Another value for a setting, from the next start on.
+    pub fn configure(&mut self, name: &str, value: &str) {
+        self.settings.push((name.to_owned(), value.to_owned()));
+    }
+
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
