@@ -128,13 +128,15 @@ pub const CONDITIONS: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// A deleted map could not be cleaned up everywhere.
+pub const LEFT_BEHIND: &str = "LeftBehind";
 /// The source table was truncated.
 pub const TRUNCATE_NOT_REPLICATED: &str = "TruncateNotReplicated";
 /// A worker ended by an error, and was started again.
 pub const WORKER_RESTARTED: &str = "WorkerRestarted";
 
 /// Reasons of events.
-pub const EVENTS: &[&str] = &[TRUNCATE_NOT_REPLICATED, WORKER_RESTARTED];
+pub const EVENTS: &[&str] = &[TRUNCATE_NOT_REPLICATED, WORKER_RESTARTED, LEFT_BEHIND];
 
 /// Added by the operator, removed once the worker has cleaned up.
 pub const FINALIZER: &str = "tablemap.dev/cleanup";

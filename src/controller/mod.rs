@@ -23,6 +23,9 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 pub struct Context {
     pub client: Client,
     pub default_queue: Option<String>,
+    pub identity: String,
+    /// A deletion whose references are gone is given up after this.
+    pub clean_up: Duration,
     /// Runs the workers as tasks of this process.
     pub workers: Option<Arc<Embedded>>,
 }
@@ -47,6 +50,8 @@ pub async fn run(client: Client, options: Options, shutdown: CancellationToken) 
     let context = Arc::new(Context {
         client: client.clone(),
         default_queue: options.default_queue.clone(),
+        identity: options.identity.clone(),
+        clean_up: options.pace.clean_up,
         workers: workers.clone(),
     });
     let maps = scoped::<crate::api::TableMap>(&client, options.namespace.as_deref());

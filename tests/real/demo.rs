@@ -21,7 +21,7 @@ async fn the_demo_ends_well() {
     let _time = timed("the_demo_ends_well");
     let state = tempfile::tempdir().unwrap();
     let up = demo("up", state.path()).output();
-    let up = tokio::time::timeout(Duration::from_mins(5), up).await;
+    let up = tokio::time::timeout(Duration::from_secs(300), up).await;
     let down = demo("down", state.path()).output().await.unwrap();
     let up = up.expect("the demo ends within five minutes").unwrap();
     let told = String::from_utf8_lossy(&up.stdout);

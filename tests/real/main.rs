@@ -5,6 +5,7 @@ mod support;
 
 mod broken;
 mod custody;
+mod deletion;
 mod demo;
 mod durability;
 mod fencing;

@@ -4,15 +4,21 @@ mod summary;
 
 use super::{Context, Error, embedded::Key, within};
 use crate::{
-    api::{TableMap, reasons::FINALIZER},
+    api::{
+        TableMap,
+        reasons::{FINALIZER, LEFT_BEHIND},
+    },
     lease,
     worker::{self, Resolver},
 };
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
-    Api, ResourceExt,
+    Api, Resource, ResourceExt,
     api::{Patch, PatchParams},
-    runtime::controller::Action,
+    runtime::{
+        controller::Action,
+        events::{Event, EventType, Recorder, Reporter},
+    },
 };
 use serde_json::json;
 use std::{sync::Arc, time::Duration};
@@ -41,8 +47,47 @@ pub async fn reconcile(map: Arc<TableMap>, context: Arc<Context>) -> Result<Acti
         });
     }
     let found = dereference(&map, &context, &namespace).await?;
+    if let Err((_, why)) = &found.spec
+        && is_overdue(&map, context.clean_up)
+    {
+        abandon(&map, &context, why).await;
+        release(&api, &map).await?;
+        return Ok(Action::await_change());
+    }
     apply(&api, &map, &found).await?;
     Ok(Action::requeue(AGAIN))
+}
+
+/// Whether a deletion has waited for longer than this.
+fn is_overdue(map: &TableMap, patience: Duration) -> bool {
+    let deleted = map.metadata.deletion_timestamp.as_ref();
+    deleted.is_some_and(|deleted| {
+        let waited = jiff::Timestamp::now().duration_since(deleted.0);
+        waited.unsigned_abs() >= patience
+    })
+}
+
+/// Says that a map goes of which nobody knows any more where its parts are; a lost event does not hold it up.
+async fn abandon(map: &TableMap, context: &Context, why: &str) {
+    let reporter = Reporter {
+        controller: MANAGER.into(),
+        instance: Some(context.identity.clone()),
+    };
+    let uid = map.uid().unwrap_or_default();
+    let event = Event {
+        type_: EventType::Warning,
+        reason: LEFT_BEHIND.into(),
+        note: Some(format!(
+            "Left behind, since what the map refers to is gone ({why}): the row of {uid} in tablemap.progress at the \
+             destination, its keys in Redis, and its part of slot and publication at the source."
+        )),
+        action: "CleanUp".into(),
+        secondary: None,
+    };
+    let recorder = Recorder::new(context.client.clone(), reporter);
+    if let Err(error) = within(recorder.publish(&event, &map.object_ref(&()))).await {
+        tracing::warn!(map = %map.name_any(), %error, "what a deletion left behind could not be told");
+    }
 }
 
 fn has_finalizer(map: &TableMap) -> bool {

@@ -12,7 +12,7 @@ use crate::{
     record::{Counters, Position},
     worker::{
         custody::{Confirmable, Held},
-        map::{Appender, Blocked, Errors, Map, MapId, Stage, Stock},
+        map::{Appender, Blocked, Errors, Left, Map, MapId, Stage, Stock},
         plan::Plan,
     },
 };
@@ -26,7 +26,7 @@ pub struct Attempt {
     pub retry_at: Option<Instant>,
     pub blocked: Option<Blocked>,
     /// How its clean-up ended, if it is being deleted.
-    pub cleaned: Option<Result<(), String>>,
+    pub cleaned: Option<Result<Left, String>>,
 }
 
 impl Engine {
@@ -99,6 +99,7 @@ impl Engine {
     pub(super) fn removed(&mut self, id: &MapId) {
         self.plans.remove(id);
         self.emptied.remove(id);
+        self.cleaning_since.remove(id);
         self.unresolved.remove(id);
         self.booting.remove(id);
         if self.maps.contains_key(id) {
@@ -115,7 +116,7 @@ impl Engine {
             return;
         };
         let attempt = self.booting.entry(id.clone()).or_default();
-        if attempt.under_way || matches!(attempt.cleaned, Some(Ok(()))) {
+        if attempt.under_way || matches!(attempt.cleaned, Some(Ok(_))) {
             return;
         }
         attempt.under_way = true;
@@ -208,7 +209,7 @@ impl Engine {
             queue,
             epoch,
             cleaning: false,
-            clean_up_failure: None,
+            cleaned: None,
             era: None,
             current: false,
             progress: target.as_ref().map(|target| target.progress.clone()),

@@ -2,20 +2,26 @@
 
 use super::{Engine, Event};
 use crate::{
-    api::DeletionPolicy,
+    api::{DeletionPolicy, reasons::LEFT_BEHIND},
     connection::{postgres::Settings, redis},
     destination::postgres::Control,
     gate::Route,
     queue::Queue,
     source::postgres::Admin,
     worker::{
-        map::{MapId, Stage},
+        map::{Left, MapId, Stage},
         plan::{Plan, TableName},
     },
 };
 use std::time::Instant;
 
 impl Engine {
+    /// A clean-up has been tried for so long that what cannot be reached is left behind.
+    fn is_late(&mut self, id: &MapId) -> bool {
+        let since = self.cleaning_since.entry(id.clone()).or_insert_with(Instant::now);
+        since.elapsed() >= self.pace.clean_up
+    }
+
     /// Begins or goes on with a deletion.
     pub(super) fn delete(&mut self, id: &MapId) {
         let Some(map) = self.maps.get_mut(id) else { return };
@@ -27,6 +33,7 @@ impl Engine {
         if joined && policy == DeletionPolicy::Drain && !map.is_drained() {
             return self.report(id);
         }
+        let late = self.is_late(id);
         let evicted = self.evict(id);
         let Some(map) = self.maps.get_mut(id) else { return };
         map.cleaning = true;
@@ -36,7 +43,7 @@ impl Engine {
         let map = id.clone();
         self.spawn(async move {
             drop(evicted.await);
-            let result = empty(&plan, &queue).await;
+            let result = empty(&plan, Some(&queue), late).await;
             Event::Emptied { map, result }
         });
     }
@@ -46,33 +53,32 @@ impl Engine {
         let Some(plan) = self.plans.get(id).filter(|plan| plan.deletion.is_some()).cloned() else {
             return;
         };
+        if self.booting.get(id).is_none_or(|attempt| attempt.under_way) {
+            return;
+        }
+        let late = self.is_late(id);
         let Some(attempt) = self.booting.get_mut(id) else {
             return;
         };
-        if attempt.under_way {
-            return;
-        }
         attempt.under_way = true;
         let map = id.clone();
         self.spawn(async move {
-            let result = empty_unbooted(&plan).await;
+            let result = empty_unbooted(&plan, late).await;
             Event::Emptied { map, result }
         });
     }
 
     /// Destination and queue have nothing of the map any more. What is left is at the source; the last map of the worker
     /// takes slot and publication along.
-    pub(super) fn emptied(&mut self, id: &MapId, result: Result<(), String>) {
+    pub(super) fn emptied(&mut self, id: &MapId, result: Result<Left, String>) {
         let Some(plan) = self.plans.get(id).cloned() else {
             return;
         };
-        if result.is_err() {
-            return self.cleaned_up(id, result);
-        }
+        let left = match result {
+            Ok(left) if self.source.external.is_none() => left,
+            result => return self.cleaned_up(id, result),
+        };
         self.emptied.insert(id.clone());
-        if self.source.external.is_some() {
-            return self.cleaned_up(id, Ok(()));
-        }
         let mut others = self
             .plans
             .values()
@@ -87,14 +93,15 @@ impl Engine {
             self.stop_source();
         }
         let (settings, name) = (self.source.settings.clone(), self.publication());
+        let late = self.is_late(id);
         let map = id.clone();
         self.spawn(async move {
-            let result = leave(&settings, &name, leaving).await;
+            let result = leave(&settings, &name, leaving, left, late).await;
             Event::CleanedUp { map, result }
         });
     }
 
-    fn attempt_cleaned_up(&mut self, id: &MapId, result: Result<(), String>) {
+    fn attempt_cleaned_up(&mut self, id: &MapId, result: Result<Left, String>) {
         let retry = self.pace.retry;
         let Some(attempt) = self.booting.get_mut(id) else {
             return;
@@ -107,22 +114,27 @@ impl Engine {
         self.report_starting(id);
     }
 
-    pub(super) fn cleaned_up(&mut self, id: &MapId, result: Result<(), String>) {
+    pub(super) fn cleaned_up(&mut self, id: &MapId, result: Result<Left, String>) {
         self.closing.take_if(|closing| *closing == *id);
+        if let (Ok(left), Some(plan)) = (&result, self.plans.get(id))
+            && *left != Left::default()
+        {
+            self.statuses.warn(plan, LEFT_BEHIND, left.message());
+        }
         if self.booting.contains_key(id) {
             self.attempt_cleaned_up(id, result);
         } else if let Some(map) = self.maps.get_mut(id) {
             map.cleaning = false;
-            match result {
-                Ok(()) => {
+            match &result {
+                Ok(_) => {
                     map.stage = Stage::Gone;
                     tracing::info!(map = %map.plan.name, "cleaned up");
                 }
                 Err(message) => {
                     tracing::warn!(map = %map.plan.name, %message, "the clean-up failed; trying again");
-                    map.clean_up_failure = Some(message);
                 }
             }
+            map.cleaned = Some(result);
             self.report(id);
         }
         if self.maps.values().any(|map| map.stage != Stage::Gone) {
@@ -149,39 +161,99 @@ enum Leaving {
 }
 
 /// The destination's row first: without it nothing of the map can be written any more.
-async fn empty(plan: &Plan, queue: &Queue) -> Result<(), String> {
-    let control = Control::connect(&plan.destination_settings).await.map_err(text)?;
-    control.drop_progress(&plan.id).await.map_err(text)?;
-    queue.drop_all().await.map_err(text)
+async fn empty(plan: &Plan, queue: Option<&Queue>, late: bool) -> Result<Left, String> {
+    let mut left = Left::default();
+    let row = async {
+        let control = Control::connect(&plan.destination_settings).await.map_err(text)?;
+        control.drop_progress(&plan.id).await.map_err(text)
+    };
+    let part = || {
+        format!(
+            "the row of {} in tablemap.progress at Connection {}",
+            plan.id, plan.destination
+        )
+    };
+    left.note(part, row.await, late)?;
+    let keys = match queue {
+        Some(queue) => queue.drop_all().await.map_err(text),
+        None => Err("not reached".to_owned()),
+    };
+    let part = || {
+        format!(
+            "the keys {{tm:{}:{}}}:* in Redis at Connection {}",
+            plan.namespace, plan.id, plan.queue_connection
+        )
+    };
+    left.note(part, keys, late)?;
+    Ok(left)
 }
 
-async fn empty_unbooted(plan: &Plan) -> Result<(), String> {
-    let link = redis::connect(&plan.queue_settings).await.map_err(text)?;
+async fn empty_unbooted(plan: &Plan, late: bool) -> Result<Left, String> {
+    match reach_queue(plan).await {
+        Ok(queue) => empty(plan, Some(&queue), late).await,
+        Err(Unreached::Away(_)) if late => empty(plan, None, late).await,
+        Err(Unreached::Away(message) | Unreached::NotEmpty(message)) => Err(message),
+    }
+}
+
+/// Why the queue of a map that was not taken over cannot be dropped.
+enum Unreached {
+    Away(String),
+    NotEmpty(String),
+}
+
+async fn reach_queue(plan: &Plan) -> Result<Queue, Unreached> {
+    let away = |error: String| Unreached::Away(error);
+    let link = redis::connect(&plan.queue_settings)
+        .await
+        .map_err(|error| away(text(error)))?;
     let mut queue = Queue::new(link, &plan.namespace, &plan.id, &plan.name);
-    if let Some(epoch) = queue.seen_epoch().await.map_err(text)? {
+    if let Some(epoch) = queue.seen_epoch().await.map_err(|error| away(text(error)))? {
         queue.use_epoch(epoch);
         let meta = queue.meta().await.ok().flatten();
         let records = meta.map_or(0, |meta| meta.account.records);
         if records > 0 && plan.deletion == Some(DeletionPolicy::Drain) {
-            return Err(format!(
+            return Err(Unreached::NotEmpty(format!(
                 "{records} queued records are not written, and the map cannot be taken over. Set spec.deletionPolicy to \
                  Discard to drop them."
-            ));
+            )));
         }
     }
-    empty(plan, &queue).await
+    Ok(queue)
 }
 
-async fn leave(settings: &Settings, name: &str, leaving: Leaving) -> Result<(), String> {
+async fn leave(
+    settings: &Settings,
+    name: &str,
+    leaving: Leaving,
+    mut left: Left,
+    late: bool,
+) -> Result<Left, String> {
+    let part = || match &leaving {
+        Leaving::Last => format!("slot and publication {name} at the source"),
+        Leaving::Shared => String::new(),
+        Leaving::Table((schema, table)) => {
+            format!("table {schema}.{table} in publication {name} at the source")
+        }
+    };
+    let done = leave_source(settings, name, &leaving).await;
+    left.note(part, done, late)?;
+    Ok(left)
+}
+
+async fn leave_source(settings: &Settings, name: &str, leaving: &Leaving) -> Result<(), String> {
+    if *leaving == Leaving::Shared {
+        return Ok(());
+    }
     let admin = Admin::connect(settings).await.map_err(text)?;
     match leaving {
+        Leaving::Shared => Ok(()),
         Leaving::Last => {
             admin.terminate_walsender(name).await.map_err(text)?;
             admin.drop_slot(name).await.map_err(text)?;
             admin.drop_publication(name).await.map_err(text)
         }
-        Leaving::Shared => Ok(()),
-        Leaving::Table((schema, table)) => admin.leave((&schema, &table), name).await.map_err(text),
+        Leaving::Table((schema, table)) => admin.leave((schema, table), name).await.map_err(text),
     }
 }
 

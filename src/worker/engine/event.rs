@@ -14,7 +14,7 @@ use crate::{
     source::postgres::{JoinError, SourceError},
     worker::{
         lane::{Evicted, Notice},
-        map::{MapId, Unusable, UnusableKind},
+        map::{Left, MapId, Unusable, UnusableKind},
         plan::Plan,
         reader::Reader,
         resolve::Reached,
@@ -139,11 +139,11 @@ pub enum Event {
     /// What a map that is deleted had at destination and queue is removed.
     Emptied {
         map: MapId,
-        result: Result<(), String>,
+        result: Result<Left, String>,
     },
     CleanedUp {
         map: MapId,
-        result: Result<(), String>,
+        result: Result<Left, String>,
     },
     /// How a Connection is reached, now that it or a Secret of it was changed.
     Reached {

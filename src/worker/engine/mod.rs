@@ -65,6 +65,8 @@ pub struct Pace {
     /// Counters in an idle map's status are written this often.
     pub counters: Duration,
     pub timeouts: Timeouts,
+    /// A deletion gives up what it cannot reach after this.
+    pub clean_up: Duration,
 }
 
 impl Default for Pace {
@@ -75,6 +77,7 @@ impl Default for Pace {
             retry: Duration::from_secs(2),
             counters: Duration::from_secs(60),
             timeouts: Timeouts::default(),
+            clean_up: Duration::from_secs(300),
         }
     }
 }
@@ -122,6 +125,8 @@ pub struct Engine {
     rebasing: HashMap<MapId, Box<operations::Checked>>,
     /// Deleted maps of which nothing is left but, maybe, their part of publication and slot.
     emptied: HashSet<MapId>,
+    /// When the clean-up of each deleted map began.
+    cleaning_since: HashMap<MapId, Instant>,
     /// Slot and publication are being removed with this map.
     closing: Option<MapId>,
     /// Why the engine must end.
@@ -168,6 +173,7 @@ impl Engine {
             looking_at_tables: false,
             rebasing: HashMap::new(),
             emptied: HashSet::new(),
+            cleaning_since: HashMap::new(),
             closing: None,
             over: None,
         }

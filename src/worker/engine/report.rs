@@ -6,7 +6,7 @@ use crate::{
     queue::{ErrorSummary, QueueError},
     record::{Lsn, Position},
     worker::{
-        map::{Blocked, Map, MapId, Stage, Unusable, UnusableKind},
+        map::{Blocked, Left, Map, MapId, Stage, Unusable, UnusableKind},
         status::{CatchUpFacts, Facts, Ledger, PauseFacts, Said},
     },
 };
@@ -458,9 +458,9 @@ fn within_limits() -> Said {
 }
 
 /// Of a map that was never taken over.
-fn cleaned(result: Option<&Result<(), String>>) -> Said {
+fn cleaned(result: Option<&Result<Left, String>>) -> Said {
     match result {
-        Some(Ok(())) => said("CleanedUp", true, "CleanedUp", "Nothing of the map is left."),
+        Some(Ok(left)) => said("CleanedUp", true, "CleanedUp", left.message()),
         Some(Err(message)) => said("CleanedUp", false, "CleanUpFailed", message.clone()),
         None => said(
             "CleanedUp",
@@ -472,9 +472,9 @@ fn cleaned(result: Option<&Result<(), String>>) -> Said {
 }
 
 fn cleaned_up(map: &Map) -> Said {
-    match (map.stage, &map.clean_up_failure) {
-        (Stage::Gone, _) => said("CleanedUp", true, "CleanedUp", "Nothing of the map is left."),
-        (_, Some(failure)) => said("CleanedUp", false, "CleanUpFailed", failure.clone()),
+    match (map.stage, &map.cleaned) {
+        (Stage::Gone, Some(Ok(left))) => said("CleanedUp", true, "CleanedUp", left.message()),
+        (_, Some(Err(failure))) => said("CleanedUp", false, "CleanUpFailed", failure.clone()),
         _ if !map.is_drained() => said(
             "CleanedUp",
             false,

@@ -277,7 +277,7 @@ impl Engine {
                 self.statuses.warn(
                     &map.plan,
                     crate::api::reasons::TRUNCATE_NOT_REPLICATED,
-                    "The source table was truncated; TRUNCATE is not replicated, the destination keeps its rows.",
+                    "The source table was truncated; TRUNCATE is not replicated, the destination keeps its rows.".into(),
                 );
             }
         }

@@ -1,10 +1,12 @@
 //! One table map as its worker knows it.
 
 mod appender;
+mod left;
 mod refused;
 mod trouble;
 
 pub use appender::Appender;
+pub use left::Left;
 pub use refused::Refused;
 pub use trouble::{Blocked, Unusable, UnusableKind};
 
@@ -102,7 +104,8 @@ pub struct Map {
     pub epoch: i64,
     /// Its clean-up is under way.
     pub cleaning: bool,
-    pub clean_up_failure: Option<String>,
+    /// How its clean-up ended, or why it has not yet.
+    pub cleaned: Option<Result<Left, String>>,
     /// To which its positions belong.
     pub era: Option<Era>,
     /// It took all that the present session of the reader has handed out: false after it was blocked.

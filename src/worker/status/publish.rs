@@ -21,7 +21,7 @@ pub async fn publish(client: Client, identity: String, mut warnings: mpsc::Unbou
         let event = Event {
             type_: EventType::Warning,
             reason: warning.reason.into(),
-            note: Some(warning.note.into()),
+            note: Some(warning.note),
             action: "Replicate".into(),
             secondary: None,
         };

@@ -47,7 +47,7 @@ pub struct Warning {
     pub name: String,
     pub map: MapId,
     pub reason: &'static str,
-    pub note: &'static str,
+    pub note: String,
 }
 
 impl Statuses {
@@ -142,7 +142,7 @@ impl Statuses {
     }
 
     /// A Warning event.
-    pub fn warn(&self, plan: &Plan, reason: &'static str, note: &'static str) {
+    pub fn warn(&self, plan: &Plan, reason: &'static str, note: String) {
         let (namespace, name, map) = (plan.namespace.clone(), plan.name.clone(), plan.id.clone());
         let _ = self.warnings.send(Warning {
             namespace,
