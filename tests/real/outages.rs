@@ -197,7 +197,7 @@ async fn a_locked_table_holds_up_no_other_map() {
         condition(&status, "DestinationConnected"),
         ("True", "TableLocked")
     );
-    while begun.elapsed() < Duration::from_secs(30) {
+    while begun.elapsed() < Duration::from_secs(60) {
         rig.more_writes("customers", 100, Duration::from_secs(10)).await;
     }
     assert_eq!(rig.status("orders").await["phase"], "Buffering");
