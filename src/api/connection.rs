@@ -215,14 +215,43 @@ pub struct RedisSpec {
     pub connect_timeout_seconds: i64,
 }
 
-/// One server. Sentinel and Cluster are to come beside it.
+/// One server, or several that sentinels watch. Cluster is to come beside them.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.standalone)").message("`standalone` must be given: it is the only topology that is served yet"))]
+#[x_kube(validation = Rule::new("has(self.standalone) != has(self.sentinel)").message("exactly one of `standalone` and `sentinel` must be given"))]
 pub struct Topology {
     /// One server alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standalone: Option<Standalone>,
+    /// The master that sentinels name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sentinel: Option<Sentinel>,
+}
+
+/// The master of a group that sentinels watch. They are asked anew at each connect.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sentinel {
+    /// The group's name, as in the sentinels' configuration.
+    #[schemars(length(min = 1, max = 253))]
+    pub master_name: String,
+    /// The sentinels, tried in order, with the Connection's TLS settings and credentials, or without credentials.
+    #[schemars(length(min = 1, max = 9))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub hosts: Vec<SentinelHost>,
+}
+
+/// One sentinel.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SentinelHost {
+    /// Name or address.
+    #[schemars(length(min = 1, max = 253))]
+    pub host: String,
+    /// TCP port. Default: 26379.
+    #[serde(default = "sentinel_port")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: i32,
 }
 
 /// One server alone.
@@ -261,6 +290,10 @@ fn username() -> String {
 
 fn password() -> String {
     "password".into()
+}
+
+fn sentinel_port() -> i32 {
+    26379
 }
 
 fn redis_port() -> i32 {

@@ -12,18 +12,16 @@ use tokio::sync::{Mutex, watch};
 /// How long Redis may take over one command: large entries and an fsync included.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// How the servers stand to each other. Only one alone is served yet.
+/// How the servers stand to each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Topology {
     Standalone {
         host: String,
         port: u16,
     },
+    /// The server that sentinels name, which are asked at each connect.
     Sentinel {
         master: String,
-        hosts: Vec<(String, u16)>,
-    },
-    Cluster {
         hosts: Vec<(String, u16)>,
     },
 }
@@ -51,8 +49,6 @@ impl fmt::Debug for Settings {
 /// Redis could not be connected to.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum RedisConnectError {
-    #[error("`spec.redis.topology` must be `standalone`: Sentinel and Cluster are not served yet")]
-    Topology,
     #[error("the TLS settings of the queue's Connection cannot be used: {0}")]
     Tls(String),
     #[error("Redis {0} is too old: at least 7.0 is needed, or Valkey. Use another queue.")]
@@ -90,7 +86,7 @@ impl fmt::Debug for Link {
 /// # Errors
 /// A sentence fit for a condition, without secrets.
 pub async fn connect(settings: &Settings) -> Result<Link, RedisConnectError> {
-    client(settings)?;
+    check_tls(settings)?;
     let link = Link {
         shared: Arc::new(Shared {
             settings: watch::Sender::new((0, settings.clone())),
@@ -102,10 +98,16 @@ pub async fn connect(settings: &Settings) -> Result<Link, RedisConnectError> {
     Ok(link)
 }
 
-fn client(settings: &Settings) -> Result<Client, RedisConnectError> {
-    let Topology::Standalone { host, port } = &settings.topology else {
-        return Err(RedisConnectError::Topology);
-    };
+fn check_tls(settings: &Settings) -> Result<(), RedisConnectError> {
+    client(settings, ("localhost", 6379), true).map(|_| ())
+}
+
+/// A client of one server, with the login or without.
+fn client(
+    settings: &Settings,
+    (host, port): (&str, u16),
+    logs_in: bool,
+) -> Result<Client, RedisConnectError> {
     if settings.tls.mode == TlsMode::VerifyCa {
         return Err(RedisConnectError::Tls(
             "mode VerifyCA is not supported for Redis: use VerifyFull".into(),
@@ -113,19 +115,19 @@ fn client(settings: &Settings) -> Result<Client, RedisConnectError> {
     }
     let insecure = settings.tls.mode == TlsMode::Require;
     let address = match settings.tls.mode {
-        TlsMode::Disable => ConnectionAddr::Tcp(host.clone(), *port),
+        TlsMode::Disable => ConnectionAddr::Tcp(host.to_owned(), port),
         _ => ConnectionAddr::TcpTls {
-            host: host.clone(),
-            port: *port,
+            host: host.to_owned(),
+            port,
             insecure,
             tls_params: None,
         },
     };
     let mut login = RedisConnectionInfo::default();
-    if let Some(username) = &settings.username {
+    if let Some(username) = settings.username.as_ref().filter(|_| logs_in) {
         login = login.set_username(username);
     }
-    if let Some(password) = &settings.password {
+    if let Some(password) = settings.password.as_ref().filter(|_| logs_in) {
         login = login.set_password(password);
     }
     let tls = |error: redis::RedisError| RedisConnectError::Tls(error.category().to_owned());
@@ -152,6 +154,56 @@ fn client(settings: &Settings) -> Result<Client, RedisConnectError> {
         },
     )
     .map_err(tls)
+}
+
+async fn open(
+    settings: &Settings,
+    address: (&str, u16),
+    logs_in: bool,
+) -> Result<MultiplexedConnection, QueueError> {
+    let client =
+        client(settings, address, logs_in).map_err(|error| QueueError::Unavailable(error.to_string()))?;
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(settings.connect_timeout))
+        .set_response_timeout(Some(ANSWER));
+    Ok(client
+        .get_multiplexed_async_connection_with_config(&config)
+        .await?)
+}
+
+/// A sentinel that does not answer is passed over after this.
+const SENTINEL: Duration = Duration::from_secs(2);
+
+/// Asks the sentinels in order which server is the master now (Redis manual, "Guidelines for Redis clients with support
+/// for Redis Sentinel"). A sentinel may have another login than the servers: then it is asked without one.
+async fn find_master(
+    settings: &Settings,
+    name: &str,
+    sentinels: &[(String, u16)],
+) -> Result<(String, u16), QueueError> {
+    for (host, port) in sentinels {
+        for logs_in in [true, false] {
+            let asked = tokio::time::timeout(SENTINEL, ask_sentinel(settings, (host, *port), logs_in, name));
+            if let Ok(Ok(Some(master))) = asked.await {
+                return Ok(master);
+            }
+        }
+    }
+    Err(QueueError::Unavailable(format!(
+        "no sentinel names a master {name:?}"
+    )))
+}
+
+async fn ask_sentinel(
+    settings: &Settings,
+    sentinel: (&str, u16),
+    logs_in: bool,
+    name: &str,
+) -> Result<Option<(String, u16)>, QueueError> {
+    let mut connection = open(settings, sentinel, logs_in).await?;
+    let mut ask = redis::cmd("SENTINEL");
+    ask.arg("GET-MASTER-ADDR-BY-NAME").arg(name);
+    Ok(ask.query_async(&mut connection).await?)
 }
 
 impl Link {
@@ -190,13 +242,13 @@ impl Link {
         if let Some((_, connection)) = known.as_ref().filter(|(of, _)| *of == number) {
             return Ok(connection.clone());
         }
-        let client = client(&settings).map_err(|error| QueueError::Unavailable(error.to_string()))?;
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(settings.connect_timeout))
-            .set_response_timeout(Some(ANSWER));
-        let connection = client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await?;
+        let connection = match &settings.topology {
+            Topology::Standalone { host, port } => open(&settings, (host, *port), true).await?,
+            Topology::Sentinel { master, hosts } => {
+                let (host, port) = find_master(&settings, master, hosts).await?;
+                open(&settings, (&host, port), true).await?
+            }
+        };
         *known = Some((number, connection.clone()));
         Ok(connection)
     }

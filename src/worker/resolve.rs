@@ -223,10 +223,24 @@ impl Resolver {
                 connection.name_any()
             )));
         };
-        let Some(standalone) = &topology.standalone else {
-            return Err(ResolveError::Invalid(
-                "`spec.redis.topology.standalone` is not given".into(),
-            ));
+        let topology = match (&topology.standalone, &topology.sentinel) {
+            (Some(server), None) => redis::Topology::Standalone {
+                host: server.host.clone(),
+                port: port(Some(server.port), 6379),
+            },
+            (None, Some(sentinel)) => redis::Topology::Sentinel {
+                master: sentinel.master_name.clone(),
+                hosts: sentinel
+                    .hosts
+                    .iter()
+                    .map(|host| (host.host.clone(), port(Some(host.port), 26379)))
+                    .collect(),
+            },
+            _ => {
+                return Err(ResolveError::Invalid(
+                    "`spec.redis.topology` must name exactly one of `standalone` and `sentinel`".into(),
+                ));
+            }
         };
         let login = match credentials {
             Some(credentials) => Some(self.login(credentials).await?),
@@ -234,10 +248,7 @@ impl Resolver {
         };
         let (username, password) = login.unzip();
         Ok(redis::Settings {
-            topology: redis::Topology::Standalone {
-                host: standalone.host.clone(),
-                port: port(Some(standalone.port), 6379),
-            },
+            topology,
             username: username.filter(|name| !name.is_empty()),
             password,
             tls: self.tls(tls).await?,

@@ -22,6 +22,7 @@ mod rows;
 mod scene;
 mod schema;
 mod secure;
+mod sentinel;
 mod servers;
 mod siblings;
 mod sizes;

@@ -13,5 +13,6 @@ pub mod process;
 pub mod proxy;
 pub mod redis;
 pub mod rig;
+pub mod sentinel;
 pub mod timing;
 pub mod wait;

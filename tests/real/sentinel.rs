@@ -1,0 +1,119 @@
+//! Redis behind sentinels: a failover is followed, under load.
+
+use super::judge::judge;
+use crate::support::{
+    load::{COLUMNS, Load, Rate, prepare},
+    redis::Redis,
+    rig::{NAMESPACE, Rig, SOON, same_map},
+    sentinel::Sentinel,
+    timing::timed,
+    wait::{wait_for, wait_until},
+};
+use std::time::Duration;
+
+const TABLES: &[&str] = &["customers", "orders"];
+const RATE: Rate = Rate {
+    connections: 3,
+    rows: 5,
+    pause: Duration::from_millis(10),
+    keys: 500,
+};
+
+/// The port of the master that a sentinel names.
+async fn master(sentinel: &Sentinel) -> Option<u16> {
+    let client = redis::Client::open(format!("redis://127.0.0.1:{}/", sentinel.port)).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.ok()?;
+    let mut ask = redis::cmd("SENTINEL");
+    ask.arg("GET-MASTER-ADDR-BY-NAME").arg("tm");
+    let named: Option<(String, u16)> = ask.query_async(&mut connection).await.ok()?;
+    Some(named?.1)
+}
+
+async fn replicas_in_step(redis: &Redis) -> bool {
+    let mut client = redis.client().await;
+    let info: String = redis::cmd("INFO")
+        .arg("replication")
+        .query_async(&mut client)
+        .await
+        .unwrap();
+    info.matches("state=online").count() == 2
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failovers_by_sentinels_lose_nothing() {
+    let _time = timed("failovers_by_sentinels_lose_nothing");
+    let first = [("repl-diskless-sync-delay", "0")];
+    let mut servers = [
+        Redis::start_with(&first).await,
+        Redis::start_with(&first).await,
+        Redis::start_with(&first).await,
+    ];
+    for replica in &servers[1..] {
+        let mut client = replica.client().await;
+        let mut command = redis::cmd("REPLICAOF");
+        let command = command.arg("127.0.0.1").arg(servers[0].port);
+        command.query_async::<()>(&mut client).await.unwrap();
+    }
+    wait_until(SOON, "two replicas", async || replicas_in_step(&servers[0]).await).await;
+    let sentinels = [(); 3].map(|()| Sentinel::start("tm", servers[0].port));
+
+    let mut rig = Rig::start().await;
+    prepare(&rig, TABLES).await;
+    let hosts: Vec<String> = sentinels
+        .iter()
+        .map(|sentinel| format!("{{host: 127.0.0.1, port: {}}}", sentinel.port))
+        .collect();
+    rig.api.kubectl(&["delete", "connection", "queue"]);
+    rig.api.apply(&format!(
+        "apiVersion: tablemap.dev/v1alpha1
+kind: Connection
+metadata: {{name: queue, namespace: {NAMESPACE}}}
+spec:
+  redis:
+    topology: {{sentinel: {{masterName: tm, hosts: [{}]}}}}
+    tls: {{mode: Disable}}
+    connectTimeoutSeconds: 3
+",
+        hosts.join(", ")
+    ));
+    rig.arguments.push("--confirm-delay-milliseconds=5000".into());
+    let _operator = rig.operator(&[]);
+    for table in TABLES {
+        rig.api.apply(&same_map(table, &["id"], COLUMNS));
+        rig.condition(table, "CaughtUp", "True").await;
+    }
+    let load = Load::start(&rig, TABLES, RATE);
+    rig.pause("customers");
+    rig.condition("customers", "Paused", "True").await;
+    for _ in 0..2 {
+        let before = wait_for(SOON, "a master", async || master(&sentinels[0]).await).await;
+        let queued = rig.status("customers").await["queue"]["records"]
+            .as_u64()
+            .unwrap();
+        wait_until(SOON, "a growing queue", async || {
+            rig.status("customers").await["queue"]["records"].as_u64() > Some(queued + 200)
+        })
+        .await;
+        let killed = servers.iter_mut().find(|server| server.port == before).unwrap();
+        killed.kill9();
+        let after = wait_for(SOON, "another master", async || {
+            master(&sentinels[0]).await.filter(|port| *port != before)
+        })
+        .await;
+        rig.more_writes("orders", 200, SOON).await;
+        let queued = rig.status("customers").await["queue"]["records"]
+            .as_u64()
+            .unwrap();
+        wait_until(SOON, "changes queued at the new master", async || {
+            rig.status("customers").await["queue"]["records"].as_u64() > Some(queued + 200)
+        })
+        .await;
+        // It comes back as a replica.
+        let killed = servers.iter_mut().find(|server| server.port == before).unwrap();
+        killed.start_again().await;
+        let new = servers.iter().find(|server| server.port == after).unwrap();
+        wait_until(SOON, "two replicas again", async || replicas_in_step(new).await).await;
+    }
+    rig.resume("customers");
+    judge(&rig, load, TABLES).await;
+}
