@@ -6,7 +6,11 @@ use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, FromRedisValue, IntoConnectionInfo,
     Pipeline, RedisConnectionInfo, ScriptInvocation, TlsCertificates, aio::MultiplexedConnection,
 };
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::{Mutex, watch};
 
 /// How long Redis may take over one command: large entries and an fsync included.
@@ -70,8 +74,22 @@ pub struct Link {
 struct Shared {
     /// With a number that rises when they lead elsewhere.
     settings: watch::Sender<(u64, Settings)>,
-    connection: Mutex<Option<(u64, MultiplexedConnection)>>,
+    connection: Mutex<Option<Known>>,
 }
+
+/// An open connection.
+struct Known {
+    /// Of which settings.
+    number: u64,
+    connection: MultiplexedConnection,
+    /// Where it leads, and when sentinels last named this server.
+    address: (String, u16),
+    named: Instant,
+}
+
+/// So often the sentinels are asked whether the server is the master still: one that is cut off from them takes writes that
+/// are lost with it. Less than the ten seconds by which the source is confirmed behind the queue (rule 7).
+const NAMED: Duration = Duration::from_secs(4);
 
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -239,17 +257,30 @@ impl Link {
     async fn connection(&self) -> Result<MultiplexedConnection, QueueError> {
         let mut known = self.shared.connection.lock().await;
         let (number, settings) = self.shared.settings.borrow().clone();
-        if let Some((_, connection)) = known.as_ref().filter(|(of, _)| *of == number) {
-            return Ok(connection.clone());
-        }
-        let connection = match &settings.topology {
-            Topology::Standalone { host, port } => open(&settings, (host, *port), true).await?,
-            Topology::Sentinel { master, hosts } => {
-                let (host, port) = find_master(&settings, master, hosts).await?;
-                open(&settings, (&host, port), true).await?
+        let current = known.as_mut().filter(|known| known.number == number);
+        let address = match (&settings.topology, current) {
+            (Topology::Standalone { .. }, Some(current)) => return Ok(current.connection.clone()),
+            (Topology::Sentinel { .. }, Some(current)) if current.named.elapsed() < NAMED => {
+                return Ok(current.connection.clone());
             }
+            (Topology::Sentinel { master, hosts }, Some(current)) => {
+                current.named = Instant::now();
+                match find_master(&settings, master, hosts).await {
+                    Ok(address) if address != current.address => address,
+                    // Without a sentinel the server is as good as before.
+                    _ => return Ok(current.connection.clone()),
+                }
+            }
+            (Topology::Standalone { host, port }, None) => (host.clone(), *port),
+            (Topology::Sentinel { master, hosts }, None) => find_master(&settings, master, hosts).await?,
         };
-        *known = Some((number, connection.clone()));
+        let connection = open(&settings, (&address.0, address.1), true).await?;
+        *known = Some(Known {
+            number,
+            connection: connection.clone(),
+            address,
+            named: Instant::now(),
+        });
         Ok(connection)
     }
 

@@ -39,6 +39,48 @@ async fn replicas_in_step(redis: &Redis) -> bool {
     info.matches("state=online").count() == 2
 }
 
+async fn ask<T: redis::FromRedisValue>(port: u16, words: &[&str]) -> T {
+    let client = redis::Client::open(format!("redis://127.0.0.1:{port}/")).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut command = redis::cmd(words[0]);
+    command
+        .arg(&words[1..])
+        .query_async(&mut connection)
+        .await
+        .unwrap()
+}
+
+/// The sentinels name another master, and the old one does not hear of it: it goes on taking writes that nobody keeps.
+async fn cut_off(rig: &Rig, sentinel: &Sentinel, servers: &[Redis]) {
+    let old = master(sentinel).await.unwrap();
+    let () = ask(old, &["ACL", "SETUSER", "default", "-replicaof", "-slaveof"]).await;
+    let () = ask(sentinel.port, &["SENTINEL", "FAILOVER", "tm"]).await;
+    let new = wait_for(SOON, "another master", async || {
+        master(sentinel).await.filter(|port| *port != old)
+    })
+    .await;
+    let role: Vec<redis::Value> = ask(old, &["ROLE"]).await;
+    assert_eq!(
+        role[0],
+        redis::Value::BulkString(b"master".to_vec()),
+        "it is cut off"
+    );
+    assert!(servers.iter().any(|server| server.port == new));
+    let uid = rig.status("customers").await["queue"]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let meta = format!("{{tm:{NAMESPACE}:{uid}}}:meta");
+    let appended = async || ask::<u64>(new, &["HGET", &meta, "appended"]).await;
+    let before = appended().await;
+    wait_until(
+        Duration::from_secs(15),
+        "changes queued at the named master",
+        async || appended().await > before + 200,
+    )
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn failovers_by_sentinels_lose_nothing() {
     let _time = timed("failovers_by_sentinels_lose_nothing");
@@ -114,6 +156,7 @@ spec:
         let new = servers.iter().find(|server| server.port == after).unwrap();
         wait_until(SOON, "two replicas again", async || replicas_in_step(new).await).await;
     }
+    cut_off(&rig, &sentinels[0], &servers).await;
     rig.resume("customers");
     judge(&rig, load, TABLES).await;
 }
