@@ -203,12 +203,15 @@ enum Unreached {
 }
 
 async fn reach_queue(plan: &Plan) -> Result<Queue, Unreached> {
-    let away = |error: String| Unreached::Away(error);
     let link = redis::connect(&plan.queue_settings)
         .await
-        .map_err(|error| away(text(error)))?;
+        .map_err(|error| Unreached::Away(text(error)))?;
     let mut queue = Queue::new(link, &plan.namespace, &plan.id, &plan.name);
-    if let Some(epoch) = queue.seen_epoch().await.map_err(|error| away(text(error)))? {
+    if let Some(epoch) = queue
+        .seen_epoch()
+        .await
+        .map_err(|error| Unreached::Away(text(error)))?
+    {
         queue.use_epoch(epoch);
         let meta = queue.meta().await.ok().flatten();
         let records = meta.map_or(0, |meta| meta.account.records);
@@ -229,22 +232,19 @@ async fn leave(
     mut left: Left,
     late: bool,
 ) -> Result<Left, String> {
-    let part = || match &leaving {
+    let part = match &leaving {
+        Leaving::Shared => return Ok(left),
         Leaving::Last => format!("slot and publication {name} at the source"),
-        Leaving::Shared => String::new(),
         Leaving::Table((schema, table)) => {
             format!("table {schema}.{table} in publication {name} at the source")
         }
     };
     let done = leave_source(settings, name, &leaving).await;
-    left.note(part, done, late)?;
+    left.note(|| part, done, late)?;
     Ok(left)
 }
 
 async fn leave_source(settings: &Settings, name: &str, leaving: &Leaving) -> Result<(), String> {
-    if *leaving == Leaving::Shared {
-        return Ok(());
-    }
     let admin = Admin::connect(settings).await.map_err(text)?;
     match leaving {
         Leaving::Shared => Ok(()),
