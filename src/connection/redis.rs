@@ -189,8 +189,9 @@ async fn open(
         .await?)
 }
 
-/// A sentinel that does not answer is passed over after this.
-const SENTINEL: Duration = Duration::from_secs(2);
+/// A sentinel that does not answer is passed over after this: all nine that a Connection may name fit into one command's
+/// deadline.
+const SENTINEL: Duration = Duration::from_secs(1);
 
 /// Asks the sentinels in order which server is the master now (Redis manual, "Guidelines for Redis clients with support
 /// for Redis Sentinel"). A sentinel may have another login than the servers: then it is asked without one.
@@ -202,8 +203,10 @@ async fn find_master(
     for (host, port) in sentinels {
         for logs_in in [true, false] {
             let asked = tokio::time::timeout(SENTINEL, ask_sentinel(settings, (host, *port), logs_in, name));
-            if let Ok(Ok(Some(master))) = asked.await {
-                return Ok(master);
+            match asked.await {
+                Ok(Ok(Some(master))) => return Ok(master),
+                Ok(_) => {}
+                Err(_) => break,
             }
         }
     }

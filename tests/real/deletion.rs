@@ -5,6 +5,7 @@ use crate::support::{
     timing::timed,
     wait::wait_until,
 };
+use std::time::{Duration, Instant};
 
 async fn start(tables: &[&str]) -> Rig {
     let mut rig = Rig::start().await;
@@ -86,6 +87,43 @@ async fn a_deletion_waits_for_the_queue_or_drops_it() {
     };
     assert_eq!((count("written").await, count("dropped").await), (1, 0));
     assert_eq!(count("tablemap.progress").await, 0);
+}
+
+/// What is queued is to be written first: that its Connection is gone for a while is no reason to drop it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_that_waits_for_its_queue_survives_a_missing_connection() {
+    let _time = timed("a_deletion_that_waits_for_its_queue_survives_a_missing_connection");
+    let mut rig = start(&["t"]).await;
+    let operator = rig.operator(&[]);
+    caught_up(&rig, &["t"]).await;
+    rig.pause("t");
+    rig.condition("t", "Paused", "True").await;
+    rig.crm()
+        .await
+        .batch_execute("INSERT INTO t VALUES (1)")
+        .await
+        .unwrap();
+    wait_until(SOON, "a queued record", async || {
+        rig.status("t").await["queue"]["records"] == 1
+    })
+    .await;
+    delete(&rig, "t");
+    rig.reason("t", "CleanedUp", "QueueNotEmpty").await;
+    drop(operator);
+    rig.api.kubectl(&["delete", "connection", "erp"]);
+    let _operator = rig.operator(&[]);
+    rig.reason("t", "SpecValid", "ConnectionMissing").await;
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(15) {
+        assert!(rig.maps.get_opt("t").await.unwrap().is_some(), "it was given up");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    rig.connect(rig.source.port, rig.destination.port, rig.redis.port);
+    rig.resume("t");
+    is_gone(&rig, "t").await;
+    let sql = "SELECT count(*) FROM t";
+    let rows: i64 = rig.erp().await.query_one(sql, &[]).await.unwrap().get(0);
+    assert_eq!(rows, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use crate::{
         reasons::{FINALIZER, LEFT_BEHIND},
     },
     lease,
-    worker::{self, Resolver},
+    worker::{self, ResolveError, Resolver},
 };
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
@@ -48,7 +48,8 @@ pub async fn reconcile(map: Arc<TableMap>, context: Arc<Context>) -> Result<Acti
     }
     let found = dereference(&map, &context, &namespace).await?;
     if let Err((_, why)) = &found.spec
-        && is_overdue(&map, context.clean_up)
+        && found.missing
+        && summary::is_given_up(&map, context.clean_up, jiff::Timestamp::now())
     {
         abandon(&map, &context, why).await;
         release(&api, &map).await?;
@@ -56,15 +57,6 @@ pub async fn reconcile(map: Arc<TableMap>, context: Arc<Context>) -> Result<Acti
     }
     apply(&api, &map, &found).await?;
     Ok(Action::requeue(AGAIN))
-}
-
-/// Whether a deletion has waited for longer than this.
-fn is_overdue(map: &TableMap, patience: Duration) -> bool {
-    let deleted = map.metadata.deletion_timestamp.as_ref();
-    deleted.is_some_and(|deleted| {
-        let waited = jiff::Timestamp::now().duration_since(deleted.0);
-        waited.unsigned_abs() >= patience
-    })
 }
 
 /// Says that a map goes of which nobody knows any more where its parts are; a lost event does not hold it up.
@@ -142,10 +134,10 @@ async fn dereference(map: &TableMap, context: &Context, namespace: &str) -> Resu
         Some(lease) if lease::is_current(&lease) => Worker::Holds { name },
         Some(_) => Worker::Expired { name },
     };
+    let spec = spec.and(source);
     Ok(Found {
-        spec: spec
-            .and(source)
-            .map_err(|error| (error.reason(), error.to_string())),
+        missing: matches!(spec, Err(ResolveError::Missing(_))),
+        spec: spec.map_err(|error| (error.reason(), error.to_string())),
         worker,
     })
 }

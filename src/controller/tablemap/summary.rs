@@ -1,9 +1,10 @@
 //! The operator's conditions: a function of the spec, the worker's conditions and the worker's Lease. Pure.
 
-use crate::api::TableMap;
+use crate::api::{DeletionPolicy, TableMap};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// Who works for the map.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub enum Worker {
 #[derive(Clone, Debug)]
 pub struct Found {
     pub spec: Result<(), (&'static str, String)>,
+    /// What the spec refers to is not there: the API server has said so.
+    pub missing: bool,
     pub worker: Worker,
 }
 
@@ -39,6 +42,19 @@ fn said(type_: &'static str, yes: bool, reason: &str, message: impl Into<String>
 /// The worker has removed what the map had outside Kubernetes.
 pub fn is_cleaned_up(map: &TableMap) -> bool {
     condition(map, "CleanedUp").is_some_and(|found| found.status == "True")
+}
+
+/// Whether a map that is to go has been without what it refers to for so long that nobody can clean up after it. Records
+/// that are to be written first are not given up: `deletionPolicy: Discard` does that.
+pub fn is_given_up(map: &TableMap, patience: Duration, now: Timestamp) -> bool {
+    let since = |time: Timestamp| now.duration_since(time).unsigned_abs() >= patience;
+    let deleted = map.metadata.deletion_timestamp.as_ref().map(|time| time.0);
+    let unresolved = condition(map, "SpecValid")
+        .filter(|found| found.status == "False")
+        .map(|found| found.last_transition_time.0);
+    let queued = condition(map, "CleanedUp").is_some_and(|found| found.reason == "QueueNotEmpty");
+    let drains = queued && map.spec.deletion_policy == DeletionPolicy::Drain;
+    deleted.is_some_and(since) && unresolved.is_some_and(since) && !drains
 }
 
 fn condition<'a>(map: &'a TableMap, type_: &str) -> Option<&'a Condition> {

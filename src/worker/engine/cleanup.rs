@@ -191,6 +191,15 @@ async fn empty(plan: &Plan, queue: Option<&Queue>, late: bool) -> Result<Left, S
 async fn empty_unbooted(plan: &Plan, late: bool) -> Result<Left, String> {
     match reach_queue(plan).await {
         Ok(queue) => empty(plan, Some(&queue), late).await,
+        Err(Unreached::Away(message))
+            if plan.deletion == Some(DeletionPolicy::Drain) && plan.said.queued > 0 =>
+        {
+            Err(format!(
+                "{message} {} records were queued when it was last reached. Set spec.deletionPolicy to Discard to give \
+                 them up.",
+                plan.said.queued
+            ))
+        }
         Err(Unreached::Away(_)) if late => empty(plan, None, late).await,
         Err(Unreached::Away(message) | Unreached::NotEmpty(message)) => Err(message),
     }
