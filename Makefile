@@ -18,6 +18,7 @@ demo-down: ## Stop what the demo left running
 # deadlines, and two of them would wait for each other on two cores.
 test: ## Install what is missing, then run every test and print the time it took
 	@hack/setup.sh
+	@hack/install-postgres-majors.sh
 	cargo build --locked
 	@mkdir -p target/shipped && cp target/debug/tablemap target/shipped/
 	cargo test --locked --features testing -- --test-threads=1

@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that are missing: Redis and Postgres. Only their programs are wanted,
-# so the services that the packages bring are not started.
+# Installs the Debian packages that are missing: Redis, Postgres, PgBouncer, and what unpacks archives. Only their programs
+# are wanted, so the services that the packages bring are not started.
 set -euo pipefail
 
 missing=()
 command -v redis-server >/dev/null || missing+=(redis-server)
 [ -x /usr/lib/postgresql/15/bin/postgres ] || missing+=(postgresql-15)
+[ -x /usr/sbin/pgbouncer ] || missing+=(pgbouncer)
+command -v curl >/dev/null || missing+=(curl ca-certificates)
+command -v unzip >/dev/null || missing+=(unzip)
+command -v xz >/dev/null || missing+=(xz-utils)
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 if ! command -v apt-get >/dev/null; then

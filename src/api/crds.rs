@@ -1,6 +1,6 @@
 //! The manifests of the custom resources.
 
-use super::{Connection, TableMap};
+use super::{Connection, TableMap, TableMapOperation};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 use serde_json::Value;
@@ -8,7 +8,7 @@ use serde_json::Value;
 /// All of them.
 #[must_use]
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    vec![Connection::crd(), TableMap::crd()]
+    vec![Connection::crd(), TableMap::crd(), TableMapOperation::crd()]
 }
 
 /// As one YAML stream. `nullable` goes: an optional field is left out, never null.

@@ -3,6 +3,7 @@
 mod connection;
 mod crds;
 mod fields;
+mod operation;
 pub mod reasons;
 mod reference;
 mod status;
@@ -17,6 +18,9 @@ pub use crds::{crds, yaml};
 pub use fields::{
     DefaultTransform, Field, OnNull, OnUnmatched, Transform, Truncate, UnmatchedPolicy, ValueMap,
     ValueMapEntry,
+};
+pub use operation::{
+    AcceptGap, Action, TableMapOperation, TableMapOperationSpec, TableMapOperationStatus, TableMapRef,
 };
 pub use reference::{LocalRef, TableRef};
 pub use status::TableMapStatus;

@@ -135,15 +135,30 @@ pub const TRUNCATE_NOT_REPLICATED: &str = "TruncateNotReplicated";
 /// A worker ended by an error, and was started again.
 pub const WORKER_RESTARTED: &str = "WorkerRestarted";
 
+/// A person has accepted that changes are lost.
+pub const GAP_ACCEPTED: &str = "GapAccepted";
+
 /// Reasons of events.
-pub const EVENTS: &[&str] = &[TRUNCATE_NOT_REPLICATED, WORKER_RESTARTED, LEFT_BEHIND];
+pub const EVENTS: &[&str] = &[
+    TRUNCATE_NOT_REPLICATED,
+    WORKER_RESTARTED,
+    LEFT_BEHIND,
+    GAP_ACCEPTED,
+];
+
+/// Conditions of a `TableMapOperation`, and their reasons.
+pub const OPERATION_CONDITIONS: &[(&str, &[&str])] = &[
+    ("Complete", &["GapAccepted", "InProgress"]),
+    ("Failed", &["AnotherGap", "NoGap", "MapDeleted", "MapMissing"]),
+    ("Waiting", &["Queued", "MapStarting", "Unreachable"]),
+];
 
 /// Added by the operator, removed once the worker has cleaned up.
 pub const FINALIZER: &str = "tablemap.dev/cleanup";
 
 #[cfg(test)]
 mod tests {
-    use super::CONDITIONS;
+    use super::{CONDITIONS, EVENTS, OPERATION_CONDITIONS};
     use std::collections::{BTreeMap, BTreeSet};
 
     const DOCS: &str = include_str!("../../docs/conditions.md");
@@ -165,5 +180,22 @@ mod tests {
         let known = CONDITIONS.iter();
         let known = known.map(|(type_, reasons)| (*type_, reasons.iter().copied().collect()));
         assert_eq!(documented, known.collect());
+    }
+
+    /// The first cells of a chapter's tables.
+    fn rows(chapter: &str) -> BTreeSet<&str> {
+        let found = DOCS.split("\n# ").find(|text| text.starts_with(chapter));
+        let rows = found
+            .expect("the chapter")
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `"));
+        rows.filter_map(|row| row.split('`').next()).collect()
+    }
+
+    #[test]
+    fn the_documentation_names_every_event_and_every_end_of_an_operation() {
+        assert_eq!(rows("Events\n"), EVENTS.iter().copied().collect());
+        let reasons = OPERATION_CONDITIONS.iter().flat_map(|(_, reasons)| *reasons);
+        assert_eq!(rows("Operations\n"), reasons.copied().collect());
     }
 }

@@ -91,6 +91,18 @@ Blocked {
     source_retained_bytes: i64,
     /// WAL that the source may still write before it gives the slot up, in bytes.
     source_safe_bytes: i64,
+    /// What is lost, if anything is.
+    gap: GapStatus,
+}
+}
+
+atomic! {
+/// Changes that nobody holds any more. A `TableMapOperation` with action `AcceptGap` goes on without them.
+GapStatus {
+    /// Changes after this position of the source's log are lost. What `acceptGap.lostAfter` must name.
+    lost_after: String,
+    /// Changes after this one are held again. Absent: not known yet.
+    lost_until: String,
 }
 }
 

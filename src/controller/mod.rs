@@ -3,6 +3,7 @@
 
 mod connection;
 mod embedded;
+mod operation;
 mod tablemap;
 
 pub use embedded::Embedded;
@@ -63,9 +64,14 @@ pub async fn run(client: Client, options: Options, shutdown: CancellationToken) 
         .for_each(|_| async {});
     let connections = Controller::new(connections, config())
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
-        .run(connection::reconcile, connection::error_policy, context)
+        .run(connection::reconcile, connection::error_policy, context.clone())
         .for_each(|_| async {});
-    tokio::join!(tablemaps, connections);
+    let operations = scoped::<crate::api::TableMapOperation>(&client, options.namespace.as_deref());
+    let operations = Controller::new(operations, config())
+        .graceful_shutdown_on(shutdown.clone().cancelled_owned())
+        .run(operation::reconcile, operation::error_policy, context)
+        .for_each(|_| async {});
+    tokio::join!(tablemaps, connections, operations);
     if let Some(workers) = workers {
         workers.end().await;
     }

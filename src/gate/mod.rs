@@ -147,6 +147,12 @@ impl Gate {
         self.wanted && self.closed() && self.fence != Fence::Open && self.shown
     }
 
+    /// A status write said Paused=True, and none since is known to have said otherwise.
+    #[must_use]
+    pub fn is_shown(&self) -> bool {
+        self.shown
+    }
+
     fn closed(&self) -> bool {
         self.route.is_closed() && !self.draining
     }

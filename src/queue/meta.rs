@@ -4,7 +4,7 @@ use super::{
     QueueError,
     account::{Account, FIELDS},
 };
-use crate::record::{Era, Origin, Position};
+use crate::record::{Era, Origin, Parks, Position};
 use std::collections::HashMap;
 
 /// The queue's own account, written in the same script as what it accounts for.
@@ -29,6 +29,9 @@ pub struct Meta {
     pub superseded: u64,
     /// The last one of them.
     pub last_park: Option<Position>,
+    /// The operation that is accepting a gap, and the one that did so last.
+    pub accepting: Option<String>,
+    pub accepted: Option<String>,
 }
 
 /// Where a map begins that joins.
@@ -43,11 +46,13 @@ pub struct Beginning {
 }
 
 impl Meta {
-    /// How many records the destination has parked that are not here (rule 3): at least one, if its last one is not.
+    /// How many records the destination has parked, or replaced, that are not known here (rule 3): at least one, if its
+    /// last one is not.
     #[must_use]
-    pub fn missing_parks(&self, parks: u64, last_park: Option<Position>) -> u64 {
-        let missing = parks.saturating_sub(self.parks);
-        missing.max(u64::from(last_park > self.last_park))
+    pub fn missing_parks(&self, known: &Parks) -> u64 {
+        let missing = known.parked.saturating_sub(self.parks);
+        let marks = known.superseded.saturating_sub(self.superseded);
+        missing.max(marks).max(u64::from(known.last > self.last_park))
     }
 }
 
@@ -76,6 +81,8 @@ impl Meta {
             parks: field(fields, "parks")?,
             superseded: field(fields, "superseded")?,
             last_park: optional(fields, "lastPark")?,
+            accepting: optional(fields, "accepting")?,
+            accepted: optional(fields, "accepted")?,
         })
     }
 }

@@ -3,6 +3,7 @@
 //! Every script checks the epoch and all else before its first write: a script that fails half way is not rolled
 //! back (rule 8). Durable means that Redis answers after its fsync (`appendfsync always`).
 
+mod accept;
 mod account;
 mod batch;
 mod blob;
@@ -13,6 +14,7 @@ mod meta;
 mod scripts;
 mod store;
 
+pub use accept::Accepted;
 pub use account::Account;
 pub use batch::{BatchError, EntryMeta, Header, decode, encode};
 pub use error::QueueError;

@@ -255,6 +255,59 @@ return dropped
 "
 );
 
+// ARGV: epoch, operation, era, from, table, source, destination, whether counters are given, received, filtered, parks,
+// superseded, ids given, where unmarked records are set aside. A queue that is gone begins empty; of one that is there all stays.
+script!(
+    ACCEPT,
+    WHEN_FULL,
+    r"
+local epoch = redis.call('GET', KEYS[1])
+if epoch and epoch ~= ARGV[1] then return redis.error_reply('TMEPOCH ' .. epoch .. ' is the epoch') end
+redis.call('SET', KEYS[1], ARGV[1])
+if redis.call('EXISTS', KEYS[2]) == 0 then
+  redis.call('DEL', KEYS[3], KEYS[4])
+  redis.call('HSET', KEYS[2], 'v', '0', 'appended', '0', 'appendedBytes', '0', 'q', ARGV[4], 'last', ARGV[4],
+    't', ARGV[4], 'seq', '0', 'records', '0', 'bytes', '0', 'received', '0', 'filtered', '0', 'errorSeq', ARGV[13])
+end
+if ARGV[14] ~= '' then
+  for _, field in ipairs(redis.call('HKEYS', KEYS[4])) do
+    if string.sub(field, 1, 2) == 'r:' then redis.call('HSETNX', KEYS[4], 's:' .. string.sub(field, 3), ARGV[14]) end
+  end
+end
+if ARGV[4] > redis.call('HGET', KEYS[2], 'q') then redis.call('HSET', KEYS[2], 'q', ARGV[4]) end
+if redis.call('XLEN', KEYS[3]) == 0 then
+  local q = redis.call('HGET', KEYS[2], 'q')
+  redis.call('HSET', KEYS[2], 't', q, 'last', q, 'records', '0', 'bytes', '0')
+  redis.call('HDEL', KEYS[2], 'oldest')
+end
+if ARGV[8] == '1' then redis.call('HSET', KEYS[2], 'received', ARGV[9], 'filtered', ARGV[10]) end
+local newest = ''
+for _, field in ipairs(redis.call('HKEYS', KEYS[4])) do
+  if string.sub(field, 1, 2) == 'r:' and string.sub(field, 3) > newest then newest = string.sub(field, 3) end
+end
+redis.call('HDEL', KEYS[2], 'lastPark')
+if newest ~= '' then redis.call('HSET', KEYS[2], 'lastPark', newest) end
+redis.call('HSET', KEYS[2], 'joined', '1', 'era', ARGV[3], 'table', ARGV[5], 'source', ARGV[6], 'destination', ARGV[7],
+  'parks', ARGV[11], 'superseded', ARGV[12], 'accepting', ARGV[2])
+",
+    ACCOUNT
+);
+
+// ARGV: epoch. The operation that was begun is done.
+script!(
+    ACCEPTED,
+    WHEN_FULL,
+    EPOCH,
+    META,
+    r"
+local operation = redis.call('HGET', KEYS[2], 'accepting')
+if not operation then return 1 end
+redis.call('HSET', KEYS[2], 'accepted', operation)
+redis.call('HDEL', KEYS[2], 'accepting')
+return 1
+"
+);
+
 script!(
     DROP_ALL,
     WHEN_FULL,

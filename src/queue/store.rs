@@ -60,7 +60,7 @@ impl Queue {
         self.link.reach(settings);
     }
 
-    fn invoke<'a>(&'a self, script: &'a Script) -> ScriptInvocation<'a> {
+    pub(super) fn invoke<'a>(&'a self, script: &'a Script) -> ScriptInvocation<'a> {
         let mut invocation = script.prepare_invoke();
         invocation
             .key(&self.keys.epoch)
@@ -71,11 +71,14 @@ impl Queue {
         invocation
     }
 
-    async fn run<T: FromRedisValue>(&self, invocation: &ScriptInvocation<'_>) -> Result<T, QueueError> {
+    pub(super) async fn run<T: FromRedisValue>(
+        &self,
+        invocation: &ScriptInvocation<'_>,
+    ) -> Result<T, QueueError> {
         self.link.run(invocation).await
     }
 
-    async fn account(&self, invocation: &ScriptInvocation<'_>) -> Result<Account, QueueError> {
+    pub(super) async fn account(&self, invocation: &ScriptInvocation<'_>) -> Result<Account, QueueError> {
         let fields: Vec<Option<String>> = self.run(invocation).await?;
         Account::read(&fields)
     }
@@ -312,6 +315,19 @@ impl Queue {
         let waiting = self.errors().await?.into_iter();
         let waiting = waiting.filter(|record| record.superseded_by.is_none());
         Ok(waiting.map(ParkedKey::of).collect())
+    }
+
+    /// Whether a record is parked beyond `position`.
+    ///
+    /// # Errors
+    /// Redis fails.
+    pub async fn has_errors_beyond(&self, position: Position) -> Result<bool, QueueError> {
+        let fields: Vec<String> = self
+            .link
+            .query(redis::cmd("HKEYS").arg(&self.keys.errors))
+            .await?;
+        let mut parked = fields.iter().filter_map(|field| field.strip_prefix("r:"));
+        Ok(parked.any(|at| at > position.to_string().as_str()))
     }
 
     /// Every parked record, in the order of their positions.

@@ -13,7 +13,7 @@ pub use change::{Change, OldRow, Operation};
 pub use counters::{Counted, Counters};
 pub use lsn::{Lsn, ParseLsnError};
 pub use origin::{MARK, Origin};
-pub use parked::{Mark, ParkedKey, ParkedRecord};
+pub use parked::{Mark, ParkedKey, ParkedRecord, Parks};
 pub use position::{Era, ParsePositionError, Position};
 pub use relation::{Column, Relation, ReplicaIdentity};
 pub use row::{Cell, Cells, Row, RowBuilder, RowError};

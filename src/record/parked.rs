@@ -23,6 +23,16 @@ pub struct ParkedRecord {
     pub moved_by: Option<Position>,
 }
 
+/// How many records of a map were refused, as its destination says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parks {
+    pub parked: u64,
+    /// Those of them that a newer record has replaced.
+    pub superseded: u64,
+    /// The last one that was parked.
+    pub last: Option<Position>,
+}
+
 /// A parked record that is not superseded, for the lane (rule 11 and I3).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParkedKey {

@@ -5,11 +5,13 @@ use std::{fmt, str::FromStr};
 
 /// A place between or at the changes of one source, in the order in which it commits them.
 ///
-/// Positions of one [`Era`] are totally ordered; those of different eras are never compared.
-/// `Position::through(lsn)` lies above every change of a transaction that ended at or below `lsn`, and below every
+/// The slot's generation comes first: it rises with each [`Era`], so that all of a later era lies above all of an earlier
+/// one, whatever their LSNs are. `Position::through(generation, lsn)` lies above every change of a transaction that ended at or below `lsn`, and below every
 /// change of a later one: a commit record starts at or after the end of the one before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
+    /// Our counter in the slot's name.
+    pub generation: u32,
     /// Where the transaction's commit record starts (`final_lsn` of pgoutput's Begin), or, with all else 0, the end
     /// of everything that is covered.
     pub commit: Lsn,
@@ -22,6 +24,7 @@ pub struct Position {
 impl Position {
     /// Below every change.
     pub const ZERO: Self = Self {
+        generation: 0,
         commit: Lsn(0),
         change: Lsn(0),
         index: 0,
@@ -29,8 +32,9 @@ impl Position {
 
     /// Everything that ended at or below `end` (`end_lsn` of a Commit, or a keepalive's end).
     #[must_use]
-    pub const fn through(end: Lsn) -> Self {
+    pub const fn through(generation: u32, end: Lsn) -> Self {
         Self {
+            generation,
             commit: end,
             change: Lsn(0),
             index: 0,
@@ -41,9 +45,9 @@ impl Position {
     #[must_use]
     pub const fn end_of_transaction(self) -> Self {
         Self {
-            commit: self.commit,
             change: Lsn(u64::MAX),
             index: u32::MAX,
+            ..self
         }
     }
 
@@ -60,8 +64,8 @@ impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:016X}-{:016X}-{:08X}",
-            self.commit.0, self.change.0, self.index
+            "{:08X}-{:016X}-{:016X}-{:08X}",
+            self.generation, self.commit.0, self.change.0, self.index
         )
     }
 }
@@ -75,7 +79,7 @@ impl FromStr for Position {
     type Err = ParsePositionError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.len() != 42 || !text.is_ascii() {
+        if text.len() != 51 || !text.is_ascii() {
             return Err(ParsePositionError);
         }
         let part = |range: std::ops::Range<usize>| {
@@ -83,10 +87,12 @@ impl FromStr for Position {
                 .and_then(|hex| u64::from_str_radix(hex, 16).ok())
                 .ok_or(ParsePositionError)
         };
+        let short = |number| u32::try_from(number).map_err(|_| ParsePositionError);
         Ok(Self {
-            commit: Lsn(part(0..16)?),
-            change: Lsn(part(17..33)?),
-            index: u32::try_from(part(34..42)?).map_err(|_| ParsePositionError)?,
+            generation: short(part(0..8)?)?,
+            commit: Lsn(part(9..25)?),
+            change: Lsn(part(26..42)?),
+            index: short(part(43..51)?)?,
         })
     }
 }
@@ -100,6 +106,14 @@ pub struct Era {
     pub generation: u32,
     /// `timeline` of `IDENTIFY_SYSTEM`.
     pub timeline: u32,
+}
+
+impl Era {
+    /// Whether both are of one server, whose log goes on from one to the other.
+    #[must_use]
+    pub fn is_of_server(&self, other: &Self) -> bool {
+        self.system == other.system && self.timeline == other.timeline
+    }
 }
 
 impl fmt::Display for Era {
@@ -131,6 +145,7 @@ mod tests {
 
     fn at(commit: u64, change: u64, index: u32) -> Position {
         Position {
+            generation: 1,
             commit: Lsn(commit),
             change: Lsn(change),
             index,
@@ -138,8 +153,15 @@ mod tests {
     }
 
     #[test]
+    fn all_of_a_later_generation_lies_above() {
+        assert!(at(9, 9, 9) < Position::through(2, Lsn(1)));
+        assert!(at(9, 9, 9).to_string() < Position::through(2, Lsn(1)).to_string());
+        assert!(at(9, 9, 9).end_of_transaction() < Position::through(2, Lsn(1)));
+    }
+
+    #[test]
     fn through_lies_between_the_transaction_that_ended_and_the_next() {
-        let end = Position::through(Lsn(100));
+        let end = Position::through(1, Lsn(100));
         assert!(at(90, 80, 7) < end);
         assert!(end < at(100, 99, 0));
         assert!(at(90, 89, 7) < at(90, 80, 7).end_of_transaction());

@@ -1,6 +1,6 @@
 //! Rule 1: who holds what durably, and what may therefore be confirmed to the source. Pure.
 
-use crate::record::{Lsn, Position};
+use crate::record::Position;
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
@@ -36,12 +36,12 @@ impl Held {
     ///
     /// # Errors
     /// The gap, when one of the two does not hold.
-    pub fn check(&self, confirmed: Lsn) -> Result<(), Gap> {
+    pub fn check(&self, confirmed: Position) -> Result<(), Gap> {
         let durable = self.durable();
-        if confirmed > durable.confirmable() {
+        if confirmed > durable {
             return Err(Gap {
                 from: durable,
-                to: Position::through(confirmed),
+                to: confirmed,
             });
         }
         match self.destination {
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     fn at(lsn: u64) -> Position {
-        Position::through(Lsn(lsn))
+        Position::through(1, crate::record::Lsn(lsn))
     }
 
     fn held(destination: u64, queue: u64, trimmed: u64) -> Held {
@@ -151,10 +151,10 @@ mod tests {
 
     #[test]
     fn a_gap_is_found_between_what_was_confirmed_and_what_is_held() {
-        assert_eq!(held(90, 50, 50).check(Lsn(90)), Ok(()));
-        assert_eq!(held(40, 90, 40).check(Lsn(90)), Ok(()));
+        assert_eq!(held(90, 50, 50).check(at(90)), Ok(()));
+        assert_eq!(held(40, 90, 40).check(at(90)), Ok(()));
         assert_eq!(
-            held(80, 50, 50).check(Lsn(90)),
+            held(80, 50, 50).check(at(90)),
             Err(Gap {
                 from: at(80),
                 to: at(90)
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn a_destination_put_back_below_what_was_trimmed_is_a_gap() {
         assert_eq!(
-            held(40, 90, 50).check(Lsn(60)),
+            held(40, 90, 50).check(at(60)),
             Err(Gap {
                 from: at(40),
                 to: at(50)
@@ -176,7 +176,7 @@ mod tests {
                 destination: None,
                 ..held(0, 90, 50)
             }
-            .check(Lsn(60)),
+            .check(at(60)),
             Ok(())
         );
     }

@@ -1,6 +1,7 @@
 //! One worker: all maps of one source Connection and worker group.
 
 mod budget;
+mod command;
 mod custody;
 mod engine;
 mod lane;

@@ -33,6 +33,8 @@ pub struct Start {
     pub settings: Settings,
     pub slot: String,
     pub publication: String,
+    /// Of the slot.
+    pub generation: u32,
     /// Counts the starts of this worker.
     pub session: u64,
 }
@@ -61,7 +63,8 @@ impl Reader {
         budget: Budget,
         readings: mpsc::Sender<Reading>,
     ) -> Result<(Self, Identity), SourceError> {
-        let started = Stream::start(&start.settings, &start.slot, &start.publication, None).await?;
+        let started =
+            Stream::start(&start.settings, &start.slot, &start.publication, start.generation).await?;
         let identity = started.identity.clone();
         let (confirmed, positions) = watch::channel(Lsn(0));
         let session = start.session;

@@ -1,7 +1,8 @@
 //! A worker's life: Lease, source, engine, watch, status; and its end.
 
 use super::{
-    engine::{Engine, Event, Over, Pace, Source},
+    command,
+    engine::{Commands, Engine, Event, Over, Pace, Source},
     resolve::{ResolveError, Resolver},
     status::{StatusWriter, Statuses},
     watch::Watch,
@@ -106,17 +107,22 @@ async fn serve(context: &Context, lease: &WorkerLease, shutdown: CancellationTok
     let source = source(context, &resolver).await?;
     let (updates, inbox) = mpsc::unbounded_channel();
     let (warnings, warned) = mpsc::unbounded_channel();
+    let (said, told) = mpsc::unbounded_channel();
     let engine = Engine::new(
         source,
         context.pace,
         lease.epoch(),
         Statuses::new(updates, warnings, context.pace.counters),
+        Commands::new(said),
     );
     let events = engine.events();
     let writer = StatusWriter::new(client.clone(), inbox, events.clone(), lease.held());
     let mut writer = AbortOnDropHandle::new(tokio::spawn(writer.run()));
     let publish = super::status::publish(client.clone(), context.identity.clone(), warned);
     let _publisher = AbortOnDropHandle::new(tokio::spawn(publish));
+    let telling = AbortOnDropHandle::new(tokio::spawn(command::write(client.clone(), told)));
+    let commands = command::watch(client.clone(), context.namespace.clone(), events.clone());
+    let mut commanding = AbortOnDropHandle::new(tokio::spawn(commands));
     let (names, wanted) = watch::channel(BTreeSet::from([context.connection.clone()]));
     let refresh = super::refresh::run(resolver.clone(), wanted, events.clone());
     let _refreshing = AbortOnDropHandle::new(tokio::spawn(refresh));
@@ -135,10 +141,12 @@ async fn serve(context: &Context, lease: &WorkerLease, shutdown: CancellationTok
     let ended = tokio::select! {
         ended = running => ended.map_err(Error::Over),
         _ = &mut watching => Err(Error::Watch),
+        _ = &mut commanding => Err(Error::Watch),
     };
     // The last statuses still go out, briefly; but not over those of the worker that has taken over.
     if !matches!(ended, Err(Error::Over(_))) {
-        let _ = tokio::time::timeout(Duration::from_secs(2), &mut writer).await;
+        let last = async { tokio::join!(&mut writer, telling) };
+        let _ = tokio::time::timeout(Duration::from_secs(2), last).await;
     }
     ended
 }

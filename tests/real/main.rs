@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod accept;
 mod broken;
 mod custody;
 mod deletion;
@@ -29,3 +30,4 @@ mod sizes;
 mod soak;
 mod source;
 mod types;
+mod versions;

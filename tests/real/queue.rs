@@ -49,6 +49,7 @@ async fn queue(redis: &Redis) -> Queue {
 
 fn at(lsn: u64) -> Position {
     Position {
+        generation: 1,
         commit: Lsn(lsn),
         change: Lsn(lsn),
         index: 0,

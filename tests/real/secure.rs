@@ -114,6 +114,7 @@ async fn all_connections_are_encrypted_and_verified() {
             ("tls-key-file", &file(&queue, "server.key")),
             ("tls-auth-clients", "yes"),
         ],
+        ..Settings::default()
     })
     .await;
     let mut admin = rig.redis.client().await;

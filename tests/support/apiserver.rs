@@ -18,11 +18,7 @@ pub struct ApiServer {
 
 /// Where hack/build-kubernetes.sh puts the programs.
 pub fn program(name: &str) -> PathBuf {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(
-        || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"),
-        PathBuf::from,
-    );
-    cache.join("tablemap/kubernetes-v1.36.3/bin").join(name)
+    super::folder::cache().join("kubernetes-v1.36.3/bin").join(name)
 }
 
 impl ApiServer {

@@ -16,7 +16,8 @@ use tempfile::TempDir;
 use tokio::sync::Mutex;
 use tokio_postgres::{Client, NoTls};
 
-const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
+/// The major that Debian has.
+const MAJOR: u32 = 15;
 const USER: &str = "postgres";
 const START: Duration = Duration::from_secs(60);
 
@@ -35,6 +36,7 @@ const SETTINGS: &[(&str, &str)] = &[
 
 pub struct Postgres {
     pub port: u16,
+    major: u32,
     settings: Vec<(String, String)>,
     process: Option<Process>,
     folder: TempDir,
@@ -47,8 +49,17 @@ impl Postgres {
 
     /// Starts with more settings, or other ones.
     pub async fn start_with(settings: &[(&str, &str)]) -> Self {
+        Self::start_major(MAJOR, settings).await
+    }
+
+    /// Starts a server of another major version.
+    pub async fn start_major(major: u32, settings: &[(&str, &str)]) -> Self {
         let folder = temporary(USER);
-        copy(&template().await, &folder.path().join("data"));
+        copy(&template(major).await, &folder.path().join("data"));
+        if major != MAJOR {
+            // The cache may lie where the server's user must not look.
+            copy(&cached(major), &folder.path().join("postgres"));
+        }
         let settings = SETTINGS
             .iter()
             .chain(settings)
@@ -56,6 +67,7 @@ impl Postgres {
             .collect();
         let mut server = Self {
             port: free_port(),
+            major,
             settings,
             process: None,
             folder,
@@ -105,7 +117,7 @@ impl Postgres {
     /// Starts the server that was stopped or killed, on the same port, with the same data.
     pub async fn start_again(&mut self) {
         assert!(self.process.is_none(), "Postgres runs already");
-        let mut command = command_as(USER, format!("{PROGRAMS}/postgres"));
+        let mut command = command_as(USER, programs(self.major, self.folder.path()).join("postgres"));
         command
             .arg("-D")
             .arg(self.data())
@@ -208,19 +220,36 @@ fn freeze(process: &mut Process) -> Vec<nix::unistd::Pid> {
     children
 }
 
+/// Where `make test` has unpacked another major.
+fn cached(major: u32) -> PathBuf {
+    folder::cache().join(format!("postgres-{major}"))
+}
+
+/// The programs of a server whose folder this is.
+fn programs(major: u32, folder: &Path) -> PathBuf {
+    if major == MAJOR {
+        PathBuf::from(format!("/usr/lib/postgresql/{MAJOR}/bin"))
+    } else {
+        folder.join("postgres/bin")
+    }
+}
+
 /// A fresh data folder, made once for all test programs: copying it takes a tenth of the time that initdb takes.
-async fn template() -> PathBuf {
+async fn template(major: u32) -> PathBuf {
     static ONCE: Mutex<()> = Mutex::const_new(());
     let _one_at_a_time = ONCE.lock().await;
     // Whoever made it owns it, and Postgres refuses the data of another user.
     let owner = std::fs::metadata("/proc/self").unwrap().uid();
-    let kept = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("postgres-15-{owner}"));
+    let kept = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("postgres-{major}-{owner}"));
     if kept.exists() {
         return kept;
     }
     let folder = temporary(USER);
     let data = folder.path().join("data");
-    let mut initdb = command_as(USER, format!("{PROGRAMS}/initdb"));
+    if major != MAJOR {
+        copy(&cached(major), &folder.path().join("postgres"));
+    }
+    let mut initdb = command_as(USER, programs(major, folder.path()).join("initdb"));
     initdb
         .args([
             "-E",

@@ -37,6 +37,24 @@ pub struct Settings<'a> {
     pub source: &'a [(&'a str, &'a str)],
     pub destination: &'a [(&'a str, &'a str)],
     pub redis: &'a [(&'a str, &'a str)],
+    /// Majors of source and destination.
+    pub majors: Majors,
+}
+
+/// Which versions of Postgres.
+#[derive(Clone, Copy, Debug)]
+pub struct Majors {
+    pub source: u32,
+    pub destination: u32,
+}
+
+impl Default for Majors {
+    fn default() -> Self {
+        Self {
+            source: 15,
+            destination: 15,
+        }
+    }
 }
 
 impl Rig {
@@ -46,8 +64,8 @@ impl Rig {
 
     pub async fn start_with(settings: Settings<'_>) -> Self {
         let (source, destination, redis, api) = tokio::join!(
-            Postgres::start_with(settings.source),
-            Postgres::start_with(settings.destination),
+            Postgres::start_major(settings.majors.source, settings.source),
+            Postgres::start_major(settings.majors.destination, settings.destination),
             Redis::start_with(settings.redis),
             ApiServer::start(),
         );

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     connection::postgres::{Settings, connect},
     mapping::Mapping,
-    record::{Era, Origin, Position},
+    record::{Counters, Era, Origin, Position},
 };
 use std::time::Duration;
 
@@ -17,6 +17,19 @@ const LOCK: Duration = Duration::from_secs(2);
 const STATEMENT: Duration = Duration::from_secs(10);
 /// Whoever holds the progress row longer than this is ended (rule 5).
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How a map goes on that has lost changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Regained {
+    pub era: Era,
+    pub position: Position,
+    /// None: as they are.
+    pub counters: Option<Counters>,
+    pub parks: u64,
+    pub superseded: u64,
+    pub last_park: Option<Position>,
+    pub discarded: u64,
+}
 
 /// A connection beside the lane's.
 #[derive(Debug)]
@@ -66,7 +79,7 @@ impl Control {
         let sql = "INSERT INTO tablemap.progress (map_id, epoch, token, era, position) VALUES ($1, $2, 1, $3, $4)
                    ON CONFLICT (map_id) DO UPDATE SET epoch = EXCLUDED.epoch, token = progress.token + 1,
                      era = EXCLUDED.era, position = EXCLUDED.position, received = 0, filtered = 0, written = 0,
-                     missed = 0, parks = 0, superseded = 0, last_park = ''
+                     missed = 0, parks = 0, superseded = 0, last_park = '', discarded = 0
                    WHERE progress.epoch <= EXCLUDED.epoch";
         let begin = self.session.begin_sql(true);
         let client = self.session.client();
@@ -74,6 +87,51 @@ impl Control {
             client.batch_execute(&begin).await?;
             client
                 .execute(sql, &[&map, &epoch, &era.to_string(), &first.to_string()])
+                .await
+        };
+        if within(STATEMENT, work).await.map_err(lane)? == 0 {
+            let maps = vec![map.to_owned()];
+            return Err(LaneError::Fenced { maps });
+        }
+        self.session.commit_alone().await
+    }
+
+    /// Lets a map go on beyond a gap that a person has accepted; makes its row if that is gone.
+    ///
+    /// # Errors
+    /// The connection fails, or another worker has the map.
+    pub async fn regain(&mut self, map: &str, epoch: i64, regained: &Regained) -> Result<(), LaneError> {
+        let sql = "INSERT INTO tablemap.progress AS p (map_id, epoch, token, era, position, received, filtered, parks,
+                     superseded, last_park, discarded)
+                   VALUES ($1, $2, 1, $3, $4, coalesce($5::bigint, 0), coalesce($6::bigint, 0), $7, $8, $9, $10)
+                   ON CONFLICT (map_id) DO UPDATE SET epoch = EXCLUDED.epoch, token = p.token + 1, era = EXCLUDED.era,
+                     position = EXCLUDED.position, received = coalesce($5::bigint, p.received),
+                     filtered = coalesce($6::bigint, p.filtered), parks = EXCLUDED.parks, superseded = EXCLUDED.superseded,
+                     last_park = EXCLUDED.last_park, discarded = EXCLUDED.discarded
+                   WHERE p.epoch <= EXCLUDED.epoch";
+        let received = regained.counters.map(|counters| counters.received.cast_signed());
+        let filtered = regained.counters.map(|counters| counters.filtered.cast_signed());
+        let last_park = regained.last_park.map_or_else(String::new, |at| at.to_string());
+        let begin = self.session.begin_sql(true);
+        let client = self.session.client();
+        let work = async {
+            client.batch_execute(&begin).await?;
+            client
+                .execute(
+                    sql,
+                    &[
+                        &map,
+                        &epoch,
+                        &regained.era.to_string(),
+                        &regained.position.to_string(),
+                        &received,
+                        &filtered,
+                        &regained.parks.cast_signed(),
+                        &regained.superseded.cast_signed(),
+                        &last_park,
+                        &regained.discarded.cast_signed(),
+                    ],
+                )
                 .await
         };
         if within(STATEMENT, work).await.map_err(lane)? == 0 {

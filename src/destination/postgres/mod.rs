@@ -21,7 +21,7 @@ mod target;
 mod turn;
 mod write;
 
-pub use control::{Control, InspectError};
+pub use control::{Control, InspectError, Regained};
 pub use error::{Aside, LaneError, SchemaProblem, StoreError};
 pub use progress::{Progress, Upto};
 pub use session::Session;

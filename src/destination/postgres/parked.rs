@@ -149,7 +149,7 @@ mod tests {
     use crate::record::Lsn;
 
     fn at(lsn: u64) -> Position {
-        Position::through(Lsn(lsn))
+        Position::through(1, Lsn(lsn))
     }
 
     fn parked(records: &[(&[&str], u64)]) -> Parked {

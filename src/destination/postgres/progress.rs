@@ -1,7 +1,7 @@
 //! The progress row: what the destination has of each map, written in the transaction that writes the records (I4).
 
 use super::error::LaneError;
-use crate::record::{Counters, Era, Position};
+use crate::record::{Counters, Era, Parks, Position};
 use tokio_postgres::{Client, Row};
 
 /// Made by the worker if it may, else by an administrator.
@@ -19,11 +19,11 @@ CREATE TABLE IF NOT EXISTS tablemap.progress (
   missed bigint NOT NULL DEFAULT 0,
   parks bigint NOT NULL DEFAULT 0,
   last_park text NOT NULL DEFAULT '' COLLATE \"C\",
-  superseded bigint NOT NULL DEFAULT 0
+  superseded bigint NOT NULL DEFAULT 0,
+  discarded bigint NOT NULL DEFAULT 0
 );";
 
-pub const COLUMNS: &str =
-    "map_id, epoch, token, era, position, received, filtered, written, missed, parks, superseded, last_park";
+pub const COLUMNS: &str = "map_id, epoch, token, era, position, received, filtered, written, missed, parks, superseded, last_park, discarded";
 
 /// One map's progress row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub struct Progress {
     pub superseded: u64,
     /// The last one of them.
     pub last_park: Option<Position>,
+    /// Records that a person has given up.
+    pub discarded: u64,
 }
 
 /// How far a map is after a batch.
@@ -78,7 +80,18 @@ impl Progress {
             parks: count(9)?,
             superseded: count(10)?,
             last_park: text(11)?.parse().ok(),
+            discarded: count(12)?,
         })
+    }
+
+    /// What it says of the records that were refused.
+    #[must_use]
+    pub fn parks(&self) -> Parks {
+        Parks {
+            parked: self.parks,
+            superseded: self.superseded,
+            last: self.last_park,
+        }
     }
 }
 

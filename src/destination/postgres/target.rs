@@ -85,7 +85,6 @@ impl Target {
         shape: Shape,
         epoch: i64,
         progress: Progress,
-        parked: Vec<ParkedKey>,
     ) -> Self {
         Self {
             map_id,
@@ -96,10 +95,15 @@ impl Target {
             shape,
             epoch,
             progress,
-            parked: parked.into_iter().collect(),
+            parked: Parked::default(),
             provisional: false,
             bindings: Vec::new(),
         }
+    }
+
+    /// Its parked records that wait: to be known before the first write (rule 3).
+    pub fn remember(&mut self, parked: Vec<ParkedKey>) {
+        self.parked = parked.into_iter().collect();
     }
 
     /// The mapping bound to a relation, made once for each.

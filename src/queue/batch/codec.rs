@@ -25,6 +25,9 @@ pub fn encode<K: AsRef<[u8]>>(
     let (Some(first), Some(last)) = (records.first(), records.last()) else {
         return Err(BatchError::Invalid("count"));
     };
+    if first.change.position.generation != last.change.position.generation {
+        return Err(BatchError::Invalid("generation"));
+    }
     let header = Header {
         count: u32::try_from(records.len()).map_err(|_| BatchError::TooLarge)?,
         first: first.change.position,
@@ -98,9 +101,14 @@ fn block(records: &[Counted]) -> Vec<u8> {
     for relation in &relations {
         put_relation(&mut out, relation);
     }
+    let generation = records
+        .first()
+        .map_or(0, |record| record.change.position.generation);
+    wire::put_varint(&mut out, u64::from(generation));
     let mut previous = Base::default();
     for (Counted { change, counters }, relation) in records.iter().zip(indexes) {
         let Position {
+            generation: _,
             commit,
             change: lsn,
             index,
@@ -120,6 +128,7 @@ fn block(records: &[Counted]) -> Vec<u8> {
             counters.filtered.wrapping_sub(previous.counters.filtered),
         );
         previous = Base {
+            generation,
             commit: commit.0,
             lsn: lsn.0,
             time: change.commit_time,
@@ -138,6 +147,8 @@ fn block(records: &[Counted]) -> Vec<u8> {
 /// What the numbers of a record are told as differences from: those of the record before it.
 #[derive(Clone, Copy, Default)]
 struct Base {
+    /// The same for all: an entry holds records of one era.
+    generation: u32,
     commit: u64,
     lsn: u64,
     time: i64,
@@ -181,9 +192,14 @@ fn unpack(mut from: Bytes, count: u32) -> Result<Vec<Counted>, BatchError> {
         }
     });
     let relations: Vec<Arc<Relation>> = relations.collect::<Result<_, _>>()?;
+    let generation =
+        u32::try_from(wire::varint(&mut from)?).map_err(|_| BatchError::Invalid("generation"))?;
     // A record takes at least eight bytes: no more than that many can be there.
     let mut records = Vec::with_capacity((count as usize).min(from.remaining() / 8 + 1));
-    let mut previous = Base::default();
+    let mut previous = Base {
+        generation,
+        ..Base::default()
+    };
     for _ in 0..count {
         records.push(record(&mut from, &relations, &mut previous)?);
     }
@@ -214,7 +230,9 @@ fn record(from: &mut Bytes, relations: &[Arc<Relation>], previous: &mut Base) ->
         received: previous.counters.received.wrapping_add(wire::varint(from)?),
         filtered: previous.counters.filtered.wrapping_add(wire::varint(from)?),
     };
+    let generation = previous.generation;
     *previous = Base {
+        generation,
         commit,
         lsn,
         time,
@@ -229,6 +247,7 @@ fn record(from: &mut Bytes, relations: &[Arc<Relation>], previous: &mut Base) ->
     };
     let new = if kind & NEW == 0 { None } else { Some(row()?) };
     let position = Position {
+        generation,
         commit: crate::record::Lsn(commit),
         change: crate::record::Lsn(lsn),
         index,
@@ -326,6 +345,7 @@ mod tests {
                 },
                 change: Change {
                     position: Position {
+                        generation: 5,
                         commit: Lsn(1000 + i / 3),
                         change: Lsn(i * 17),
                         index: u32::from(i % 2 == 0),
@@ -346,7 +366,7 @@ mod tests {
     fn records_read_back_as_they_were_written() {
         let records = sample(500);
         let keys = ["a", "b"];
-        let previous = Position::through(Lsn(7));
+        let previous = Position::through(5, Lsn(7));
         let bytes = Bytes::from(encode(&records, previous, keys.iter()).unwrap());
         let header = Header::split_from(&mut bytes.clone()).unwrap();
         let (first, last) = (&records[0], &records[499]);

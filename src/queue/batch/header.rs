@@ -87,6 +87,7 @@ impl Header {
 }
 
 pub(super) fn put_position(out: &mut impl BufMut, position: Position) {
+    wire::put_varint(out, u64::from(position.generation));
     wire::put_varint(out, position.commit.0);
     wire::put_varint(out, position.change.0);
     wire::put_varint(out, u64::from(position.index));
@@ -94,6 +95,7 @@ pub(super) fn put_position(out: &mut impl BufMut, position: Position) {
 
 pub(super) fn position(from: &mut Bytes) -> Result<Position, BatchError> {
     Ok(Position {
+        generation: u32::try_from(wire::varint(from)?).map_err(|_| BatchError::Invalid("generation"))?,
         commit: Lsn(wire::varint(from)?),
         change: Lsn(wire::varint(from)?),
         index: u32::try_from(wire::varint(from)?).map_err(|_| BatchError::Invalid("index"))?,

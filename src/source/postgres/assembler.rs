@@ -21,6 +21,8 @@ pub(super) enum Wish {
 
 #[derive(Debug, Default)]
 pub(super) struct Assembler {
+    /// Of the slot: part of every position.
+    generation: u32,
     chunk: Chunk,
     relations: HashMap<u32, Arc<Relation>>,
     transaction: Option<Begin>,
@@ -34,6 +36,13 @@ pub(super) struct Assembler {
 }
 
 impl Assembler {
+    pub(super) fn new(generation: u32) -> Self {
+        Self {
+            generation,
+            ..Self::default()
+        }
+    }
+
     /// Whether the body of one `CopyData` may be added. A table is described anew at the beginning of a chunk: what was
     /// sent before has the shape of before.
     pub(super) fn has_room(&self, body: &[u8]) -> bool {
@@ -158,6 +167,7 @@ impl Assembler {
             _ => 0,
         };
         let position = Position {
+            generation: self.generation,
             commit: begin.final_lsn,
             change: start,
             index,
@@ -180,7 +190,7 @@ impl Assembler {
     fn covered(&mut self, end: Lsn) {
         if end > self.through {
             self.through = end;
-            self.chunk.through = Some(Position::through(end));
+            self.chunk.through = Some(Position::through(self.generation, end));
         }
     }
 }
@@ -258,7 +268,7 @@ mod tests {
 
     #[test]
     fn rows_of_one_log_record_count_up_and_the_next_record_starts_anew() {
-        let mut assembler = Assembler::default();
+        let mut assembler = Assembler::new(3);
         let rows = [
             insert(50, 1, 1),
             insert(50, 1, 1),
@@ -280,28 +290,28 @@ mod tests {
 
     #[test]
     fn through_never_passes_a_transaction_that_is_not_at_its_end() {
-        let mut assembler = Assembler::default();
+        let mut assembler = Assembler::new(3);
         push_all(
             &mut assembler,
             [begin(100), relation(1), insert(50, 1, 1), keepalive(900, 0)],
         );
         assert_eq!(
             assembler.take().and_then(|chunk| chunk.through),
-            Some(Position::through(Lsn(100)))
+            Some(Position::through(3, Lsn(100)))
         );
         push_all(&mut assembler, [insert(60, 1, 1), commit(100, 148)]);
         let chunk = assembler.take().expect("the rest");
-        assert_eq!(chunk.through, Some(Position::through(Lsn(148))));
+        assert_eq!(chunk.through, Some(Position::through(3, Lsn(148))));
         assert_eq!(chunk.received, Lsn(900));
     }
 
     #[test]
     fn a_keepalive_moves_an_idle_stream_once() {
-        let mut assembler = Assembler::default();
+        let mut assembler = Assembler::new(3);
         assert_eq!(assembler.push(keepalive(10, 1)), Ok(Wish::Feedback));
         assert_eq!(
             assembler.take().and_then(|chunk| chunk.through),
-            Some(Position::through(Lsn(10)))
+            Some(Position::through(3, Lsn(10)))
         );
         assert_eq!(assembler.push(keepalive(10, 0)), Ok(Wish::Nothing));
         assert!(assembler.take().is_none());
@@ -309,7 +319,7 @@ mod tests {
 
     #[test]
     fn a_chunk_takes_no_more_than_its_bytes_and_a_large_row_comes_alone() {
-        let mut assembler = Assembler::default();
+        let mut assembler = Assembler::new(3);
         push_all(&mut assembler, [begin(100), relation(1)]);
         assert!(assembler.has_room(&insert(50, 1, 2 << 20)), "alone");
         push_all(&mut assembler, [insert(50, 1, 2 << 20)]);
@@ -322,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_table_is_described_anew_in_a_chunk_of_its_own() {
-        let mut assembler = Assembler::default();
+        let mut assembler = Assembler::new(3);
         push_all(&mut assembler, [begin(100), relation(1)]);
         assert!(assembler.has_room(&relation(2)));
         push_all(&mut assembler, [insert(50, 1, 1)]);
@@ -345,7 +355,7 @@ mod tests {
                 b.put_slice(content.as_bytes());
             })
         };
-        let mut assembler = Assembler::default();
+        let mut assembler = Assembler::new(3);
         push_all(
             &mut assembler,
             [
@@ -379,7 +389,7 @@ mod tests {
             vec![begin(1), begin(2)],
             vec![commit(1, 2)],
         ] {
-            let mut assembler = Assembler::default();
+            let mut assembler = Assembler::new(3);
             let outcome = messages
                 .into_iter()
                 .try_for_each(|message| assembler.push(message).map(drop));

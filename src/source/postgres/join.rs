@@ -168,6 +168,16 @@ impl Admin {
         store(first).await.map_err(JoinError::Store)
     }
 
+    /// Which table has this name: its `pg_class.oid`.
+    ///
+    /// # Errors
+    /// None has, or the source cannot be asked.
+    pub async fn table(&self, table: (&str, &str)) -> Result<u32, JoinError> {
+        let name = format!("{}.{}", quote(table.0), quote(table.1));
+        let row = within(self.client().query_opt(TABLE, &[&table.0, &table.1])).await?;
+        row.map(|row| row.get(0)).ok_or(JoinError::NoTable(name))
+    }
+
     async fn position(&self) -> Result<Lsn, JoinError> {
         let row = within(
             self.client()

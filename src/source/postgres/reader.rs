@@ -46,6 +46,13 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    pub(super) fn new(generation: u32) -> Self {
+        Self {
+            assembler: Mutex::new(Assembler::new(generation)),
+            ..Self::default()
+        }
+    }
+
     pub(super) fn confirm(&self, lsn: u64) {
         self.confirmed.fetch_max(lsn, Ordering::Relaxed);
     }

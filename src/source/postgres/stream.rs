@@ -50,7 +50,7 @@ pub struct Stream {
 
 impl Stream {
     /// Opens a session on a host of `settings` and begins to stream. Postgres sends every transaction whose commit
-    /// record starts at or above `from`, or the slot's confirmed position if that is higher (None: the latter).
+    /// record starts at or above the slot's confirmed position. `generation` becomes part of every position.
     ///
     /// # Errors
     /// The server cannot be reached, or refuses the slot. A missing publication shows at the first change only.
@@ -58,13 +58,13 @@ impl Stream {
         settings: &Settings,
         slot: &str,
         publication: &str,
-        from: Option<Lsn>,
+        generation: u32,
     ) -> Result<Started, SourceError> {
         let mut session = Session::open(settings, slot, publication).await?;
         let identity = limited(identify(&mut session)).await?;
         let history = limited(history(&mut session, identity.timeline)).await?;
-        limited(session.start_replication(from.unwrap_or_default())).await?;
-        let shared = Arc::new(Shared::default());
+        limited(session.start_replication(Lsn(0))).await?;
+        let shared = Arc::new(Shared::new(generation));
         let task = AbortOnDropHandle::new(tokio::spawn(reader::run(session, Arc::clone(&shared))));
         Ok(Started {
             stream: Self { shared, task },

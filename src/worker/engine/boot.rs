@@ -12,7 +12,7 @@ use crate::{
     record::{Counters, Position},
     worker::{
         custody::{Confirmable, Held},
-        map::{Appender, Blocked, Errors, Left, Map, MapId, Stage, Stock},
+        map::{Appender, Blocked, Errors, Left, Map, MapId, Operations, Stage, Stock},
         plan::Plan,
     },
 };
@@ -111,7 +111,7 @@ impl Engine {
         self.bind_again();
     }
 
-    fn boot(&mut self, id: &MapId) {
+    pub(super) fn boot(&mut self, id: &MapId) {
         let Some(plan) = self.plans.get(id).cloned() else {
             return;
         };
@@ -162,8 +162,7 @@ impl Engine {
         let message = error.to_string();
         tracing::warn!(map = %id, %message, "the map could not be taken over; trying again");
         let blocked = match error {
-            BootError::Lost { errors: true, .. } => Blocked::ErrorsLost { message },
-            BootError::Lost { errors: false, .. } => Blocked::PositionLost { message },
+            BootError::Lost(blocked) => blocked.clone(),
             BootError::QueueConnection(_) | BootError::Queue(_) => Blocked::QueueUnavailable { message },
         };
         let retry = self.pace.retry;
@@ -217,6 +216,7 @@ impl Engine {
             target,
             stock: Stock::default(),
             confirmable: Confirmable::new(self.pace.confirm_delay, held),
+            operations: meta.as_ref().map(Operations::of).unwrap_or_default(),
             table: meta.as_ref().and_then(|meta| meta.table),
             destination: meta
                 .as_ref()

@@ -26,10 +26,10 @@ impl Engine {
         } else {
             least
         };
-        let lsn = least.confirmable();
-        if lsn <= self.link.confirmed() {
+        if least.generation < self.link.generation() || least <= self.link.confirmed() {
             return;
         }
+        let lsn = least.confirmable();
         if let Some(reader) = self.reader() {
             reader.confirm(lsn);
             self.link.set_confirmed(lsn);

@@ -13,7 +13,7 @@ use crate::{
     worker::{
         budget::Share,
         lane::{Evicted, Lane, Order},
-        map::{Blocked, CatchUp, Map, MapId, Unusable, UnusableKind},
+        map::{CatchUp, Map, MapId, Unusable, UnusableKind},
     },
 };
 use std::time::Instant;
@@ -68,7 +68,7 @@ impl Engine {
         let known = map.progress.clone();
         let falls = map.falls;
         // None until the source was looked at: a queue that begins without the destination begins there.
-        let floor = Some(self.link.confirmed()).filter(|floor| floor.0 > 0);
+        let floor = Some(self.link.confirmed()).filter(|floor| *floor > Position::ZERO);
         let evicted = self.evict(id);
         let map = id.clone();
         self.spawn(async move {
@@ -215,11 +215,13 @@ impl Engine {
     fn check(&mut self, id: &MapId) {
         let Some(map) = self.maps.get(id) else { return };
         let (plan, epoch, queue) = (map.plan.clone(), map.epoch, map.queue.clone());
+        let confirmed = self.link.confirmed();
         let map = id.clone();
         self.spawn(async move {
+            let result = operations::check(plan, epoch, queue, confirmed).await;
             Event::Checked {
                 map,
-                result: operations::check(plan, epoch, queue).await.map(Box::new),
+                result: result.map(Box::new),
             }
         });
     }
@@ -293,14 +295,8 @@ impl Engine {
                 );
             }
             CheckFailure::Queue(error) => self.queue_failed(id, &error),
-            CheckFailure::Lost {
-                message,
-                errors: true,
-            } => self.block(id, Blocked::ErrorsLost { message }),
-            CheckFailure::Lost {
-                message,
-                errors: false,
-            } => self.block(id, Blocked::PositionLost { message }),
+            CheckFailure::Lost(blocked) => self.block(id, blocked),
+            CheckFailure::SourceNotSeen => {}
         }
     }
 

@@ -1,6 +1,7 @@
 //! What the engine is told.
 
 use super::{
+    accept::{AcceptError, Outcome},
     operations::{Booted, Checked, Closed, ReadBack, SourceState},
     tables::TableSeen,
 };
@@ -13,13 +14,15 @@ use crate::{
     record::{Lsn, Position},
     source::postgres::{JoinError, SourceError},
     worker::{
+        command::Command,
         lane::{Evicted, Notice},
-        map::{Left, MapId, Unusable, UnusableKind},
+        map::{Blocked, Left, MapId, Unusable, UnusableKind},
         plan::Plan,
         reader::Reader,
         resolve::Reached,
     },
 };
+use std::sync::Arc;
 use tokio::sync::oneshot;
 
 /// One thing that happened. Operations run beside the engine and end as an event.
@@ -150,6 +153,16 @@ pub enum Event {
         connection: String,
         reached: Box<Reached>,
     },
+    /// A person has asked for something.
+    Commanded(Command),
+    /// An operation was deleted.
+    TakenBack(Arc<str>),
+    /// A gap was accepted, or not.
+    Accepted {
+        command: Arc<str>,
+        map: MapId,
+        result: Result<Outcome, AcceptError>,
+    },
     /// The Lease had expired and is held again: statuses must be forced once.
     LeaseRegained,
 }
@@ -162,8 +175,8 @@ pub enum BootError {
     #[error("{0}")]
     Queue(#[from] QueueError),
     /// Something is missing that must be there.
-    #[error("{message}")]
-    Lost { message: String, errors: bool },
+    #[error("{}", .0.message())]
+    Lost(Blocked),
 }
 
 /// Why a map's table could not join: a person must act, or time must pass.
@@ -237,6 +250,9 @@ pub enum CheckFailure {
     Unfit(String),
     #[error("{0}")]
     Queue(#[from] QueueError),
-    #[error("{message}")]
-    Lost { message: String, errors: bool },
+    #[error("{}", .0.message())]
+    Lost(Blocked),
+    /// Whether something is missing only the source can tell, and it was not seen yet.
+    #[error("the source was not seen yet")]
+    SourceNotSeen,
 }

@@ -20,7 +20,7 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 
 /// Storing a first position, while the table is locked.
-const STORE_DEADLINE: Duration = Duration::from_secs(3);
+pub(super) const STORE_DEADLINE: Duration = Duration::from_secs(3);
 /// How often finishing is tried again, and after how long. What comes meanwhile is held in memory.
 const FINISH: u32 = 5;
 const BETWEEN: Duration = Duration::from_secs(1);
@@ -135,41 +135,47 @@ async fn join(
     external: bool,
 ) -> Result<(), JoinFailure> {
     let control = Control::connect(&joining.plan.destination_settings).await?;
-    // What only the databases can tell is found before the first write.
-    let shape = control
-        .inspect(&joining.plan.destination_table, &joining.plan.mapping)
-        .await?;
     let admin = Admin::connect(settings).await?;
-    let table = (
-        joining.plan.source_table.0.as_str(),
-        joining.plan.source_table.1.as_str(),
-    );
-    let key = joining.plan.mapping.key_source_columns();
-    let columns = admin.key_columns(table, &key).await?;
-    let read: Vec<String> = joining
-        .plan
-        .mapping
-        .source_columns()
-        .map(ToOwned::to_owned)
-        .collect();
+    let source = fit(&joining.plan, &control, &admin).await?;
+    let steps = &joining;
+    let store = move |first: First| -> crate::source::postgres::Store<'_> {
+        Box::pin(steps.store(control, source, first))
+    };
+    enter(&joining.plan, &admin, publication, external, store).await?;
+    joining.finish().await
+}
+
+/// What only the databases can tell is found before the first write. Tells which database the source is.
+pub(super) async fn fit(plan: &Plan, control: &Control, admin: &Admin) -> Result<Origin, JoinFailure> {
+    let shape = control.inspect(&plan.destination_table, &plan.mapping).await?;
+    let table = (plan.source_table.0.as_str(), plan.source_table.1.as_str());
+    let columns = admin
+        .key_columns(table, &plan.mapping.key_source_columns())
+        .await?;
+    let read: Vec<String> = plan.mapping.source_columns().map(ToOwned::to_owned).collect();
     admin.has_columns(table, &read).await?;
     let source = admin.origin().await?;
     for (destination, source) in shape.key.iter().zip(&columns) {
         let fits = KeyType::of(*destination, source);
         fits.map_err(|why| JoinError::Key(format!("{}: {why}", source.name)))?;
     }
-    let steps = &joining;
-    let store = move |first: First| -> crate::source::postgres::Store<'_> {
-        Box::pin(steps.store(control, source, first))
-    };
-    let result = if external {
+    Ok(source)
+}
+
+/// Lets a map's table enter the publication; `store` is given its first position.
+pub(super) async fn enter<'s>(
+    plan: &Plan,
+    admin: &Admin,
+    publication: &str,
+    external: bool,
+    store: impl FnOnce(First) -> crate::source::postgres::Store<'s> + Send,
+) -> Result<(), JoinError> {
+    let table = (plan.source_table.0.as_str(), plan.source_table.1.as_str());
+    let key = plan.mapping.key_source_columns();
+    if external {
         admin.join_external(table, &key, publication, store).await
     } else {
         admin.join(table, &key, publication, store).await
-    };
-    match result {
-        Ok(()) => joining.finish().await,
-        Err(error) => Err(JoinFailure::from(error)),
     }
 }
 
@@ -184,7 +190,7 @@ impl Joining {
     ) -> Result<(), String> {
         let stored = async {
             let mut beginning = Beginning {
-                first: Position::through(position),
+                first: Position::through(self.era.generation, position),
                 era: self.era.clone(),
                 table,
                 source,

@@ -3,8 +3,10 @@
 //! The way of a change reads from `route` (reader → gate) over `queueing` (gate → queue) and `lanes` (gate → lane) to
 //! `custody` (what is confirmed to the source).
 
+mod accept;
 mod boot;
 mod cleanup;
+mod commands;
 mod confirm;
 mod cutover;
 mod drive;
@@ -20,6 +22,7 @@ mod source;
 mod tables;
 mod together;
 
+pub use commands::Commands;
 pub use event::Event;
 
 use super::{
@@ -129,6 +132,7 @@ pub struct Engine {
     cleaning_since: HashMap<MapId, Instant>,
     /// Slot and publication are being removed with this map.
     closing: Option<MapId>,
+    commands: Commands,
     /// Why the engine must end.
     over: Option<Over>,
 }
@@ -144,7 +148,7 @@ const CLOCK: Duration = Duration::from_millis(100);
 impl Engine {
     /// An engine without maps.
     #[must_use]
-    pub fn new(source: Source, pace: Pace, lease_epoch: i64, statuses: Statuses) -> Self {
+    pub fn new(source: Source, pace: Pace, lease_epoch: i64, statuses: Statuses, commands: Commands) -> Self {
         let (events, inbox) = mpsc::unbounded_channel();
         let (to_readings, readings) = mpsc::channel(4);
         Self {
@@ -175,6 +179,7 @@ impl Engine {
             emptied: HashSet::new(),
             cleaning_since: HashMap::new(),
             closing: None,
+            commands,
             over: None,
         }
     }
@@ -266,6 +271,9 @@ impl Engine {
             Event::Emptied { map, result } => self.emptied(&map, result),
             Event::CleanedUp { map, result } => self.cleaned_up(&map, result),
             Event::Reached { connection, reached } => self.reached_as(&connection, *reached),
+            Event::Commanded(command) => self.commanded(command),
+            Event::TakenBack(command) => self.taken_back(&command),
+            Event::Accepted { command, map, result } => self.accepted(&command, &map, result),
             Event::LeaseRegained => self.statuses.force_once(),
         }
     }
@@ -290,6 +298,7 @@ impl Engine {
         self.tell_tails();
         self.look_at_cutovers();
         self.look_at_errors(now);
+        self.look_at_commands(now);
         self.tell_stands();
         if now.duration_since(self.ticked) >= self.pace.tick {
             self.ticked = now;

@@ -5,11 +5,11 @@ use crate::{
     connection::redis,
     destination::postgres::{Control, LaneError, Progress, Target},
     queue::{Account, Meta, Queue, QueueError},
-    record::{Counters, Era, Lsn, Position},
+    record::{Counters, Era, Lsn, Parks, Position},
     source::postgres::{Admin, SlotState, SourceError},
     worker::{
-        custody::Held,
-        map::{Map, MapId},
+        custody::{Gap, Held},
+        map::{Blocked, Lost, Map, MapId},
         plan::Plan,
     },
 };
@@ -57,11 +57,10 @@ pub async fn boot(plan: Arc<Plan>, lease_epoch: i64) -> Result<Booted, BootError
     let epoch = lease_epoch.max(seen.unwrap_or(0)).max(at_destination) + 1;
     queue.use_epoch(epoch);
     let joined = plan.joined() || matches!(known, Ok(Some(_)));
+    let after = known.as_ref().ok().map(|known| reached(known.as_ref()));
     let Some(_) = seen else {
         return if joined {
-            Err(lost(
-                "its queue in Redis is gone: changes that only Redis held are lost",
-            ))
+            Err(BootError::Lost(queue_gone(after)))
         } else {
             Ok(Booted {
                 queue,
@@ -77,7 +76,7 @@ pub async fn boot(plan: Arc<Plan>, lease_epoch: i64) -> Result<Booted, BootError
     let meta = queue
         .meta()
         .await?
-        .ok_or_else(|| lost("its queue in Redis has lost its position"))?;
+        .ok_or_else(|| BootError::Lost(queue_gone(after)))?;
     // A join whose end nobody has seen, and after which nothing has come, is done once more.
     let unseen = meta.account.version == JOINED && !plan.joined();
     if !meta.joined || unseen {
@@ -91,7 +90,7 @@ pub async fn boot(plan: Arc<Plan>, lease_epoch: i64) -> Result<Booted, BootError
         });
     }
     if matches!(known, Ok(None)) {
-        return Err(lost(PROGRESS_GONE));
+        return Err(BootError::Lost(progress_gone(&meta)));
     }
     let destination = match control {
         Ok(control) => take(&control, &plan, epoch, &queue, &meta).await,
@@ -104,7 +103,7 @@ pub async fn boot(plan: Arc<Plan>, lease_epoch: i64) -> Result<Booted, BootError
     let meta = queue
         .meta()
         .await?
-        .ok_or_else(|| lost("its queue in Redis has lost its position"))?;
+        .ok_or_else(|| BootError::Lost(queue_gone(after)))?;
     Ok(Booted {
         queue,
         epoch,
@@ -115,11 +114,26 @@ pub async fn boot(plan: Arc<Plan>, lease_epoch: i64) -> Result<Booted, BootError
     })
 }
 
-fn lost(what: &str) -> BootError {
-    BootError::Lost {
-        message: what.to_owned(),
-        errors: false,
-    }
+/// Up to where the destination has everything.
+fn reached(progress: Option<&Progress>) -> Lsn {
+    progress.map_or(Lsn(0), |progress| progress.position.commit)
+}
+
+pub fn queue_gone(after: Option<Lsn>) -> Blocked {
+    let what = "Its queue in Redis is gone: changes and parked records that only Redis held are lost.";
+    Blocked::PositionLost(Lost::new(what, after, None))
+}
+
+fn progress_gone(meta: &Meta) -> Blocked {
+    let what = "Its progress row at the destination is gone: was the destination restored?";
+    Blocked::PositionLost(Lost::new(what, Some(Lsn(0)), Some(meta.account.t.commit)))
+}
+
+/// Parked records that the destination remembers are not in Redis.
+pub fn errors_gone(meta: &Meta, last_park: Option<Position>) -> Blocked {
+    let what = "Parked records are missing from Redis: was it restored from an older copy?";
+    let lsn = |position: Option<Position>| position.unwrap_or_default().commit;
+    Blocked::ErrorsLost(Lost::new(what, Some(lsn(meta.last_park)), Some(lsn(last_park))))
 }
 
 /// What the check of a destination has found.
@@ -133,23 +147,35 @@ pub struct Checked {
 }
 
 /// Checks the destination's schema, raises the map's token, and compares what its custodians say.
-pub async fn check(plan: Arc<Plan>, epoch: i64, queue: Queue) -> Result<Checked, CheckFailure> {
+/// `confirmed` is what the source has forgotten: what is missing then is missing for good, and nothing is dropped over it.
+pub async fn check(
+    plan: Arc<Plan>,
+    epoch: i64,
+    queue: Queue,
+    confirmed: Position,
+) -> Result<Checked, CheckFailure> {
     let control = Control::connect(&plan.destination_settings)
         .await
         .map_err(CheckFailure::Away)?;
-    let meta = queue
-        .meta()
-        .await?
-        .ok_or_else(|| gone("its queue in Redis is gone"))?;
-    if control.peek(&plan.id).await?.is_none() {
-        return Err(gone(PROGRESS_GONE));
+    let (meta, _) = custodians(&control, &plan, &queue).await?;
+    let mut target = take(&control, &plan, epoch, &queue, &meta).await?;
+    let has = target.progress.position;
+    let held = Held {
+        destination: Some(has),
+        queue: meta.account.q,
+        trimmed: meta.account.t,
+    };
+    if let Err(gap) = held.check(confirmed) {
+        return Err(CheckFailure::Lost(held_by_nobody(gap)));
     }
-    let target = take(&control, &plan, epoch, &queue, &meta).await?;
-    let Settled { partial, counters } = settle(&queue, target.progress.position).await?;
-    let meta = queue
-        .meta()
-        .await?
-        .ok_or_else(|| gone("its queue in Redis is gone"))?;
+    // What was parked beyond all that is held comes again, unless the source has forgotten it.
+    let unknown = confirmed == Position::ZERO;
+    if unknown && queue.has_errors_beyond(held.durable()).await? {
+        return Err(CheckFailure::SourceNotSeen);
+    }
+    target.remember(queue.settle_errors(has).await?);
+    let Settled { partial, counters } = settle(&queue, has).await?;
+    let (meta, _) = custodians(&control, &plan, &queue).await?;
     // The queue has counted from its beginning on what the destination has of it.
     let has = target.progress.counters;
     let before = meta.unbased.then(|| has.beyond(counters.unwrap_or_default()));
@@ -161,11 +187,21 @@ pub async fn check(plan: Arc<Plan>, epoch: i64, queue: Queue) -> Result<Checked,
     })
 }
 
-fn gone(what: &str) -> CheckFailure {
-    CheckFailure::Lost {
-        message: what.to_owned(),
-        errors: false,
-    }
+/// What both custodians hold: neither may be missing.
+async fn custodians(control: &Control, plan: &Plan, queue: &Queue) -> Result<(Meta, Progress), CheckFailure> {
+    let progress = control.peek(&plan.id).await?;
+    let meta = queue.meta().await?;
+    let after = Some(reached(progress.as_ref()));
+    let meta = meta.ok_or_else(|| CheckFailure::Lost(queue_gone(after)))?;
+    let progress = progress.ok_or_else(|| CheckFailure::Lost(progress_gone(&meta)))?;
+    Ok((meta, progress))
+}
+
+/// Changes that neither the source will send again nor anyone holds.
+pub fn held_by_nobody(gap: Gap) -> Blocked {
+    let (from, to) = (gap.from.commit, gap.to.commit);
+    let what = format!("Changes between {from} and {to} of the source's log are held by nobody.");
+    Blocked::PositionLost(Lost::new(&what, Some(from), Some(to)))
 }
 
 /// What both custodians hold, after something was missing there.
@@ -175,19 +211,11 @@ pub async fn look_at_custodians(
     epoch: i64,
 ) -> Result<(Meta, Progress), CheckFailure> {
     queue.take_epoch(epoch, None).await?;
-    let meta = queue
-        .meta()
-        .await?
-        .ok_or_else(|| gone("its queue in Redis is gone"))?;
     let control = Control::connect(&plan.destination_settings)
         .await
         .map_err(CheckFailure::Away)?;
-    let progress = control.peek(&plan.id).await?;
-    let progress = progress.ok_or_else(|| gone(PROGRESS_GONE))?;
-    Ok((meta, progress))
+    custodians(&control, plan, &queue).await
 }
-
-const PROGRESS_GONE: &str = "its progress row at the destination is gone: was the destination restored?";
 
 /// Whether the destination can be reached and its schema fits; changes nothing there.
 pub async fn probe(plan: &Plan) -> Result<(), CheckFailure> {
@@ -211,16 +239,9 @@ async fn take(
     }
     // A worker that stopped in the middle of a write may still hold the row: it is ended (rule 5).
     let progress = fence(plan, epoch).await?;
-    let missing = meta.missing_parks(progress.parks, progress.last_park);
-    if missing > 0 {
-        let message =
-            format!("{missing} parked records are missing from Redis: was it restored from an older copy?");
-        return Err(CheckFailure::Lost {
-            message,
-            errors: true,
-        });
+    if meta.missing_parks(&progress.parks()) > 0 {
+        return Err(CheckFailure::Lost(errors_gone(meta, progress.last_park)));
     }
-    let parked = queue.settle_errors(progress.position).await?;
     Ok(Target::new(
         plan.id.to_string(),
         plan.name.clone(),
@@ -230,7 +251,6 @@ async fn take(
         shape,
         epoch,
         progress,
-        parked,
     ))
 }
 
@@ -287,7 +307,7 @@ pub async fn begin(
     queue: &Queue,
     leaves: bool,
     base: Option<&Progress>,
-    floor: Option<Lsn>,
+    floor: Option<Position>,
 ) -> Result<(Account, u64), QueueError> {
     let begun = tokio::time::timeout(BEGIN_DEADLINE, begin_at(queue, leaves, base, floor));
     let late = |_| Err(QueueError::Unavailable("no answer in time".into()));
@@ -298,7 +318,7 @@ async fn begin_at(
     queue: &Queue,
     leaves: bool,
     base: Option<&Progress>,
-    floor: Option<Lsn>,
+    floor: Option<Position>,
 ) -> Result<(Account, u64), QueueError> {
     let partial = match base {
         Some(base) => settle(queue, base.position).await?.partial,
@@ -317,7 +337,7 @@ async fn begin_at(
         };
         queue.begin(base.position, custody, Some(counters)).await?
     } else {
-        let floor = Position::through(floor.ok_or(QueueError::NoBeginning)?);
+        let floor = floor.ok_or(QueueError::NoBeginning)?;
         let known = meta.account;
         if floor > known.q {
             queue.begin(floor, floor, None).await?
@@ -354,8 +374,7 @@ pub struct Asked {
     pub queue: Queue,
     /// What was known by then: Redis must not hold less.
     pub known: Account,
-    pub parks: u64,
-    pub last_park: Option<Position>,
+    pub parks: Parks,
 }
 
 impl Asked {
@@ -365,8 +384,7 @@ impl Asked {
             map: map.id.clone(),
             queue: map.queue.clone(),
             known: map.stock.account,
-            parks: map.progress.as_ref().map_or(0, |progress| progress.parks),
-            last_park: map.progress.as_ref().and_then(|progress| progress.last_park),
+            parks: map.progress.as_ref().map(Progress::parks).unwrap_or_default(),
         }
     }
 }
@@ -407,17 +425,4 @@ pub async fn read_back(asked: Vec<Asked>) -> Vec<ReadBack> {
         ReadBack { asked, result }
     });
     futures::future::join_all(reads).await
-}
-
-/// Sums up what is held, for messages.
-#[must_use]
-pub fn describe(confirmed: Lsn, held: &Held) -> String {
-    let destination = held
-        .destination
-        .map_or_else(|| "unknown".to_owned(), |at| at.commit.to_string());
-    format!(
-        "the source was confirmed up to {confirmed}; the destination has everything up to {destination}, the queue \
-         up to {} (trimmed up to {})",
-        held.queue.commit, held.trimmed.commit
-    )
 }

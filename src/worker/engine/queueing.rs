@@ -10,7 +10,7 @@ use crate::{
     failpoint,
     gate::{Fence, Outcome, Route, Step},
     queue::{Account, Meta, QueueError, encode},
-    record::{Lsn, Position},
+    record::Position,
     worker::{
         custody::Gap,
         map::{Blocked, Map, MapId, Refused, Unusable, UnusableKind},
@@ -102,9 +102,10 @@ impl Engine {
             }
             QueueError::EpochMismatch { .. } => self.block(id, Blocked::EpochLost { message }),
             QueueError::MetaMissing | QueueError::EpochMissing => {
-                let message = format!("{message} Queued changes that only Redis held are lost.");
+                let after = self.maps.get(id).and_then(|map| map.progress.as_ref());
+                let after = after.map(|progress| progress.position.commit);
                 self.expel(id);
-                self.block(id, Blocked::PositionLost { message });
+                self.block(id, operations::queue_gone(after));
             }
             _ => self.block(id, Blocked::QueueUnavailable { message }),
         }
@@ -193,23 +194,18 @@ impl Engine {
 
     /// Changes are missing that nobody holds (rule 1).
     pub(super) fn lose(&mut self, id: &MapId, gap: Gap) {
-        let Some(map) = self.maps.get(id) else { return };
-        let held = map.held_by();
-        let message = format!(
-            "Changes between {} and {} are held by nobody: {}. Put back what was restored or reset, or delete the TableMap and make it anew.",
-            gap.from.commit,
-            gap.to.commit,
-            operations::describe(self.link.confirmed(), &held),
-        );
+        if let Some(map) = self.maps.get(id) {
+            let (confirmed, held) = (self.link.confirmed(), map.held_by());
+            tracing::warn!(map = %map.plan.name, %confirmed, ?held, "changes are missing");
+        }
         self.expel(id);
-        self.block(id, Blocked::PositionLost { message });
+        self.block(id, operations::held_by_nobody(gap));
     }
 
     /// Parked records are missing, and nothing else (rule 3).
-    fn lose_errors(&mut self, id: &MapId) {
-        let message = "Parked records are missing from Redis: was it restored from an older copy?".to_owned();
-        self.expel(id);
-        self.block(id, Blocked::ErrorsLost { message });
+    fn lose_errors(&mut self, asked: &Asked, meta: &Meta) {
+        self.expel(&asked.map);
+        self.block(&asked.map, operations::errors_gone(meta, asked.parks.last));
     }
 
     /// Takes a map out of its lane for good: nothing of it is written until its trouble is mended.
@@ -264,10 +260,7 @@ impl Engine {
         map.asking = false;
         let Ok((meta, progress)) = result else { return };
         let mendable = map.blocked.as_ref().is_some_and(Blocked::may_be_mended);
-        if !mendable
-            || meta.missing_parks(progress.parks, progress.last_park) > 0
-            || !self.link.is_streaming()
-        {
+        if !mendable || meta.missing_parks(&progress.parks()) > 0 || !self.link.is_streaming() {
             return;
         }
         map.restock_anew(&meta);
@@ -401,8 +394,8 @@ impl Engine {
         if meta.account.version < known.version || meta.account.q < known.q {
             return self.went_back(asked, meta);
         }
-        if meta.missing_parks(asked.parks, asked.last_park) > 0 {
-            return self.lose_errors(id);
+        if meta.missing_parks(&asked.parks) > 0 {
+            return self.lose_errors(asked, meta);
         }
         map.restock(&meta.account, None);
         map.confirmable.seen(meta.account.q, Instant::now());
@@ -447,8 +440,8 @@ impl Engine {
         if let Err(gap) = map.check(confirmed) {
             return self.lose(id, gap);
         }
-        if meta.missing_parks(asked.parks, asked.last_park) > 0 {
-            return self.lose_errors(id);
+        if meta.missing_parks(&asked.parks) > 0 {
+            return self.lose_errors(asked, meta);
         }
         tracing::warn!(map = %map.plan.name, "Redis went back to an older copy; reading again from the source");
         let epoch = map.epoch;
@@ -480,7 +473,7 @@ impl Engine {
     }
 
     /// Changes may be taken again: the source sends what the map does not have.
-    pub(super) fn unblock(&mut self, id: &MapId, confirmed: Lsn) {
+    pub(super) fn unblock(&mut self, id: &MapId, confirmed: Position) {
         let Some(map) = self.maps.get_mut(id) else { return };
         if let Err(gap) = map.check(confirmed) {
             return self.lose(id, gap);

@@ -7,7 +7,7 @@ use crate::{
     record::{Lsn, Position},
     worker::{
         map::{Blocked, Left, Map, MapId, Stage, Unusable, UnusableKind},
-        status::{CatchUpFacts, Facts, Ledger, PauseFacts, Said},
+        status::{CatchUpFacts, Facts, GapFacts, Ledger, PauseFacts, Said},
     },
 };
 use std::time::Instant;
@@ -135,6 +135,7 @@ impl Engine {
             phase,
             pauses: pauses(plan.wanted, plan.actor.clone()),
             blocked: blocked.map(|blocked| (blocked.reason().to_owned(), Phase::Starting)),
+            gap: blocked.and_then(|blocked| gap(blocked, None)),
             received: None,
             durable: plan.said.durable,
             commit_time: None,
@@ -175,6 +176,10 @@ impl Engine {
                 .blocked
                 .as_ref()
                 .map(|blocked| (blocked.reason().to_owned(), returns_to(map))),
+            gap: map
+                .blocked
+                .as_ref()
+                .and_then(|blocked| gap(blocked, Some(durable.commit))),
             received: seen(through),
             durable: seen(durable),
             commit_time: map.commit_time,
@@ -277,6 +282,17 @@ fn seen(position: Position) -> Option<Lsn> {
     Some(position.commit).filter(|lsn| lsn.0 > 0)
 }
 
+/// What is lost: where the source is what has gone, all beyond what is held now.
+fn gap(blocked: &Blocked, held: Option<Lsn>) -> Option<GapFacts> {
+    let lost = blocked.gap()?;
+    let after = match blocked {
+        Blocked::PositionLost(_) | Blocked::ErrorsLost(_) => lost.after,
+        _ => held,
+    };
+    let until = lost.until;
+    after.map(|after| GapFacts { after, until })
+}
+
 fn returns_to(map: &Map) -> Phase {
     match (map.gate.paused(), map.gate.wanted(), map.gate.is_direct()) {
         (true, ..) => Phase::Paused,
@@ -298,7 +314,7 @@ fn ledger(map: &Map) -> Ledger {
         queued: map.waiting(),
         errored: progress.parks.saturating_sub(progress.superseded),
         superseded: progress.superseded,
-        discarded: 0,
+        discarded: progress.discarded,
         purged: 0,
         filtered: map.counters.filtered + progress.missed,
     }

@@ -8,11 +8,32 @@ use crate::{
     record::{Era, Lsn, Position},
     source::postgres::{Admin, Identity, SourceError},
     worker::{
-        map::{Blocked, MapId},
+        map::{Blocked, Lost, Map, MapId},
+        plan::Plan,
         reader::{Reader, Start},
     },
 };
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// The source goes on in another era than a map's positions.
+fn another_era(known: &Era, era: &Era) -> Blocked {
+    if known.is_of_server(era) {
+        let what = format!(
+            "The map's slot of generation {} is gone; another map of its worker has gone on with generation {}.",
+            known.generation, era.generation
+        );
+        return Blocked::SlotLost(Lost::new(&what, None, None));
+    }
+    let what = format!(
+        "The source is another system, or another timeline of it: system {} on timeline {}, and the map's positions \
+         belong to system {} on timeline {}.",
+        era.system, era.timeline, known.system, known.timeline
+    );
+    Blocked::SourceReplaced(Lost::new(&what, None, None))
+}
 
 /// Where the link stands.
 #[derive(Debug, Default)]
@@ -57,8 +78,21 @@ impl Link {
         self.session == session
     }
 
-    pub fn confirmed(&self) -> Lsn {
-        self.confirmed
+    /// What the source was told: it has forgotten everything at or below it.
+    pub fn confirmed(&self) -> Position {
+        match self.confirmed {
+            Lsn(0) => Position::ZERO,
+            lsn => self.through(lsn),
+        }
+    }
+
+    /// A place in the log of the present era.
+    pub fn through(&self, lsn: Lsn) -> Position {
+        Position::through(self.generation, lsn)
+    }
+
+    pub fn generation(&self) -> u32 {
+        self.generation
     }
 
     pub fn set_confirmed(&mut self, lsn: Lsn) {
@@ -106,12 +140,8 @@ impl Engine {
     }
 
     fn look_at_source(&mut self) {
-        let metas_era = self
-            .maps
-            .values()
-            .filter(|map| map.has_joined())
-            .find_map(|map| map.era.clone());
-        self.link.generation = metas_era.map_or(self.link.generation.max(1), |era| era.generation);
+        let newest = self.newest_era().map_or(1, |era| era.generation);
+        self.link.generation = newest.max(self.link.generation);
         let (slot, publication) = self.names(self.link.generation);
         self.link.publication = Some(publication);
         self.link.state = State::Looking;
@@ -135,16 +165,15 @@ impl Engine {
             Ok(seen) => *seen,
             Err(error) => return self.source_failed(&error),
         };
-        let joined = self.maps.values().any(super::super::map::Map::has_joined);
+        let unread = |plan: &Arc<Plan>| plan.joined() && !self.maps.contains_key(&plan.id);
+        let joined = self.maps.values().any(Map::has_joined) || self.plans.values().any(unread);
         match seen.slot {
             Some(slot) => {
                 self.link.confirmed = slot.confirmed;
                 if slot.is_lost() {
-                    let message =
+                    let what =
                         "The slot has lost WAL that it needed: raise max_slot_wal_keep_size at the source.";
-                    self.block_all(|| Blocked::SlotLost {
-                        message: message.into(),
-                    });
+                    self.block_all(|_| Blocked::SlotLost(Lost::new(what, None, None)));
                 }
                 self.hold_against(seen.era, seen.queues);
                 self.stream();
@@ -153,10 +182,14 @@ impl Engine {
                 let (slot, _) = self.names(self.link.generation);
                 let message = format!(
                     "The replication slot {slot} does not exist any more: changes since the last confirmed position \
-                     are gone from the source. Delete the worker's maps and make them anew."
+                     are gone from the source."
                 );
-                self.block_all(|| Blocked::SlotLost {
-                    message: message.clone(),
+                self.block_all(|map| {
+                    let known = map.era.as_ref().filter(|known| !known.is_of_server(&seen.era));
+                    known.map_or_else(
+                        || Blocked::SlotLost(Lost::new(&message, None, None)),
+                        |known| another_era(known, &seen.era),
+                    )
                 });
                 self.source_down(Some(("SlotLost", message)));
             }
@@ -209,35 +242,38 @@ impl Engine {
                 continue;
             };
             if let Some(known) = map.era.clone().filter(|known| *known != era) {
-                let message = format!(
-                    "The source is another system, or another timeline of it: its era is {era}, the map's positions \
-                     belong to {known}."
-                );
                 self.expel(&id);
-                self.block(&id, Blocked::SourceReplaced { message });
+                self.block(&id, another_era(&known, &era));
                 continue;
             }
             map.era = Some(era.clone());
-            let lost_before = matches!(map.blocked, Some(Blocked::PositionLost { .. }));
-            if let Err(gap) = map.check(self.link.confirmed) {
+            let lost_before = matches!(map.blocked, Some(Blocked::PositionLost(_)));
+            if let Err(gap) = map.check(self.link.confirmed()) {
                 self.lose(&id, gap);
             } else if lost_before {
                 self.look_again(&id);
+            } else {
+                // A check may have waited for this look.
+                map.retry_at = None;
+                self.drive(&id);
             }
         }
         self.link.era = Some(era);
     }
 
-    fn block_all(&mut self, blocked: impl Fn() -> Blocked) {
-        let ids: Vec<MapId> = self
-            .maps
-            .values()
-            .filter(|map| map.has_joined())
-            .map(|map| map.id.clone())
-            .collect();
-        for id in ids {
+    /// The newest era that a map of this worker has a position in.
+    pub(super) fn newest_era(&self) -> Option<Era> {
+        let joined = self.maps.values().filter(|map| map.has_joined());
+        let eras = joined.filter_map(|map| map.era.clone());
+        eras.max_by_key(|era| era.generation)
+    }
+
+    fn block_all(&mut self, blocked: impl Fn(&Map) -> Blocked) {
+        let joined = self.maps.values().filter(|map| map.has_joined());
+        let lost: Vec<(MapId, Blocked)> = joined.map(|map| (map.id.clone(), blocked(map))).collect();
+        for (id, blocked) in lost {
             self.expel(&id);
-            self.block(&id, blocked());
+            self.block(&id, blocked);
         }
     }
 
@@ -247,6 +283,7 @@ impl Engine {
             settings: self.source.settings.clone(),
             slot,
             publication,
+            generation: self.link.generation,
             session: self.link.session,
         };
         // What every map has taken stays taken: the stream begins below it, and the maps skip what they have.

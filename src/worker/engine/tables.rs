@@ -2,9 +2,9 @@
 
 use super::{Engine, Event};
 use crate::{
-    record::{Lsn, Position},
+    record::Lsn,
     source::postgres::{Admin, JoinError, TableState, WantedTable},
-    worker::map::{Blocked, MapId},
+    worker::map::{Blocked, Lost, MapId},
 };
 
 /// What was found of one map's table.
@@ -70,7 +70,7 @@ impl Engine {
             let table = format!("{schema}.{name}");
             match state {
                 TableState::Published if gone => {
-                    map.unfit_until = Position::through(end);
+                    map.unfit_until = self.link.through(end);
                     self.unblock(&id, confirmed);
                 }
                 TableState::Published => {}
@@ -84,12 +84,12 @@ impl Engine {
                 }
                 TableState::NotPublished => {
                     let publication = self.publication();
-                    let message = format!(
+                    let what = format!(
                         "The source table {table} has left the publication {publication}: what changed since was not \
-                         sent. Delete the TableMap, make it anew, and compare the tables."
+                         sent."
                     );
                     self.expel(&id);
-                    self.block(&id, Blocked::NotPublished { message });
+                    self.block(&id, Blocked::NotPublished(Lost::new(&what, None, None)));
                 }
             }
         }
@@ -118,7 +118,7 @@ impl Engine {
         let confirmed = self.link.confirmed();
         let Some(map) = self.maps.get_mut(id) else { return };
         if let (Ok(end), Some(Blocked::KeyColumnsGone { .. })) = (result, &map.blocked) {
-            map.unfit_until = Position::through(end);
+            map.unfit_until = self.link.through(end);
             self.unblock(id, confirmed);
         }
     }

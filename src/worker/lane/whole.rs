@@ -88,6 +88,7 @@ mod tests {
             map: 0,
             change: Change {
                 position: Position {
+                    generation: 1,
                     commit: Lsn(*commit),
                     change: Lsn(1),
                     index: 0,
@@ -108,7 +109,7 @@ mod tests {
         let limits = Limits {
             records,
             bytes: 1 << 20,
-            through: Position::through(Lsn(through)),
+            through: Position::through(1, Lsn(through)),
             overdue,
         };
         next(items(commits).iter(), limits)
@@ -133,7 +134,7 @@ mod tests {
         let limits = Limits {
             records: 100,
             bytes: 20,
-            through: Position::through(Lsn(20)),
+            through: Position::through(1, Lsn(20)),
             overdue: false,
         };
         assert_eq!(next(items(&[20; 10]).iter(), limits), 2);

@@ -8,7 +8,7 @@ mod trouble;
 pub use appender::Appender;
 pub use left::Left;
 pub use refused::Refused;
-pub use trouble::{Blocked, Unusable, UnusableKind};
+pub use trouble::{Blocked, Lost, Unusable, UnusableKind};
 
 use super::{
     budget::Share,
@@ -20,7 +20,7 @@ use crate::{
     destination::postgres::{Item, Progress, Target},
     gate::{Gate, Route},
     queue::{Account, ErrorSummary, Meta, Queue},
-    record::{Counters, Era, Lsn, Origin, Position},
+    record::{Counters, Era, Origin, Position},
 };
 use std::{
     sync::Arc,
@@ -56,6 +56,25 @@ impl Stock {
     #[must_use]
     pub fn waiting(&self) -> u64 {
         self.account.records.saturating_sub(self.partial)
+    }
+}
+
+/// The operations on it that Redis remembered when it was taken over.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Operations {
+    /// Begun, and not known to be done.
+    pub accepting: Option<String>,
+    /// Done last.
+    pub accepted: Option<String>,
+}
+
+impl Operations {
+    #[must_use]
+    pub fn of(meta: &Meta) -> Self {
+        Self {
+            accepting: meta.accepting.clone(),
+            accepted: meta.accepted.clone(),
+        }
     }
 }
 
@@ -118,6 +137,7 @@ pub struct Map {
     pub progress: Option<Progress>,
     pub stock: Stock,
     pub confirmable: Confirmable,
+    pub operations: Operations,
     /// The source table that it has joined: `pg_class.oid`, if it is known.
     pub table: Option<u32>,
     /// Its destination: what came from there does not go back (rule 16).
@@ -177,7 +197,7 @@ impl Map {
     ///
     /// # Errors
     /// The gap.
-    pub fn check(&self, confirmed: Lsn) -> Result<(), Gap> {
+    pub fn check(&self, confirmed: Position) -> Result<(), Gap> {
         if self.progress.is_none() && self.gate.is_leaving() && self.stock.account.records == 0 {
             return Ok(());
         }
@@ -364,14 +384,10 @@ impl Map {
 /// Just below a change's position: everything that the stream sent before it.
 fn before(position: Position) -> Position {
     match position {
-        Position {
-            index: 0,
-            change,
-            commit,
-        } => Position {
-            commit,
+        Position { index: 0, change, .. } => Position {
             change: crate::record::Lsn(change.0.saturating_sub(1)),
             index: u32::MAX,
+            ..position
         },
         Position { index, .. } => Position {
             index: index - 1,

@@ -1,6 +1,32 @@
 //! Why a map takes no changes, or may not write.
 
-use crate::record::Position;
+use crate::record::{Lsn, Position};
+
+/// Something is missing that nobody holds any more: the way on is to put it back, or to accept the gap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    pub message: String,
+    /// Everything up to here is held. None: that is not known before the destination can be asked.
+    pub after: Option<Lsn>,
+    /// What lies beyond is held again, as far as that is known.
+    pub until: Option<Lsn>,
+}
+
+impl Lost {
+    /// `what` is missing; the way out is the same for all.
+    #[must_use]
+    pub fn new(what: &str, after: Option<Lsn>, until: Option<Lsn>) -> Self {
+        let message = format!(
+            "{what} Put back what was restored or reset; or go on without it: make a TableMapOperation with action \
+             AcceptGap that names status.blocked.gap.lostAfter, and compare the tables."
+        );
+        Self {
+            message,
+            after,
+            until,
+        }
+    }
+}
 
 /// Why changes may not be taken: they stay at the source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -8,21 +34,21 @@ pub enum Blocked {
     /// Redis cannot be reached, or is full.
     QueueUnavailable { message: String },
     /// Changes are missing that nobody holds.
-    PositionLost { message: String },
+    PositionLost(Lost),
     /// An entry of the queue cannot be read.
     EntryUnreadable { message: String },
     /// Parked records are missing.
-    ErrorsLost { message: String },
+    ErrorsLost(Lost),
     /// The slot is gone.
-    SlotLost { message: String },
+    SlotLost(Lost),
     /// The source is another system than the one the positions belong to.
-    SourceReplaced { message: String },
+    SourceReplaced(Lost),
     /// The source no longer has, or no longer sends, a column of the key or of the filter.
     KeyColumnsGone { message: String },
     /// The source table was renamed, dropped, or made anew.
     TableGone { message: String },
     /// The source table has left the publication: what changed since was not sent.
-    NotPublished { message: String },
+    NotPublished(Lost),
     /// Another worker has a higher epoch.
     EpochLost { message: String },
 }
@@ -33,14 +59,14 @@ impl Blocked {
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::QueueUnavailable { .. } => "QueueUnavailable",
-            Self::PositionLost { .. } => "PositionLost",
+            Self::PositionLost(_) => "PositionLost",
             Self::EntryUnreadable { .. } => "EntryUnreadable",
-            Self::ErrorsLost { .. } => "ErrorsLost",
-            Self::SlotLost { .. } => "SlotLost",
-            Self::SourceReplaced { .. } => "SourceReplaced",
+            Self::ErrorsLost(_) => "ErrorsLost",
+            Self::SlotLost(_) => "SlotLost",
+            Self::SourceReplaced(_) => "SourceReplaced",
             Self::KeyColumnsGone { .. } => "KeyColumnsGone",
             Self::TableGone { .. } => "SourceTableGone",
-            Self::NotPublished { .. } => "TableNotPublished",
+            Self::NotPublished(_) => "TableNotPublished",
             Self::EpochLost { .. } => "EpochLost",
         }
     }
@@ -49,15 +75,28 @@ impl Blocked {
     pub fn message(&self) -> &str {
         match self {
             Self::QueueUnavailable { message }
-            | Self::PositionLost { message }
             | Self::EntryUnreadable { message }
-            | Self::ErrorsLost { message }
-            | Self::SlotLost { message }
-            | Self::SourceReplaced { message }
             | Self::KeyColumnsGone { message }
             | Self::TableGone { message }
-            | Self::NotPublished { message }
             | Self::EpochLost { message } => message,
+            Self::PositionLost(lost)
+            | Self::ErrorsLost(lost)
+            | Self::SlotLost(lost)
+            | Self::SourceReplaced(lost)
+            | Self::NotPublished(lost) => &lost.message,
+        }
+    }
+
+    /// What is lost, if a person may accept that.
+    #[must_use]
+    pub const fn gap(&self) -> Option<&Lost> {
+        match self {
+            Self::PositionLost(lost)
+            | Self::ErrorsLost(lost)
+            | Self::SlotLost(lost)
+            | Self::SourceReplaced(lost)
+            | Self::NotPublished(lost) => Some(lost),
+            _ => None,
         }
     }
 
@@ -70,7 +109,7 @@ impl Blocked {
     /// Whether what is missing may be put back: then the worker looks again.
     #[must_use]
     pub const fn may_be_mended(&self) -> bool {
-        matches!(self, Self::PositionLost { .. } | Self::ErrorsLost { .. })
+        matches!(self, Self::PositionLost(_) | Self::ErrorsLost(_))
     }
 
     /// Whether nothing may be written either: what is there is not all that there was.
@@ -78,12 +117,12 @@ impl Blocked {
     pub const fn is_loss(&self) -> bool {
         matches!(
             self,
-            Self::PositionLost { .. }
+            Self::PositionLost(_)
                 | Self::EntryUnreadable { .. }
-                | Self::ErrorsLost { .. }
-                | Self::SlotLost { .. }
-                | Self::SourceReplaced { .. }
-                | Self::NotPublished { .. }
+                | Self::ErrorsLost(_)
+                | Self::SlotLost(_)
+                | Self::SourceReplaced(_)
+                | Self::NotPublished(_)
                 | Self::EpochLost { .. }
         )
     }
@@ -93,11 +132,11 @@ impl Blocked {
     pub const fn rank(&self) -> u8 {
         match self {
             Self::EpochLost { .. } => 8,
-            Self::SourceReplaced { .. } => 7,
-            Self::SlotLost { .. } => 6,
-            Self::PositionLost { .. } | Self::EntryUnreadable { .. } => 5,
-            Self::NotPublished { .. } => 4,
-            Self::ErrorsLost { .. } => 3,
+            Self::SourceReplaced(_) => 7,
+            Self::SlotLost(_) => 6,
+            Self::PositionLost(_) | Self::EntryUnreadable { .. } => 5,
+            Self::NotPublished(_) => 4,
+            Self::ErrorsLost(_) => 3,
             Self::TableGone { .. } => 2,
             Self::KeyColumnsGone { .. } => 1,
             Self::QueueUnavailable { .. } => 0,

@@ -121,7 +121,14 @@ impl Memory {
             _ => time(now.as_microsecond()),
         };
         self.blocked = Some((reason.clone(), since.clone()));
-        Some(json!({"reason": reason, "returnsTo": returns_to.as_str(), "sinceTime": since}))
+        let mut value = json!({"reason": reason, "returnsTo": returns_to.as_str(), "sinceTime": since});
+        if let Some(gap) = facts.gap {
+            value["gap"] = json!({"lostAfter": gap.after.to_string()});
+            if let Some(until) = gap.until {
+                value["gap"]["lostUntil"] = json!(until.to_string());
+            }
+        }
+        Some(value)
     }
 }
 

@@ -46,6 +46,13 @@ pub struct PauseFacts {
     pub actor: Option<String>,
 }
 
+/// What is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GapFacts {
+    pub after: Lsn,
+    pub until: Option<Lsn>,
+}
+
 /// A map as its worker sees it: all that the worker's part of the status says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
@@ -55,6 +62,7 @@ pub struct Facts {
     pub phase: Phase,
     pub pauses: Vec<PauseFacts>,
     pub blocked: Option<(String, Phase)>,
+    pub gap: Option<GapFacts>,
     pub received: Option<Lsn>,
     pub durable: Option<Lsn>,
     pub commit_time: Option<i64>,
@@ -85,6 +93,7 @@ impl Facts {
             || self.generation != other.generation
             || self.pauses != other.pauses
             || self.blocked != other.blocked
+            || self.gap != other.gap
             || told(self) != told(other)
     }
 }

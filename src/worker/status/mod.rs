@@ -7,7 +7,7 @@ mod statuses;
 mod stores;
 mod writer;
 
-pub use facts::{CatchUpFacts, Facts, Ledger, PauseFacts, Said};
+pub use facts::{CatchUpFacts, Facts, GapFacts, Ledger, PauseFacts, Said};
 pub use publish::publish;
 pub use statuses::Statuses;
 pub use writer::{StatusWriter, Update};

@@ -1,0 +1,271 @@
+//! Operations that people have asked for: one at a time, each when its map is ready for it.
+
+use super::{
+    Engine, Event,
+    accept::{AcceptError, Acceptance, Outcome},
+    boot::Attempt,
+};
+use crate::{
+    api::reasons::GAP_ACCEPTED,
+    record::Lsn,
+    worker::{
+        command::{Command, Order, Said, Stand},
+        map::{Blocked, MapId},
+        plan::{Plan, StatusBefore},
+    },
+};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::mpsc;
+
+/// The operations that have not ended.
+pub struct Commands {
+    said: mpsc::UnboundedSender<Said>,
+    open: BTreeMap<Arc<str>, Open>,
+    running: Option<Arc<str>>,
+}
+
+/// One of them.
+struct Open {
+    command: Command,
+    stand: Option<Stand>,
+    retry_at: Option<Instant>,
+}
+
+impl Commands {
+    #[must_use]
+    pub fn new(said: mpsc::UnboundedSender<Said>) -> Self {
+        Self {
+            said,
+            open: BTreeMap::new(),
+            running: None,
+        }
+    }
+
+    fn say(&mut self, id: &str, stand: Stand) {
+        let Some(open) = self.open.get_mut(id) else { return };
+        if open.stand.as_ref() == Some(&stand) {
+            return;
+        }
+        let command = open.command.clone();
+        open.stand = Some(stand.clone());
+        if stand.is_end() {
+            self.open.remove(id);
+        }
+        let _ = self.said.send(Said { command, stand });
+    }
+}
+
+/// What there is to do for an operation.
+enum Next {
+    /// Another worker's.
+    Nothing,
+    Say(Stand),
+    Accept {
+        map: MapId,
+        lost_after: Lsn,
+    },
+}
+
+impl Engine {
+    pub(super) fn commanded(&mut self, command: Command) {
+        let id = command.id.clone();
+        self.commands.open.entry(id).or_insert(Open {
+            command,
+            stand: None,
+            retry_at: None,
+        });
+        self.look_at_commands(Instant::now());
+    }
+
+    /// An operation was deleted. What has begun ends all the same.
+    pub(super) fn taken_back(&mut self, id: &str) {
+        self.commands.open.remove(id);
+    }
+
+    pub(super) fn look_at_commands(&mut self, now: Instant) {
+        let due = |open: &Open| open.retry_at.is_none_or(|at| at <= now);
+        let ids: Vec<Arc<str>> = self
+            .commands
+            .open
+            .iter()
+            .filter(|(id, open)| due(open) && self.commands.running.as_ref() != Some(id))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in ids {
+            match self.next(&id) {
+                Next::Nothing => {}
+                Next::Say(stand) => self.commands.say(&id, stand),
+                Next::Accept { map, lost_after } => self.accept(&id, &map, lost_after),
+            }
+        }
+    }
+
+    fn next(&self, id: &Arc<str>) -> Next {
+        let Some(open) = self.commands.open.get(id) else {
+            return Next::Nothing;
+        };
+        let Some(plan) = self.plans.values().find(|plan| plan.name == open.command.map) else {
+            return Next::Nothing;
+        };
+        let Order::AcceptGap { lost_after } = open.command.order;
+        let accept = Next::Accept {
+            map: plan.id.clone(),
+            lost_after,
+        };
+        let map = self.maps.get(&plan.id);
+        let attempt = self.attempt(&plan.id);
+        let blocked = map
+            .and_then(|map| map.blocked.as_ref())
+            .or_else(|| attempt.and_then(|attempt| attempt.blocked.as_ref()));
+        let operation = |which: Option<&String>| which.is_some_and(|known| **known == **id);
+        let busy = self.commands.running.is_some() || attempt.is_some_and(|attempt| attempt.under_way);
+        let is_gap = blocked.and_then(Blocked::gap).is_some();
+        match map {
+            _ if plan.deletion.is_some() => Next::Say(Stand::Failed {
+                reason: "MapDeleted",
+                message: "The map is being deleted.".into(),
+            }),
+            _ if busy => Next::Say(waiting(
+                "Queued",
+                "Another operation, or the map's start, comes first.",
+            )),
+            _ if is_gap => accept,
+            Some(map) if operation(map.operations.accepting.as_ref()) => accept,
+            Some(map) if operation(map.operations.accepted.as_ref()) => Next::Say(Stand::Complete {
+                reason: "GapAccepted",
+                message: "The gap was accepted.".into(),
+            }),
+            Some(map) if map.has_joined() && self.link.is_streaming() => Next::Say(Stand::Failed {
+                reason: "NoGap",
+                message: AcceptError::NoGap.to_string(),
+            }),
+            _ => Next::Say(waiting(
+                "MapStarting",
+                "Whether anything is missing is not known before the map has started.",
+            )),
+        }
+    }
+
+    /// Takes the map out of the engine, puts its custodians beyond the gap, and takes it over anew.
+    fn accept(&mut self, id: &Arc<str>, map: &MapId, lost_after: Lsn) {
+        let Some(plan) = self.plans.get(map).map(|plan| Arc::new(self.remembered(plan))) else {
+            return;
+        };
+        self.commands.running = Some(id.clone());
+        let message = "The map is put beyond the gap.".to_owned();
+        self.commands.say(id, Stand::Running { message });
+        let acceptance = Acceptance {
+            plan: plan.clone(),
+            operation: id.clone(),
+            lost_after,
+            lease_epoch: self.lease_epoch,
+            source: self.source.settings.clone(),
+            base: self.source.base.clone(),
+            external: self.source.external.clone(),
+            newest: self.newest_era(),
+        };
+        self.plans.insert(map.clone(), plan);
+        let blocked = self.maps.get(map).and_then(|map| map.blocked.clone());
+        let evicted = self.evict(map);
+        if self.maps.remove(map).is_some() {
+            self.rebasing.remove(map);
+            self.tell_stands();
+            self.bind_again();
+        }
+        let attempt = self.booting.entry(map.clone()).or_default();
+        *attempt = Attempt {
+            under_way: true,
+            blocked: blocked.or_else(|| attempt.blocked.take()),
+            ..Attempt::default()
+        };
+        let (command, map) = (id.clone(), map.clone());
+        self.spawn(async move {
+            drop(evicted.await);
+            let result = acceptance.run().await;
+            Event::Accepted { command, map, result }
+        });
+    }
+
+    /// A plan that knows what the status says now: it is taken over again.
+    fn remembered(&self, plan: &Plan) -> Plan {
+        let Some(map) = self.maps.get(&plan.id) else {
+            return plan.clone();
+        };
+        let facts = self.facts(map);
+        Plan {
+            shown: map.gate.is_shown(),
+            said: StatusBefore {
+                durable: facts.durable.or(plan.said.durable),
+                ledger: facts.ledger,
+                queued: facts.queue_records,
+                queue_bytes: facts.queue_bytes,
+            },
+            ..plan.clone()
+        }
+    }
+
+    pub(super) fn accepted(&mut self, id: &Arc<str>, map: &MapId, result: Result<Outcome, AcceptError>) {
+        self.commands.running = None;
+        if let Some(attempt) = self.booting.get_mut(map) {
+            attempt.under_way = false;
+            if result.is_ok() {
+                attempt.blocked = None;
+            }
+        }
+        match result {
+            Ok(outcome) => {
+                let message = told(&outcome);
+                if let Some(plan) = self.plans.get(map) {
+                    self.statuses.warn(plan, GAP_ACCEPTED, message.clone());
+                }
+                let reason = "GapAccepted";
+                self.commands.say(id, Stand::Complete { reason, message });
+            }
+            Err(AcceptError::Later(message)) => {
+                tracing::warn!(operation = %id, %message, "the gap could not be accepted yet; trying again");
+                self.commands.say(id, waiting("Unreachable", &message));
+                if let Some(open) = self.commands.open.get_mut(id) {
+                    open.retry_at = Some(Instant::now() + AGAIN);
+                }
+            }
+            Err(error) => {
+                let reason = match error {
+                    AcceptError::NoGap => "NoGap",
+                    _ => "AnotherGap",
+                };
+                let message = error.to_string();
+                self.commands.say(id, Stand::Failed { reason, message });
+            }
+        }
+        self.boot(map);
+    }
+}
+
+/// What could not be reached is tried again after this.
+const AGAIN: Duration = Duration::from_secs(5);
+
+fn waiting(reason: &'static str, message: &str) -> Stand {
+    Stand::Waiting {
+        reason,
+        message: message.to_owned(),
+    }
+}
+
+fn told(outcome: &Outcome) -> String {
+    let message = format!(
+        "Changes after {} and up to {} were given up: {} of them had been received, and count as discarded. Compare the \
+         tables.",
+        outcome.after, outcome.from.commit, outcome.discarded
+    );
+    let Some(slot) = &outcome.new_slot else {
+        return message;
+    };
+    format!(
+        "{message} The map goes on with the new slot {slot}. If the source is another server than before, drop the old slot \
+         at the old one: it keeps that server's log."
+    )
+}
