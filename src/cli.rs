@@ -1,6 +1,6 @@
-//! The command line: operator, worker, crds.
+//! The command line: operator, worker, check, crds.
 
-use crate::{api, controller, serve, worker};
+use crate::{api, check, controller, serve, worker};
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{process::ExitCode, time::Duration};
@@ -24,6 +24,8 @@ enum Command {
     Operator(Operator),
     /// Runs the worker of one source Connection and worker group.
     Worker(Worker),
+    /// Checks manifests before they are applied: connects to the servers that they name, and changes nothing.
+    Check(Check),
     /// Prints the `CustomResourceDefinitions`.
     Crds,
 }
@@ -60,6 +62,20 @@ struct Worker {
     worker_group: String,
     #[command(flatten)]
     common: Common,
+}
+
+#[derive(Args)]
+struct Check {
+    /// A manifest, or `-` for standard input. May be given more than once. Connections, Secrets and `ConfigMaps` that are
+    /// in none of them are read from the cluster, if one is configured.
+    #[arg(short, long = "filename", required = true)]
+    files: Vec<std::path::PathBuf>,
+    /// The namespace of objects that name none.
+    #[arg(short, long, default_value = "default")]
+    namespace: String,
+    /// As for the operator.
+    #[arg(long)]
+    default_queue: Option<String>,
 }
 
 #[derive(Args)]
@@ -133,6 +149,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         match arguments.command {
             Command::Operator(options) => operate(options, shutdown).await,
             Command::Worker(options) => work(options, shutdown).await,
+            Command::Check(options) => check(options).await,
             Command::Crds => Ok(()),
         }
     })
@@ -178,6 +195,24 @@ fn identity() -> String {
         .or_else(|_| std::env::var("HOSTNAME"))
         .unwrap_or_else(|_| "local".into());
     format!("{host}-{}-{}", std::process::id(), uuid::Uuid::new_v4().simple())
+}
+
+/// The files' objects, each with what was found; it fails if one cannot be used.
+async fn check(options: Check) -> anyhow::Result<()> {
+    let options = check::Options {
+        files: options.files,
+        namespace: options.namespace,
+        default_queue: options.default_queue,
+    };
+    let cluster = kube::Client::try_default().await.ok();
+    let findings = check::check(&options, cluster, |finding| println!("{finding}")).await?;
+    anyhow::ensure!(
+        !findings.is_empty(),
+        "there is no Connection and no TableMap in these files"
+    );
+    let bad = findings.iter().filter(|finding| finding.is_bad()).count();
+    anyhow::ensure!(bad == 0, "{bad} of {} findings must be mended", findings.len());
+    Ok(())
 }
 
 async fn operate(options: Operator, shutdown: CancellationToken) -> anyhow::Result<()> {

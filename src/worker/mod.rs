@@ -6,6 +6,7 @@ mod custody;
 mod engine;
 mod lane;
 mod map;
+mod objects;
 mod plan;
 mod reader;
 mod refresh;
@@ -14,6 +15,8 @@ pub mod status;
 mod watch;
 mod work;
 
-pub use engine::Pace;
+pub use engine::{JoinFailure, Pace, fit};
+pub use objects::Objects;
+pub use plan::Plan;
 pub use resolve::{ResolveError, Resolver};
 pub use work::{Context, Error, name, run};

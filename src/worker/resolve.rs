@@ -11,15 +11,14 @@ use crate::{
     },
     mapping::{self, FieldSpec, FilterSpec, From, Mapping, Transform, Unmatched, ValueMap},
     worker::{
+        objects::Objects,
         plan::{Plan, StatusBefore},
         status::Ledger,
     },
 };
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Client, Resource, ResourceExt};
 use std::{sync::Arc, time::Duration};
-
-const DEADLINE: Duration = Duration::from_secs(10);
 
 /// What an object refers to cannot be used.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -53,7 +52,7 @@ pub enum Reached {
 /// Reads references of one namespace.
 #[derive(Clone)]
 pub struct Resolver {
-    client: Client,
+    objects: Objects,
     namespace: String,
     default_queue: Option<String>,
 }
@@ -61,8 +60,14 @@ pub struct Resolver {
 impl Resolver {
     #[must_use]
     pub fn new(client: Client, namespace: &str, default_queue: Option<String>) -> Self {
+        Self::of(Objects::Cluster(client), namespace, default_queue)
+    }
+
+    /// Reads from elsewhere than the cluster alone.
+    #[must_use]
+    pub fn of(objects: Objects, namespace: &str, default_queue: Option<String>) -> Self {
         Self {
-            client,
+            objects,
             namespace: namespace.to_owned(),
             default_queue,
         }
@@ -165,16 +170,7 @@ impl Resolver {
             + serde::de::DeserializeOwned,
         K::DynamicType: Default,
     {
-        let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
-        match tokio::time::timeout(DEADLINE, api.get_opt(name)).await {
-            Ok(Ok(Some(object))) => Ok(object),
-            Ok(Ok(None)) => Err(ResolveError::Missing(format!(
-                "there is no {kind} {name} in namespace {}",
-                self.namespace
-            ))),
-            Ok(Err(error)) => Err(ResolveError::Api(error.to_string())),
-            Err(_) => Err(ResolveError::Api("no answer in time".into())),
-        }
+        self.objects.get(&self.namespace, name, kind).await
     }
 
     /// How to connect to a Postgres Connection.
@@ -210,7 +206,11 @@ impl Resolver {
         })
     }
 
-    async fn redis(&self, connection: &Connection) -> Result<redis::Settings, ResolveError> {
+    /// How to connect to a Redis Connection.
+    ///
+    /// # Errors
+    /// It is of another kind, or a Secret is missing.
+    pub async fn redis(&self, connection: &Connection) -> Result<redis::Settings, ResolveError> {
         let Some(RedisSpec {
             topology,
             credentials,

@@ -1,7 +1,7 @@
 //! Every wrong set-up, its condition, and that it ends by itself once the SQL of the message was run.
 
 use crate::support::{
-    rig::{NAMESPACE, Rig, SOON, Settings, said, same_map},
+    rig::{NAMESPACE, Rig, SOON, Settings, connections, said, same_map},
     timing::timed,
     wait::wait_until,
 };
@@ -41,6 +41,7 @@ const PLAIN: Way = Way {
     given: false,
 };
 
+#[derive(Clone, Copy)]
 enum Mend {
     Crm(&'static str),
     Erp(&'static str),
@@ -318,6 +319,32 @@ impl Wrong {
         self.map.replace('_', "-")
     }
 
+    /// The same, after it was mended.
+    fn mended(&self, rig: &Rig) -> String {
+        let way = |way: Option<Way>| {
+            way.map(|way| {
+                if matches!(self.mend, Mend::Way) {
+                    PLAIN
+                } else {
+                    way
+                }
+            })
+        };
+        let mended = Self {
+            source: way(self.source),
+            destination: way(self.destination),
+            ..*self
+        };
+        mended.manifests(rig)
+    }
+
+    /// What was printed of the map.
+    fn line<'a>(&self, printed: &'a str) -> &'a str {
+        let object = format!("TableMap {NAMESPACE}/{}: ", self.name());
+        let mut lines = printed.lines().filter(|line| line.contains(&object));
+        lines.next().unwrap_or_else(|| panic!("{object}{printed}"))
+    }
+
     /// The map, and the Connection that is wrong.
     fn manifests(&self, rig: &Rig) -> String {
         let map = same_map(self.map, &["id"], &["id", "note"]);
@@ -423,15 +450,29 @@ async fn what_is_wrong_with_a_map_is_said_and_ends_once_it_is_mended() {
         }
         erp.batch_execute(&wrong.sql(wrong.erp)).await.unwrap();
     }
+    let manifests: String = WRONG.iter().map(|wrong| wrong.manifests(&rig)).collect();
+    let usual = connections(rig.source.port, rig.destination.port, rig.redis.port);
+    // Before anything is applied, and without a cluster.
+    let printed = rig.check(&format!("{usual}{manifests}"), false);
+    for wrong in WRONG {
+        let line = wrong.line(&printed);
+        let is_said = line.starts_with("FAIL") && line.contains(wrong.reason) && line.contains(wrong.says);
+        assert!(is_said, "{}: {line}", wrong.map);
+    }
     let _operator = rig.operator(&[]);
-    let manifests: Vec<String> = WRONG.iter().map(|wrong| wrong.manifests(&rig)).collect();
-    rig.api.apply(&manifests.concat());
+    rig.api.apply(&manifests);
     for wrong in WRONG {
         wrong.is_said(&rig).await;
         println!("{} is said", wrong.map);
     }
     for wrong in WRONG {
         wrong.mend(&rig).await;
+    }
+    let mended: String = WRONG.iter().map(|wrong| wrong.mended(&rig)).collect();
+    let printed = rig.check(&format!("{usual}{mended}"), false);
+    for wrong in WRONG {
+        let line = wrong.line(&printed);
+        assert!(line.starts_with("ok"), "{line}");
     }
     for wrong in WRONG {
         rig.condition(&wrong.name(), "CaughtUp", "True").await;

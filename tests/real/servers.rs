@@ -23,6 +23,11 @@ async fn is_said(rig: &Rig, condition: &str, reason: &str, says: &str) {
         known["reason"] == reason && text.contains(says)
     })
     .await;
+    let printed = rig.check(&same_map("items", &["id"], &["id", "note"]), true);
+    assert!(
+        printed.contains(says),
+        "{says:?} is not said by a check: {printed}"
+    );
 }
 
 async fn arrives(rig: &Rig) {

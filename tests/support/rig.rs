@@ -88,33 +88,32 @@ impl Rig {
 
     /// Applies the three Connections, by way of these ports.
     pub fn connect(&self, source: u16, destination: u16, redis: u16) {
-        self.api.apply(&format!(
-            "apiVersion: v1
-kind: Secret
-metadata: {{name: login, namespace: {NAMESPACE}}}
-stringData: {{username: postgres, password: unused}}
----
-{}---
-{}",
-            postgres("crm", source),
-            postgres("erp", destination),
-        ));
-        self.queue("queue", redis);
+        self.api.apply(&connections(source, destination, redis));
     }
 
     /// Applies a Connection to a Redis.
     pub fn queue(&self, name: &str, port: u16) {
-        self.api.apply(&format!(
-            "apiVersion: tablemap.dev/v1alpha1
-kind: Connection
-metadata: {{name: {name}, namespace: {NAMESPACE}}}
-spec:
-  redis:
-    topology: {{standalone: {{host: 127.0.0.1, port: {port}}}}}
-    tls: {{mode: Disable}}
-    connectTimeoutSeconds: 3
-"
-        ));
+        self.api.apply(&queue(name, port));
+    }
+
+    /// What `tablemap check` prints for these manifests. What is not among them it reads from the cluster, or nowhere.
+    pub fn check(&self, manifests: &str, with_cluster: bool) -> String {
+        let file = self.folder.path().join("manifests.yaml");
+        std::fs::write(&file, manifests).unwrap();
+        let kubeconfig = if with_cluster {
+            self.api.kubeconfig()
+        } else {
+            self.folder.path().to_owned()
+        };
+        let output = std::process::Command::new(PROGRAM)
+            .args(["check", "--filename"])
+            .arg(&file)
+            .env("KUBECONFIG", kubeconfig)
+            .output()
+            .unwrap();
+        let printed = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.success(), !printed.contains("FAIL"), "{printed}");
+        printed
     }
 
     pub async fn crm(&self) -> tokio_postgres::Client {
@@ -318,6 +317,38 @@ pub fn assert_balanced(status: &Value) {
     ];
     let sum: u64 = parts.iter().map(|name| count(name)).sum();
     assert_eq!(count("received"), sum, "{ledger:?}");
+}
+
+/// The three Connections, by way of these ports, and their Secret.
+pub fn connections(source: u16, destination: u16, redis: u16) -> String {
+    format!(
+        "apiVersion: v1
+kind: Secret
+metadata: {{name: login, namespace: {NAMESPACE}}}
+stringData: {{username: postgres, password: unused}}
+---
+{}---
+{}---
+{}---
+",
+        postgres("crm", source),
+        postgres("erp", destination),
+        queue("queue", redis),
+    )
+}
+
+fn queue(name: &str, port: u16) -> String {
+    format!(
+        "apiVersion: tablemap.dev/v1alpha1
+kind: Connection
+metadata: {{name: {name}, namespace: {NAMESPACE}}}
+spec:
+  redis:
+    topology: {{standalone: {{host: 127.0.0.1, port: {port}}}}}
+    tls: {{mode: Disable}}
+    connectTimeoutSeconds: 3
+"
+    )
 }
 
 fn postgres(database: &str, port: u16) -> String {

@@ -48,6 +48,16 @@ impl Control {
         })
     }
 
+    /// Connects, and makes nothing: for a look at a destination that may never be written.
+    ///
+    /// # Errors
+    /// The destination cannot be reached, refuses, is read-only, or lets the user make no progress table.
+    pub async fn look(settings: &Settings) -> Result<Self, LaneError> {
+        Ok(Self {
+            session: Session::look(settings, STATEMENT).await?,
+        })
+    }
+
     /// The database that this is.
     #[must_use]
     pub fn database(&self) -> &Origin {

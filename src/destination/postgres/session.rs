@@ -21,6 +21,16 @@ const FACTS: &str =
     "SELECT current_setting('synchronous_commit'), system_identifier::text, current_database()::text,
     current_setting('wal_level') = 'logical', current_setting('transaction_read_only') = 'on' FROM pg_control_system()";
 
+/// Whether the server refuses to write, and whether the user may use the progress table, or make it.
+const RIGHTS: &str = "WITH progress AS (
+    SELECT to_regnamespace('tablemap')::oid AS schema, CASE WHEN to_regnamespace('tablemap') IS NULL
+      OR has_schema_privilege(to_regnamespace('tablemap'), 'USAGE') THEN to_regclass('tablemap.progress')::oid END AS oid)
+  SELECT current_setting('transaction_read_only') = 'on', CASE
+    WHEN oid IS NOT NULL THEN has_table_privilege(oid, 'SELECT') AND has_table_privilege(oid, 'INSERT')
+      AND has_table_privilege(oid, 'UPDATE') AND has_table_privilege(oid, 'DELETE')
+    WHEN schema IS NOT NULL THEN has_schema_privilege(schema, 'CREATE')
+    ELSE has_database_privilege(current_database(), 'CREATE') END FROM progress";
+
 /// So many statements stay prepared.
 const STATEMENTS: usize = 400;
 
@@ -55,17 +65,40 @@ impl Session {
         let connected = connect(settings, application).await?;
         let deadline = statement_timeout + Duration::from_secs(10);
         let mut session = Self {
+            deadline,
+            ..Self::plain(connected)
+        };
+        session.prepare(lock_timeout, statement_timeout).await?;
+        Ok(session)
+    }
+
+    /// Connects without making anything, for a look before anything is there.
+    pub(super) async fn look(settings: &Settings, statement: Duration) -> Result<Self, LaneError> {
+        let connected = connect(settings, "tablemap-check").await?;
+        let session = Self {
+            deadline: statement,
+            ..Self::plain(connected)
+        };
+        let rights = within(statement, session.client().query_one(RIGHTS, &[])).await;
+        let row = rights.map_err(lane)?;
+        match (row.get(0), row.get(1)) {
+            (true, _) => Err(read_only()),
+            (false, false) => Err(not_allowed()),
+            (false, true) => Ok(session),
+        }
+    }
+
+    fn plain(connected: Connected) -> Self {
+        Self {
             connected,
             durable: "on".into(),
             database: Origin::default(),
             marks: false,
             statements: HashMap::new(),
-            deadline,
+            deadline: Duration::ZERO,
             staged: vec![],
             stages: 0,
-        };
-        session.prepare(lock_timeout, statement_timeout).await?;
-        Ok(session)
+        }
     }
 
     async fn prepare(&mut self, lock: Duration, statement: Duration) -> Result<(), LaneError> {
@@ -371,17 +404,21 @@ fn refused_setup(error: Option<tokio_postgres::Error>) -> LaneError {
         .and_then(|error| error.code())
         .map(|code| code.code().to_owned());
     match code.as_deref() {
-        Some("42501") => LaneError::Destination {
-            class: crate::failure::Class::Unauthorized,
-            reason: "ProgressNotAllowed",
-            message: format!(
-                "The destination user may not make the progress table. Let an administrator run: {} GRANT USAGE ON \
-                 SCHEMA tablemap TO <user>; GRANT SELECT, INSERT, UPDATE, DELETE ON tablemap.progress TO <user>;",
-                super::progress::SCHEMA.replace('\n', " ")
-            ),
-        },
+        Some("42501") => not_allowed(),
         Some("25006") => read_only(),
         _ => lane(error),
+    }
+}
+
+fn not_allowed() -> LaneError {
+    LaneError::Destination {
+        class: crate::failure::Class::Unauthorized,
+        reason: "ProgressNotAllowed",
+        message: format!(
+            "The destination user may not make the progress table. Let an administrator run: {} GRANT USAGE ON SCHEMA \
+             tablemap TO <user>; GRANT SELECT, INSERT, UPDATE, DELETE ON tablemap.progress TO <user>;",
+            super::progress::SCHEMA.replace('\n', " ")
+        ),
     }
 }
 

@@ -26,6 +26,15 @@ pub struct ServerFacts {
     pub version: i32,
 }
 
+/// The server's replication slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotsLeft {
+    pub most: i64,
+    pub used: i64,
+    /// Those of them that workers have made.
+    pub ours: i64,
+}
+
 /// A slot as the server keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotState {
@@ -93,6 +102,27 @@ impl Admin {
             system: row.get(0),
             timeline: timeline.unsigned_abs(),
             version: row.get(3),
+        })
+    }
+
+    /// Whether the user may read a slot, and make slot and publication if that is the worker's to do; and how many slots
+    /// there are.
+    ///
+    /// # Errors
+    /// It may not.
+    pub async fn may_replicate(&self, makes: bool) -> Result<SlotsLeft, SourceError> {
+        let sql = "SELECT NOT $1 OR has_database_privilege(current_database(), 'CREATE'),
+            (SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user),
+            current_setting('max_replication_slots')::bigint, (SELECT count(*) FROM pg_replication_slots),
+            (SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE 'tablemap\\_%')";
+        let row = within(self.client().query_one(sql, &[&makes])).await?;
+        if !(row.get::<_, bool>(0) && row.get::<_, bool>(1)) {
+            return Err(SourceError::Permission("42501".into()));
+        }
+        Ok(SlotsLeft {
+            most: row.get(2),
+            used: row.get(3),
+            ours: row.get(4),
         })
     }
 

@@ -209,6 +209,25 @@ impl Admin {
         }
     }
 
+    /// Whether a table could join: into a publication of ours, or by the one that is given. Changes nothing.
+    ///
+    /// # Errors
+    /// What is in the way, with what mends it.
+    pub async fn may_join(
+        &self,
+        table: (&str, &str),
+        key: &[String],
+        publication: Option<&str>,
+    ) -> Result<(), JoinError> {
+        let name = format!("{}.{}", quote(table.0), quote(table.1));
+        let found = self.check(table, &name, key).await?;
+        match publication {
+            Some(publication) => self.publishes(table, &name, publication).await,
+            None if found.owned => Ok(()),
+            None => Err(JoinError::NotOwner { table: name }),
+        }
+    }
+
     /// Takes a table of a given publication, which others keep: its first position is that of now, after all older
     /// transactions have ended.
     ///
@@ -223,58 +242,11 @@ impl Admin {
     ) -> Result<(), JoinError> {
         let name = format!("{}.{}", quote(table.0), quote(table.1));
         let found = self.check(table, &name, key).await?;
-        let sql = "SELECT p.pubinsert AND p.pubupdate AND p.pubdelete FROM pg_publication p
-            JOIN pg_publication_tables t ON t.pubname = p.pubname
-          WHERE p.pubname = $1 AND t.schemaname = $2 AND t.tablename = $3";
-        let row = within(self.client().query_opt(sql, &[&publication, &table.0, &table.1])).await?;
-        match row.map(|row| row.get::<_, bool>(0)) {
-            Some(true) => {}
-            Some(false) => {
-                return Err(JoinError::Publication(format!(
-                    "publication {0} must publish insert, update and delete: ALTER PUBLICATION {0} SET (publish = \
-                     'insert, update, delete, truncate')",
-                    quote(publication)
-                )));
-            }
-            None => {
-                return Err(JoinError::Publication(format!(
-                    "publication {0} lacks {name}: ALTER PUBLICATION {0} ADD TABLE {name}",
-                    quote(publication)
-                )));
-            }
-        }
-        self.check_whole(table, &name, publication).await?;
+        self.publishes(table, &name, publication).await?;
         self.older_transactions_end().await?;
         let position = self.position().await?;
         let table = found.oid;
         store(First { position, table }).await.map_err(JoinError::Store)
-    }
-
-    /// A publication may leave rows and columns out, from `PostgreSQL` 15 on.
-    async fn check_whole(&self, table: (&str, &str), name: &str, publication: &str) -> Result<(), JoinError> {
-        let version = "SELECT current_setting('server_version_num')::int";
-        if within(self.client().query_one(version, &[]))
-            .await?
-            .get::<_, i32>(0)
-            < 150_000
-        {
-            return Ok(());
-        }
-        let sql = "SELECT rowfilter IS NULL, cardinality(attnames) = (SELECT count(*) FROM pg_attribute
-            WHERE attrelid = format('%I.%I', schemaname, tablename)::regclass AND attnum > 0 AND NOT attisdropped
-              AND attgenerated = '')
-          FROM pg_publication_tables WHERE pubname = $1 AND schemaname = $2 AND tablename = $3";
-        let row = within(self.client().query_one(sql, &[&publication, &table.0, &table.1])).await?;
-        let what = match (row.get(0), row.get(1)) {
-            (true, true) => return Ok(()),
-            (false, _) => "rows",
-            (true, false) => "columns",
-        };
-        Err(JoinError::Publication(format!(
-            "publication {0} leaves {what} of {name} out: ALTER PUBLICATION {0} DROP TABLE {name}; ALTER PUBLICATION {0} \
-             ADD TABLE {name}; and filter by `source.filter`",
-            quote(publication)
-        )))
     }
 
     async fn older_transactions_end(&self) -> Result<(), JoinError> {

@@ -8,12 +8,13 @@ mod error;
 mod frame;
 mod join;
 pub mod pgoutput;
+mod publication;
 mod reader;
 mod session;
 mod stream;
 mod timeline;
 
-pub use admin::{Admin, ServerFacts, SlotState};
+pub use admin::{Admin, ServerFacts, SlotState, SlotsLeft};
 pub use chunk::Chunk;
 pub use error::SourceError;
 pub use join::{First, JoinError, Store, TableState, WantedTable};

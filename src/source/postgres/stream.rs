@@ -73,6 +73,15 @@ impl Stream {
         })
     }
 
+    /// Whether a session could be opened that streams: the login for replication, and a WAL sender.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or refuses.
+    pub async fn probe(settings: &Settings) -> Result<Identity, SourceError> {
+        let mut session = Session::open(settings, "check", "check").await?;
+        limited(identify(&mut session)).await
+    }
+
     /// The next chunk, as soon as there is anything. Cancel safe.
     ///
     /// # Errors

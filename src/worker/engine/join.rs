@@ -146,7 +146,10 @@ async fn join(
 }
 
 /// What only the databases can tell is found before the first write. Tells which database the source is.
-pub(super) async fn fit(plan: &Plan, control: &Control, admin: &Admin) -> Result<Origin, JoinFailure> {
+///
+/// # Errors
+/// What does not fit, with what mends it; or one of them is away.
+pub async fn fit(plan: &Plan, control: &Control, admin: &Admin) -> Result<Origin, JoinFailure> {
     let shape = control.inspect(&plan.destination_table, &plan.mapping).await?;
     let table = (plan.source_table.0.as_str(), plan.source_table.1.as_str());
     let columns = admin

@@ -23,7 +23,8 @@ mod tables;
 mod together;
 
 pub use commands::Commands;
-pub use event::Event;
+pub use event::{Event, JoinFailure};
+pub use join::fit;
 
 use super::{
     budget::Budget,

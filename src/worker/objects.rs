@@ -1,0 +1,98 @@
+//! Where the objects that a map refers to are read: from the cluster, or from manifests that are not applied yet.
+
+use super::resolve::ResolveError;
+use k8s_openapi::ByteString;
+use kube::{Api, Client, Resource};
+use serde_json::{Value, json};
+use std::{sync::Arc, time::Duration};
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Manifests, and the cluster for what is not among them, if it can be asked.
+#[derive(Clone)]
+pub enum Objects {
+    Cluster(Client),
+    Files {
+        files: Arc<Vec<Value>>,
+        cluster: Option<Client>,
+    },
+}
+
+impl Objects {
+    /// One object.
+    ///
+    /// # Errors
+    /// It does not exist, cannot be read, or the API server cannot be asked.
+    pub async fn get<K>(&self, namespace: &str, name: &str, kind: &str) -> Result<K, ResolveError>
+    where
+        K: Resource<Scope = k8s_openapi::NamespaceResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + serde::de::DeserializeOwned,
+        K::DynamicType: Default,
+    {
+        let missing = |more: &str| {
+            ResolveError::Missing(format!(
+                "there is no {kind} {name} in namespace {namespace}{more}"
+            ))
+        };
+        match self {
+            Self::Cluster(client) => ask(client, namespace, name).await?.ok_or_else(|| missing("")),
+            Self::Files { files, cluster } => match (find(files, namespace, name, kind), cluster) {
+                (Some(found), _) => serde_json::from_value(found)
+                    .map_err(|error| ResolveError::Invalid(format!("{kind} {name}: {error}"))),
+                (None, Some(client)) => ask(client, namespace, name)
+                    .await?
+                    .ok_or_else(|| missing(", nor in the files")),
+                (None, None) => Err(missing(" of the files, and no cluster is configured")),
+            },
+        }
+    }
+}
+
+async fn ask<K>(client: &Client, namespace: &str, name: &str) -> Result<Option<K>, ResolveError>
+where
+    K: Resource<Scope = k8s_openapi::NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned,
+    K::DynamicType: Default,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    match tokio::time::timeout(DEADLINE, api.get_opt(name)).await {
+        Ok(Ok(found)) => Ok(found),
+        Ok(Err(error)) => Err(ResolveError::Api(error.to_string())),
+        Err(_) => Err(ResolveError::Api("no answer in time".into())),
+    }
+}
+
+/// A manifest, as the API server would keep it.
+fn find(files: &[Value], namespace: &str, name: &str, kind: &str) -> Option<Value> {
+    let is_meant = |file: &&Value| {
+        let metadata = &file["metadata"];
+        file["kind"] == kind && metadata["name"] == name && metadata["namespace"] == namespace
+    };
+    let mut found = files.iter().find(is_meant)?.clone();
+    let texts = found["stringData"].as_object().cloned().unwrap_or_default();
+    for (key, text) in texts {
+        let bytes = text.as_str().unwrap_or_default().as_bytes().to_vec();
+        found["data"][key] = json!(ByteString(bytes));
+    }
+    Some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::Secret;
+
+    #[test]
+    fn a_secret_of_a_file_reads_as_the_cluster_would_keep_it() {
+        let file = json!({
+            "kind": "Secret", "metadata": {"name": "login", "namespace": "a"}, "stringData": {"password": "p"},
+        });
+        let found = find(&[file], "a", "login", "Secret").unwrap();
+        let secret: Secret = serde_json::from_value(found).unwrap();
+        assert_eq!(secret.data.unwrap()["password"], ByteString(b"p".to_vec()));
+    }
+}
