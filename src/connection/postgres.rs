@@ -10,7 +10,9 @@ pub use transport::Transport;
 use futures::future::BoxFuture;
 use std::{fmt, future::poll_fn, time::Duration};
 use tokio::{sync::mpsc, time::timeout};
-use tokio_postgres::{AsyncMessage, Client, Config, NoTls, config::SslMode, error::DbError};
+use tokio_postgres::{
+    AsyncMessage, Client, Config, NoTls, SimpleQueryMessage, config::SslMode, error::DbError,
+};
 use tokio_util::task::AbortOnDropHandle;
 
 /// How much of the server's certificate is checked.
@@ -113,10 +115,36 @@ pub async fn connect(settings: &Settings, application: &str) -> Result<Connected
 /// A standby takes logins too, and nothing can be written there: the next host may be the primary.
 async fn is_primary(client: &Client, host: &str) -> Result<(), ConnectError> {
     let host = host.to_owned();
-    match client.query_one("SELECT pg_is_in_recovery()", &[]).await {
-        Ok(row) if row.get(0) => Err(ConnectError::Standby { host }),
-        Ok(_) => Ok(()),
-        Err(_) => Err(ConnectError::Broken { host }),
+    match ask(client, "SELECT pg_is_in_recovery()").await.as_deref() {
+        Some("f") => Ok(()),
+        Some(_) => Err(ConnectError::Standby { host }),
+        None => Err(ConnectError::Broken { host }),
+    }
+}
+
+/// Without a prepared statement, which a pooler might send to another server process.
+async fn ask(client: &Client, sql: &str) -> Option<String> {
+    let answer = client.simple_query(sql).await.ok()?;
+    answer.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0).map(ToOwned::to_owned),
+        _ => None,
+    })
+}
+
+/// A pooler in transaction mode lets sessions share a server process: their settings, prepared statements and temporary
+/// tables get mixed up. While one session is open, a second one must have another process.
+///
+/// # Errors
+/// The two share one, or no second one is to be had.
+pub async fn keeps_sessions_apart(settings: &Settings, first: &Connected) -> Result<(), ConnectError> {
+    let second = connect(settings, "tablemap-second").await?;
+    let sql = "SELECT pg_backend_pid()";
+    let (one, other) = (ask(&first.client, sql).await, ask(&second.client, sql).await);
+    let host = second.host;
+    match (one, other) {
+        (Some(one), Some(other)) if first.host == host && one == other => Err(ConnectError::Pooler { host }),
+        (Some(_), Some(_)) => Ok(()),
+        _ => Err(ConnectError::Broken { host }),
     }
 }
 

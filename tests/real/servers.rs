@@ -1,6 +1,9 @@
 //! Servers that are not set up for us: what is wrong is said, and ends by itself once it is mended.
 
 use crate::support::{
+    folder::temporary,
+    ports::free_port,
+    process::{Process, command_as},
     rig::{NAMESPACE, Rig, SOON, Settings, said, same_map},
     timing::timed,
     wait::wait_until,
@@ -10,6 +13,7 @@ use std::{
     net::{TcpListener, TcpStream},
     process::{Child, Command, Stdio},
 };
+use tempfile::TempDir;
 
 const TABLE: &str = "CREATE TABLE items (id bigint PRIMARY KEY, note text)";
 
@@ -103,6 +107,66 @@ async fn a_source_without_logical_log_slots_or_wal_senders_is_said() {
         .unwrap();
     is_said(&rig, "SourceConnected", "NoWalSendersLeft", "max_wal_senders").await;
     drop(sender);
+    arrives(&rig).await;
+}
+
+/// A pooler for both databases.
+struct Pooler {
+    port: u16,
+    _process: Process,
+    _folder: TempDir,
+}
+
+fn pooler(rig: &Rig, mode: &str) -> Pooler {
+    let folder = temporary("postgres");
+    let port = free_port();
+    let database =
+        |name: &str, port: u16| format!("{name} = host=127.0.0.1 port={port} dbname={name} user=postgres\n");
+    let settings = format!(
+        "[databases]
+{}{}[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = any
+pool_mode = {mode}
+ignore_startup_parameters = extra_float_digits
+",
+        database("crm", rig.source.port),
+        database("erp", rig.destination.port)
+    );
+    let file = folder.path().join("pgbouncer.ini");
+    std::fs::write(&file, settings).unwrap();
+    let mut command = command_as("postgres", "/usr/sbin/pgbouncer");
+    command.arg(&file).current_dir("/");
+    Pooler {
+        port,
+        _process: Process::spawn(&mut command, &folder.path().join("log")),
+        _folder: folder,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_that_mixes_sessions_up_is_said() {
+    let _time = timed("a_pooler_that_mixes_sessions_up_is_said");
+    let mut rig = Rig::start().await;
+    rig.both(TABLE).await;
+    let mixing = pooler(&rig, "transaction");
+    let keeping = pooler(&rig, "session");
+    rig.connect(mixing.port, rig.destination.port, rig.redis.port);
+    let _operator = rig.operator(&[]);
+    rig.api.apply(&same_map("items", &["id"], &["id", "note"]));
+    let says = "a source needs the server itself";
+    is_said(&rig, "SourceConnected", "PoolerBetween", says).await;
+    rig.connect(rig.source.port, mixing.port, rig.redis.port);
+    is_said(
+        &rig,
+        "DestinationConnected",
+        "PoolerBetween",
+        "pool_mode = session",
+    )
+    .await;
+    rig.connect(rig.source.port, keeping.port, rig.redis.port);
     arrives(&rig).await;
 }
 

@@ -49,6 +49,16 @@ pub enum ConnectError {
     NotReady { host: String },
     #[error("{host} is a standby: name the primary in the Connection's hosts")]
     Standby { host: String },
+    #[error(
+        "{host} is a pooler that does not keep sessions apart: name the server itself in the Connection's hosts, or set \
+         pool_mode = session"
+    )]
+    Pooler { host: String },
+    #[error(
+        "{host} refused the session as a pooler does (SQLSTATE 08P01): a source needs the server itself in the \
+         Connection's hosts; else see the pooler's log"
+    )]
+    PoolerRefuses { host: String },
     #[error("{host} refused the session (SQLSTATE {code}): see the server's log")]
     Server { host: String, code: String },
     #[error("{host} ended the connection while it was being made")]
@@ -72,6 +82,7 @@ impl ConnectError {
             Self::NoWalSendersLeft { .. } => "NoWalSendersLeft",
             Self::NotReady { .. } => "ServerNotReady",
             Self::Standby { .. } => "Standby",
+            Self::Pooler { .. } | Self::PoolerRefuses { .. } => "PoolerBetween",
             Self::Server { .. } => "ServerRefused",
         }
     }
@@ -82,7 +93,9 @@ impl ConnectError {
             Self::Rejected { .. } | Self::Method { .. } | Self::Tls { .. } | Self::TlsNotOffered { .. } => {
                 Class::Unauthorized
             }
-            Self::NoHosts | Self::TlsSettings { .. } => Class::BadRequest,
+            Self::NoHosts | Self::TlsSettings { .. } | Self::Pooler { .. } | Self::PoolerRefuses { .. } => {
+                Class::BadRequest
+            }
             Self::NoDatabase { .. } => Class::Schema,
             Self::TooManyConnections { .. } | Self::NoWalSendersLeft { .. } => Class::Throttled,
             Self::Timeout { .. } => Class::Timeout,
@@ -105,6 +118,7 @@ impl ConnectError {
             },
             "53300" => Self::TooManyConnections { host },
             "57P03" => Self::NotReady { host },
+            "08P01" => Self::PoolerRefuses { host },
             _ => Self::Server {
                 host,
                 code: code.to_owned(),

@@ -44,7 +44,7 @@ impl Control {
     /// The destination cannot be reached, or refuses.
     pub async fn connect(settings: &Settings) -> Result<Self, LaneError> {
         Ok(Self {
-            session: Session::connect(settings, "tablemap-control", LOCK, STATEMENT).await?,
+            session: Session::connect_apart(settings, "tablemap-control", LOCK, STATEMENT).await?,
         })
     }
 

@@ -9,7 +9,7 @@ use super::{
     write::Setback,
 };
 use crate::{
-    connection::postgres::{Connected, Settings, connect},
+    connection::postgres::{Connected, Settings, connect, keeps_sessions_apart},
     record::{MARK, Origin},
 };
 use std::{collections::HashMap, time::Duration};
@@ -63,6 +63,29 @@ impl Session {
         statement_timeout: Duration,
     ) -> Result<Self, LaneError> {
         let connected = connect(settings, application).await?;
+        Self::begin(connected, lock_timeout, statement_timeout).await
+    }
+
+    /// The same, once it is known that the session has a server process of its own.
+    ///
+    /// # Errors
+    /// The destination cannot be reached, or refuses; or a pooler stands between.
+    pub async fn connect_apart(
+        settings: &Settings,
+        application: &str,
+        lock_timeout: Duration,
+        statement_timeout: Duration,
+    ) -> Result<Self, LaneError> {
+        let connected = connect(settings, application).await?;
+        keeps_sessions_apart(settings, &connected).await?;
+        Self::begin(connected, lock_timeout, statement_timeout).await
+    }
+
+    async fn begin(
+        connected: Connected,
+        lock_timeout: Duration,
+        statement_timeout: Duration,
+    ) -> Result<Self, LaneError> {
         let deadline = statement_timeout + Duration::from_secs(10);
         let mut session = Self {
             deadline,
@@ -75,6 +98,7 @@ impl Session {
     /// Connects without making anything, for a look before anything is there.
     pub(super) async fn look(settings: &Settings, statement: Duration) -> Result<Self, LaneError> {
         let connected = connect(settings, "tablemap-check").await?;
+        keeps_sessions_apart(settings, &connected).await?;
         let session = Self {
             deadline: statement,
             ..Self::plain(connected)

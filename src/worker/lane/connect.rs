@@ -160,7 +160,7 @@ async fn open(
     timeouts: Timeouts,
     maps: &[(String, i64)],
 ) -> Result<(Session, Vec<Progress>), LaneError> {
-    let mut session = Session::connect(settings, "tablemap", timeouts.lock, timeouts.statement).await?;
+    let mut session = Session::connect_apart(settings, "tablemap", timeouts.lock, timeouts.statement).await?;
     let maps: Vec<(&str, i64)> = maps.iter().map(|(map, epoch)| (map.as_str(), *epoch)).collect();
     let found = session.take(&maps).await?;
     Ok((session, found))
