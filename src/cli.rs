@@ -99,6 +99,9 @@ struct Common {
     /// A deletion gives up what it cannot reach after this many seconds, and says what it has left behind.
     #[arg(long, default_value_t = 300)]
     clean_up_seconds: u64,
+    /// A map that takes no changes for so long gets a replication slot of its own, in seconds.
+    #[arg(long, default_value_t = 60)]
+    side_slot_seconds: u64,
     /// How long a statement may take at a destination, in milliseconds.
     #[arg(long, default_value_t = 30_000, hide = true)]
     statement_timeout_milliseconds: u64,
@@ -111,6 +114,7 @@ impl Common {
         pace.tick = pace.tick.min(delay);
         pace.confirm_delay = delay;
         pace.counters = Duration::from_secs(self.counters_seconds);
+        pace.side_slot = Duration::from_secs(self.side_slot_seconds);
         pace.clean_up = Duration::from_secs(self.clean_up_seconds);
         pace.timeouts.statement = Duration::from_millis(self.statement_timeout_milliseconds);
         pace

@@ -1,6 +1,6 @@
 //! What is counted for dashboards and alerts. Labels are bounded: namespace and map.
 
-use crate::worker::status::Facts;
+use crate::worker::status::{Facts, SlotFacts};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{family::Family, gauge::Gauge},
@@ -13,6 +13,12 @@ use std::sync::LazyLock;
 pub struct MapLabels {
     pub namespace: String,
     pub tablemap: String,
+}
+
+/// Names a replication slot.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct SlotLabels {
+    pub slot: String,
 }
 
 /// All families of the process.
@@ -29,6 +35,8 @@ pub struct Metrics {
     pub lag_bytes: Family<MapLabels, Gauge>,
     pub paused: Family<MapLabels, Gauge>,
     pub blocked: Family<MapLabels, Gauge>,
+    pub slot_retained_bytes: Family<SlotLabels, Gauge>,
+    pub slot_safe_bytes: Family<SlotLabels, Gauge>,
 }
 
 /// The process's metrics.
@@ -37,6 +45,19 @@ pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 impl Metrics {
     fn new() -> Self {
         let mut registry = Registry::with_prefix("tablemap");
+        let mut of_slots = |name: &str, help: &str| {
+            let family = Family::<SlotLabels, Gauge>::default();
+            registry.register(name, help, family.clone());
+            family
+        };
+        let slot_retained_bytes = of_slots(
+            "slot_retained_bytes",
+            "Bytes of the source's log that a slot keeps",
+        );
+        let slot_safe_bytes = of_slots(
+            "slot_safe_bytes",
+            "Bytes that the source may still write before the slot is lost; absent without a limit",
+        );
         let mut family = |name: &str, help: &str| {
             let family = Family::<MapLabels, Gauge>::default();
             registry.register(name, help, family.clone());
@@ -66,6 +87,8 @@ impl Metrics {
             lag_bytes: family("lag_bytes", "The same in bytes of the source's log"),
             paused: family("paused", "1 while no write can reach the destination"),
             blocked: family("blocked", "1 while changes are not taken"),
+            slot_retained_bytes,
+            slot_safe_bytes,
             registry,
         }
     }
@@ -108,6 +131,27 @@ pub fn set(facts: &Facts) {
         (&METRICS.blocked, u64::from(facts.blocked.is_some())),
     ] {
         family.get_or_create(&labels).set(value.cast_signed());
+    }
+}
+
+/// Takes over what is known of a worker's slots; those that it had before and has no more go.
+pub fn set_slots(before: &[SlotFacts], now: &[SlotFacts]) {
+    let labels = |slot: &SlotFacts| SlotLabels {
+        slot: slot.name.clone(),
+    };
+    for slot in before {
+        METRICS.slot_retained_bytes.remove(&labels(slot));
+        METRICS.slot_safe_bytes.remove(&labels(slot));
+    }
+    for slot in now {
+        let labels = labels(slot);
+        METRICS
+            .slot_retained_bytes
+            .get_or_create(&labels)
+            .set(slot.retained);
+        if let Some(safe) = slot.safe {
+            METRICS.slot_safe_bytes.get_or_create(&labels).set(safe);
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The kind Connection: one way into a system.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -267,6 +267,50 @@ pub struct Standalone {
     pub port: i32,
 }
 
+/// The slots of one worker.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkerSlots {
+    /// Its worker group.
+    pub worker_group: String,
+    /// Of its Lease.
+    pub name: String,
+    /// The slot that its maps share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<SlotStatus>,
+    /// Slots of maps that take no changes: each keeps what its map has still to take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub side_slots: Option<Vec<SlotStatus>>,
+}
+
+/// A replication slot at the source.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
+pub struct SlotStatus {
+    /// Its name.
+    pub name: String,
+    /// The `TableMap` for which a side slot was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table_map: Option<String>,
+    /// Reserved, Extended, Unreserved or Lost (`PostgreSQL` manual, `pg_replication_slots`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wal_status: Option<String>,
+    /// WAL that it keeps, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retained_bytes: Option<i64>,
+    /// WAL that may still be written before it is lost, in bytes. Absent: there is no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub safe_bytes: Option<i64>,
+    /// Everything before it is forgotten.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmed_position: Option<String>,
+    /// As of when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_time: Option<Time>,
+}
+
 /// What is known of a Connection.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -274,6 +318,10 @@ pub struct ConnectionStatus {
     /// The generation that the conditions speak of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+    /// The workers that read from it, each with its slots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["workerGroup".into()]))]
+    pub workers: Option<Vec<WorkerSlots>>,
     /// Ready: the Connection and what it refers to can be used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

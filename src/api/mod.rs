@@ -11,8 +11,8 @@ mod tablemap;
 
 pub use connection::{
     CertificateAuthority, ClientCertificate, Connection, ConnectionSpec, ConnectionStatus, Credentials, Host,
-    KeySelector, Management, PostgresSpec, RedisSpec, Replication, SecretName, Slot, Standalone, TlsSpec,
-    TlsVerification, Topology,
+    KeySelector, Management, PostgresSpec, RedisSpec, Replication, SecretName, Slot, SlotStatus, Standalone,
+    TlsSpec, TlsVerification, Topology, WorkerSlots,
 };
 pub use crds::{crds, yaml};
 pub use fields::{

@@ -138,12 +138,19 @@ pub const WORKER_RESTARTED: &str = "WorkerRestarted";
 /// A person has accepted that changes are lost.
 pub const GAP_ACCEPTED: &str = "GapAccepted";
 
+/// A map that takes nothing has no slot of its own.
+pub const NO_SIDE_SLOT: &str = "NoSideSlot";
+/// A slot keeps nearly as much of the log as it may.
+pub const SLOT_NEARLY_LOST: &str = "SlotNearlyLost";
+
 /// Reasons of events.
 pub const EVENTS: &[&str] = &[
     TRUNCATE_NOT_REPLICATED,
     WORKER_RESTARTED,
     LEFT_BEHIND,
     GAP_ACCEPTED,
+    NO_SIDE_SLOT,
+    SLOT_NEARLY_LOST,
 ];
 
 /// Conditions of a `TableMapOperation`, and their reasons.

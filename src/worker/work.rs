@@ -4,7 +4,7 @@ use super::{
     command,
     engine::{Commands, Engine, Event, Over, Pace, Source},
     resolve::{ResolveError, Resolver},
-    status::{StatusWriter, Statuses},
+    status::{Of, StatusWriter, Statuses, write_slots},
     watch::Watch,
 };
 use crate::{
@@ -58,7 +58,7 @@ pub fn name(connection: &str, group: &str) -> String {
 }
 
 /// Stable across builds: it is part of names.
-fn fnv(text: &str) -> u64 {
+pub fn fnv(text: &str) -> u64 {
     let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
     hasher.write(text.as_bytes());
     hasher.finish()
@@ -107,17 +107,26 @@ async fn serve(context: &Context, lease: &WorkerLease, shutdown: CancellationTok
     let source = source(context, &resolver).await?;
     let (updates, inbox) = mpsc::unbounded_channel();
     let (warnings, warned) = mpsc::unbounded_channel();
+    let (slots, slots_told) = watch::channel(Vec::new());
     let (said, told) = mpsc::unbounded_channel();
     let engine = Engine::new(
         source,
         context.pace,
         lease.epoch(),
-        Statuses::new(updates, warnings, context.pace.counters),
+        Statuses::new(updates, warnings, slots, context.pace.counters),
         Commands::new(said),
     );
     let events = engine.events();
     let writer = StatusWriter::new(client.clone(), inbox, events.clone(), lease.held());
     let mut writer = AbortOnDropHandle::new(tokio::spawn(writer.run()));
+    let of = Of {
+        namespace: context.namespace.clone(),
+        connection: context.connection.clone(),
+        group: context.group.clone(),
+        worker: name(&context.connection, &context.group),
+    };
+    let slots = write_slots(client.clone(), of, slots_told, context.pace.counters);
+    let _slots = AbortOnDropHandle::new(tokio::spawn(slots));
     let publish = super::status::publish(client.clone(), context.identity.clone(), warned);
     let _publisher = AbortOnDropHandle::new(tokio::spawn(publish));
     let telling = AbortOnDropHandle::new(tokio::spawn(command::write(client.clone(), told)));
@@ -188,7 +197,9 @@ async fn source(context: &Context, resolver: &Resolver) -> Result<Source, Error>
     let uid = connection.uid().unwrap_or_default();
     let base = format!("tablemap_{:012x}", fnv(&format!("{uid}/{}", context.group)) >> 16);
     Ok(Source {
+        namespace: context.namespace.clone(),
         connection: context.connection.clone(),
+        uid: uid.clone(),
         settings,
         base,
         external,

@@ -26,6 +26,7 @@ mod secure;
 mod sentinel;
 mod servers;
 mod siblings;
+mod side;
 mod sizes;
 mod soak;
 mod source;

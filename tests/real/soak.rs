@@ -20,7 +20,11 @@ const RATE: Rate = Rate {
     pause: Duration::from_millis(12),
     keys: 300,
 };
-const ARGUMENTS: &[&str] = &["--lease-seconds=2", "--confirm-delay-milliseconds=1000"];
+const ARGUMENTS: &[&str] = &[
+    "--lease-seconds=2",
+    "--confirm-delay-milliseconds=1000",
+    "--side-slot-seconds=1",
+];
 /// After a fault and a long pause, on two busy cores.
 const REST: Duration = Duration::from_secs(180);
 /// The operator with its worker, in KiB: what it has after a minute and after twenty.

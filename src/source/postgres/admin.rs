@@ -43,6 +43,8 @@ pub struct SlotState {
     pub wal_status: Option<String>,
     /// WAL that it keeps, in bytes.
     pub retained: i64,
+    /// WAL that may still be written before it is lost, in bytes, if there is a limit.
+    pub safe: Option<i64>,
 }
 
 impl SlotState {
@@ -141,19 +143,45 @@ impl Admin {
     /// # Errors
     /// The source cannot be asked.
     pub async fn slot(&self, name: &str) -> Result<Option<SlotState>, SourceError> {
-        let sql = "SELECT confirmed_flush_lsn::text, active_pid, wal_status,
-            coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint
-          FROM pg_replication_slots WHERE slot_name = $1";
-        let row = within(self.client().query_opt(sql, &[&name])).await?;
-        Ok(row.map(|row| SlotState {
+        let slots = self.slots(name).await?;
+        let found = slots.into_iter().find(|(slot, _)| slot == name);
+        Ok(found.map(|(_, state)| state))
+    }
+
+    /// A main slot, if it exists, and the side slots that were made of it.
+    ///
+    /// # Errors
+    /// The source cannot be asked.
+    pub async fn slots(&self, main: &str) -> Result<Vec<(String, SlotState)>, SourceError> {
+        let sql = "SELECT slot_name::text, confirmed_flush_lsn::text, active_pid, wal_status,
+            coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint, safe_wal_size
+          FROM pg_replication_slots WHERE slot_name = $1 OR starts_with(slot_name, $1 || '_s')";
+        let rows = within(self.client().query(sql, &[&main])).await?;
+        let state = |row: &tokio_postgres::Row| SlotState {
             confirmed: row
-                .get::<_, Option<String>>(0)
+                .get::<_, Option<String>>(1)
                 .and_then(|lsn| lsn.parse().ok())
                 .unwrap_or_default(),
-            active_pid: row.get(1),
-            wal_status: row.get(2),
-            retained: row.get(3),
-        }))
+            active_pid: row.get(2),
+            wal_status: row.get(3),
+            retained: row.get(4),
+            safe: row.get(5),
+        };
+        Ok(rows.iter().map(|row| (row.get(0), state(row))).collect())
+    }
+
+    /// Copies a slot, which may be in use, unless the copy is there. Tells what the copy has forgotten.
+    ///
+    /// # Errors
+    /// No slot is left, the user may not, or the source cannot be asked.
+    pub async fn copy_slot(&self, from: &str, to: &str) -> Result<Lsn, SourceError> {
+        if self.slot(to).await?.is_none() {
+            let sql = "SELECT pg_copy_logical_replication_slot($1, $2)";
+            within(self.client().query_one(sql, &[&from, &to])).await?;
+        }
+        let made = self.slot(to).await?;
+        made.map(|slot| slot.confirmed)
+            .ok_or_else(|| SourceError::SlotMissing(to.to_owned()))
     }
 
     /// Makes a publication without tables, unless it is there (rule 13).
@@ -220,6 +248,18 @@ impl Admin {
     pub async fn drop_slot(&self, name: &str) -> Result<(), SourceError> {
         let sql = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1";
         within(self.client().query(sql, &[&name])).await.map(|_| ())
+    }
+
+    /// Removes a main slot and its side slots, ending whoever reads from them.
+    ///
+    /// # Errors
+    /// One stays in use, or the source cannot be asked.
+    pub async fn drop_slots(&self, main: &str) -> Result<(), SourceError> {
+        for (slot, _) in self.slots(main).await? {
+            self.terminate_walsender(&slot).await?;
+            self.drop_slot(&slot).await?;
+        }
+        Ok(())
     }
 
     /// Removes a publication, if it is there.

@@ -34,6 +34,8 @@ pub struct Acceptance {
     /// Slots and publications are named `<base>_<generation>`, unless they are given.
     pub base: String,
     pub external: Option<(String, String)>,
+    /// The map's side slot, if it has one.
+    pub side: String,
     /// The newest era that a map of this worker has a position in.
     pub newest: Option<Era>,
 }
@@ -216,14 +218,23 @@ impl Acceptance {
         };
         let (slot, publication) = self.names(generation);
         let same_server = newest.is_none_or(|newest| newest.is_of_server(&era(generation)));
-        let state = admin.slot(&slot).await?;
+        let slots = admin.slots(&slot).await?;
+        let named = |name: &str| {
+            slots
+                .iter()
+                .find(|(slot, _)| slot == name)
+                .map(|(_, state)| state.clone())
+        };
+        let state = named(&slot);
+        let side = named(&self.side).filter(|side| !side.is_lost());
         let lost = state
             .as_ref()
             .is_none_or(crate::source::postgres::SlotState::is_lost);
         if let Some(state) = state.filter(|_| same_server && !lost) {
             return Ok(Offer {
                 era: era(generation),
-                confirmed: Position::through(generation, state.confirmed),
+                // What its side slot keeps is not lost.
+                confirmed: Position::through(generation, side.map_or(state.confirmed, |side| side.confirmed)),
                 slot,
                 publication,
                 new: false,
@@ -280,8 +291,7 @@ impl Acceptance {
 /// The old slot would keep the source's log for ever. That it stays is no reason to stop.
 async fn drop_old(admin: &Admin, old: &str) {
     let dropped = async {
-        admin.terminate_walsender(old).await?;
-        admin.drop_slot(old).await?;
+        admin.drop_slots(old).await?;
         admin.drop_publication(old).await
     };
     if let Err(error) = dropped.await {

@@ -93,10 +93,12 @@ impl Engine {
             self.stop_source();
         }
         let (settings, name) = (self.source.settings.clone(), self.publication());
+        let side = self.side_name(id);
+        self.feeds.end(id);
         let late = self.is_late(id);
         let map = id.clone();
         self.spawn(async move {
-            let result = leave(&settings, &name, leaving, left, late).await;
+            let result = leave(&settings, &name, &side, leaving, left, late).await;
             Event::CleanedUp { map, result }
         });
     }
@@ -237,32 +239,40 @@ async fn reach_queue(plan: &Plan) -> Result<Queue, Unreached> {
 async fn leave(
     settings: &Settings,
     name: &str,
+    side: &str,
     leaving: Leaving,
     mut left: Left,
     late: bool,
 ) -> Result<Left, String> {
     let part = match &leaving {
-        Leaving::Shared => return Ok(left),
+        Leaving::Shared => format!("slot {side} at the source, if it is there"),
         Leaving::Last => format!("slot and publication {name} at the source"),
         Leaving::Table((schema, table)) => {
             format!("table {schema}.{table} in publication {name} at the source")
         }
     };
-    let done = leave_source(settings, name, &leaving).await;
+    let done = leave_source(settings, name, side, &leaving).await;
     left.note(|| part, done, late)?;
     Ok(left)
 }
 
-async fn leave_source(settings: &Settings, name: &str, leaving: &Leaving) -> Result<(), String> {
+async fn drop_side(admin: &Admin, side: &str) -> Result<(), String> {
+    admin.terminate_walsender(side).await.map_err(text)?;
+    admin.drop_slot(side).await.map_err(text)
+}
+
+async fn leave_source(settings: &Settings, name: &str, side: &str, leaving: &Leaving) -> Result<(), String> {
     let admin = Admin::connect(settings).await.map_err(text)?;
     match leaving {
-        Leaving::Shared => Ok(()),
+        Leaving::Shared => drop_side(&admin, side).await,
         Leaving::Last => {
-            admin.terminate_walsender(name).await.map_err(text)?;
-            admin.drop_slot(name).await.map_err(text)?;
+            admin.drop_slots(name).await.map_err(text)?;
             admin.drop_publication(name).await.map_err(text)
         }
-        Leaving::Table((schema, table)) => admin.leave((schema, table), name).await.map_err(text),
+        Leaving::Table((schema, table)) => {
+            drop_side(&admin, side).await?;
+            admin.leave((schema, table), name).await.map_err(text)
+        }
     }
 }
 

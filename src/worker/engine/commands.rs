@@ -166,10 +166,12 @@ impl Engine {
             source: self.source.settings.clone(),
             base: self.source.base.clone(),
             external: self.source.external.clone(),
+            side: self.side_name(map),
             newest: self.newest_era(),
         };
         self.plans.insert(map.clone(), plan);
         let blocked = self.maps.get(map).and_then(|map| map.blocked.clone());
+        self.feeds.end(map);
         let evicted = self.evict(map);
         if self.maps.remove(map).is_some() {
             self.rebasing.remove(map);

@@ -14,7 +14,11 @@ impl Engine {
         {
             return;
         }
-        let keeping = self.maps.values_mut().filter(|map| map.keeps());
+        self.confirm_sides(now);
+        let keeping = self
+            .maps
+            .values_mut()
+            .filter(|map| map.keeps() && !map.is_beside());
         // The source may still have what a map has lost: it must not forget more.
         let may_forget = |map: &mut Map| match &map.blocked {
             Some(blocked) if blocked.is_loss() => Position::ZERO,

@@ -68,7 +68,7 @@ impl Engine {
         let known = map.progress.clone();
         let falls = map.falls;
         // None until the source was looked at: a queue that begins without the destination begins there.
-        let floor = Some(self.link.confirmed()).filter(|floor| *floor > Position::ZERO);
+        let floor = Some(map.forgotten(self.link.confirmed())).filter(|floor| *floor > Position::ZERO);
         let evicted = self.evict(id);
         let map = id.clone();
         self.spawn(async move {
@@ -215,7 +215,7 @@ impl Engine {
     fn check(&mut self, id: &MapId) {
         let Some(map) = self.maps.get(id) else { return };
         let (plan, epoch, queue) = (map.plan.clone(), map.epoch, map.queue.clone());
-        let confirmed = self.link.confirmed();
+        let confirmed = map.forgotten(self.link.confirmed());
         let map = id.clone();
         self.spawn(async move {
             let result = operations::check(plan, epoch, queue, confirmed).await;

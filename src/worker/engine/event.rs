@@ -12,7 +12,7 @@ use crate::{
     gate::Step,
     queue::{Account, Beginning, ErrorSummary, Meta, QueueError},
     record::{Lsn, Position},
-    source::postgres::{JoinError, SourceError},
+    source::postgres::{JoinError, SlotState, SourceError},
     worker::{
         command::Command,
         lane::{Evicted, Notice},
@@ -152,6 +152,18 @@ pub enum Event {
     Reached {
         connection: String,
         reached: Box<Reached>,
+    },
+    /// A slot was copied for a map, or not; what it has forgotten.
+    SideMade {
+        map: MapId,
+        result: Result<Lsn, SourceError>,
+    },
+    /// The worker's slots; None: the source could not be asked.
+    SlotsSeen(Option<Vec<(String, SlotState)>>),
+    /// A second reader has started, or not.
+    FeedStarted {
+        session: u64,
+        result: Result<(Reader, crate::source::postgres::Identity), SourceError>,
     },
     /// A person has asked for something.
     Commanded(Command),

@@ -18,6 +18,8 @@ mod queueing;
 mod reach;
 mod report;
 mod route;
+mod side;
+mod slots;
 mod source;
 mod tables;
 mod together;
@@ -36,6 +38,8 @@ use super::{
 };
 use crate::{connection::postgres, record::Position};
 use route::Routes;
+use side::Feeds;
+use slots::Slots;
 use source::Link;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -48,8 +52,10 @@ use tokio_util::sync::CancellationToken;
 /// What one worker needs to know of its source.
 #[derive(Clone, Debug)]
 pub struct Source {
+    pub namespace: String,
     /// The Connection's name.
     pub connection: String,
+    pub uid: String,
     pub settings: postgres::Settings,
     /// Slot and publication are named `<base>_<generation>` when we manage them.
     pub base: String,
@@ -71,6 +77,8 @@ pub struct Pace {
     pub timeouts: Timeouts,
     /// A deletion gives up what it cannot reach after this.
     pub clean_up: Duration,
+    /// A map that takes no changes for so long gets a slot of its own.
+    pub side_slot: Duration,
 }
 
 impl Default for Pace {
@@ -82,6 +90,7 @@ impl Default for Pace {
             counters: Duration::from_secs(60),
             timeouts: Timeouts::default(),
             clean_up: Duration::from_secs(300),
+            side_slot: Duration::from_secs(60),
         }
     }
 }
@@ -131,6 +140,8 @@ pub struct Engine {
     emptied: HashSet<MapId>,
     /// When the clean-up of each deleted map began.
     cleaning_since: HashMap<MapId, Instant>,
+    feeds: Feeds,
+    slots: Slots,
     /// Slot and publication are being removed with this map.
     closing: Option<MapId>,
     commands: Commands,
@@ -179,6 +190,8 @@ impl Engine {
             rebasing: HashMap::new(),
             emptied: HashSet::new(),
             cleaning_since: HashMap::new(),
+            feeds: Feeds::default(),
+            slots: Slots::default(),
             closing: None,
             commands,
             over: None,
@@ -272,6 +285,9 @@ impl Engine {
             Event::Emptied { map, result } => self.emptied(&map, result),
             Event::CleanedUp { map, result } => self.cleaned_up(&map, result),
             Event::Reached { connection, reached } => self.reached_as(&connection, *reached),
+            Event::SideMade { map, result } => self.side_made(&map, result),
+            Event::SlotsSeen(slots) => self.slots_seen(slots),
+            Event::FeedStarted { session, result } => self.feed_started(session, result),
             Event::Commanded(command) => self.commanded(command),
             Event::TakenBack(command) => self.taken_back(&command),
             Event::Accepted { command, map, result } => self.accepted(&command, &map, result),
@@ -281,6 +297,8 @@ impl Engine {
 
     fn read(&mut self, reading: Reading) {
         match reading {
+            Reading::Read(read) if Feeds::is_one(read.session) => self.feed(read),
+            Reading::Ended { session, error } if Feeds::is_one(session) => self.feed_ended(session, &error),
             Reading::Read(read) => self.route(read),
             Reading::Ended { session, error } => self.source_ended(session, &error),
         }
@@ -293,6 +311,7 @@ impl Engine {
         self.retry_steps(now);
         self.look_at_trouble(now);
         self.retry_refused(now);
+        self.look_at_sides(now);
         self.look_at_idle();
         self.begin_replays();
         // A silent source hands out no chunk that would.
@@ -306,6 +325,7 @@ impl Engine {
             self.store_positions();
             self.read_queues_back();
             self.look_at_tables();
+            self.look_at_slots();
         }
         self.confirm(now);
         self.report_all();

@@ -364,6 +364,8 @@ pub async fn fence(plan: &Plan, epoch: i64) -> Result<Progress, LaneError> {
 pub struct SourceState {
     pub era: Era,
     pub slot: Option<SlotState>,
+    /// The same, and the side slots.
+    pub slots: Vec<(String, SlotState)>,
     pub queues: Vec<ReadBack>,
 }
 
@@ -411,9 +413,16 @@ pub async fn look(
         timeline: server.timeline,
     };
     admin.terminate_walsender(&slot).await?;
-    let slot = admin.slot(&slot).await?;
+    let slots = admin.slots(&slot).await?;
+    let main = slots.iter().find(|(name, _)| *name == slot);
+    let slot = main.map(|(_, state)| state.clone());
     let queues = read_back(asked).await;
-    Ok(SourceState { era, slot, queues })
+    Ok(SourceState {
+        era,
+        slot,
+        slots,
+        queues,
+    })
 }
 
 /// Reads meta and epoch of every map.

@@ -143,7 +143,7 @@ impl Engine {
         for map in self.maps.values_mut() {
             let is_full = map.refused.is_some_and(|refused| refused.is_full());
             let away = matches!(map.blocked, Some(Blocked::QueueUnavailable { .. })) && !is_full;
-            let idle = map.blocked.is_some() && (away || map.waiting() == 0);
+            let idle = map.is_fed() || map.blocked.is_some() && (away || map.waiting() == 0);
             if map.gate.set_idle(idle) {
                 changed.push(map.id.clone());
             }
@@ -178,6 +178,7 @@ impl Engine {
             return;
         }
         map.gate.set_lost(blocked.is_loss());
+        map.blocked_since.get_or_insert_with(Instant::now);
         map.blocked = Some(blocked);
         // A check whose findings could not be stored is done again.
         if self.rebasing.remove(id).is_some() {
@@ -479,11 +480,15 @@ impl Engine {
             return self.lose(id, gap);
         }
         map.blocked = None;
+        map.blocked_since = None;
         map.retry_at = None;
         map.gate.set_blocked(false);
         map.gate.set_lost(false);
         tracing::info!(map = %map.plan.name, "taking changes again");
-        self.rewind();
+        // What a side slot keeps is no matter of the main one.
+        if !map.is_beside() {
+            self.rewind();
+        }
         self.drive(id);
     }
 

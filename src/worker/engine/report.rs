@@ -136,6 +136,7 @@ impl Engine {
             pauses: pauses(plan.wanted, plan.actor.clone()),
             blocked: blocked.map(|blocked| (blocked.reason().to_owned(), Phase::Starting)),
             gap: blocked.and_then(|blocked| gap(blocked, None)),
+            kept: None,
             received: None,
             durable: plan.said.durable,
             commit_time: None,
@@ -180,6 +181,7 @@ impl Engine {
                 .blocked
                 .as_ref()
                 .and_then(|blocked| gap(blocked, Some(durable.commit))),
+            kept: self.kept_for(map).filter(|_| map.blocked.is_some()),
             received: seen(through),
             durable: seen(durable),
             commit_time: map.commit_time,

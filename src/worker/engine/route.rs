@@ -27,12 +27,12 @@ pub struct Routes {
 #[derive(Debug)]
 struct Table {
     relation: Arc<Relation>,
-    maps: Vec<(MapId, Fit)>,
+    maps: Vec<(MapId, Arc<Fit>)>,
 }
 
 /// How a table fits a map.
 #[derive(Debug)]
-enum Fit {
+pub enum Fit {
     Bound(Binding),
     /// A mapped column is gone: changes are taken, and wait for the mapping to be mended.
     Lacks(Option<Binding>, BindError),
@@ -45,7 +45,7 @@ enum Fit {
 }
 
 impl Fit {
-    fn binding(&self) -> Option<&Binding> {
+    pub fn binding(&self) -> Option<&Binding> {
         match self {
             Self::Bound(binding) => Some(binding),
             Self::Lacks(binding, _) | Self::Keyless(binding, _) | Self::Renamed(binding, _) => {
@@ -60,6 +60,23 @@ impl Routes {
     /// Forgets all: the next session describes its tables anew.
     pub fn clear(&mut self) {
         self.tables.clear();
+    }
+
+    /// Describes a table for one map alone.
+    pub fn add(&mut self, map: &Map, relation: Arc<Relation>) {
+        let maps = fit(map, &relation).map(|fit| (map.id.clone(), Arc::new(fit)));
+        let id = relation.id;
+        let table = Table {
+            relation,
+            maps: maps.into_iter().collect(),
+        };
+        self.tables.insert(id, Arc::new(table));
+    }
+
+    /// How the table of a change fits the only map.
+    pub fn fit(&self, change: &Change) -> Option<Arc<Fit>> {
+        let table = self.tables.get(&change.relation.id)?;
+        table.maps.first().map(|(_, fit)| fit.clone())
     }
 }
 
@@ -143,7 +160,12 @@ impl Engine {
     /// Whether the map takes a change of this position now, as the table is that it belongs to.
     fn may_be_taken(&mut self, id: &MapId, fit: &Fit, position: Position) -> bool {
         let awaits = |map: &Map| map.takes() && position > map.received;
-        let Some(map) = self.maps.get(id).filter(|map| awaits(map)) else {
+        self.maps.get(id).is_some_and(awaits) && self.is_fit(id, fit, position)
+    }
+
+    /// The same of a change that the map awaits.
+    pub(super) fn is_fit(&mut self, id: &MapId, fit: &Fit, position: Position) -> bool {
+        let Some(map) = self.maps.get(id) else {
             return false;
         };
         match fit {
@@ -234,7 +256,7 @@ impl Engine {
     fn describe(&mut self, relation: Arc<Relation>) {
         let fits = self.maps.values().filter_map(|map| {
             let fit = fit(map, &relation)?;
-            Some((map.id.clone(), fit))
+            Some((map.id.clone(), Arc::new(fit)))
         });
         let maps = fits.collect();
         let table = Table {
@@ -330,7 +352,7 @@ fn fit(map: &Map, relation: &Arc<Relation>) -> Option<Fit> {
 }
 
 /// Counts a change where it arrives (I5), leaves out what an opposite map has brought (rule 16), and applies the filter.
-fn admit(map: &mut Map, binding: Option<&Binding>, change: &Change) -> Option<Change> {
+pub(super) fn admit(map: &mut Map, binding: Option<&Binding>, change: &Change) -> Option<Change> {
     map.received = change.position;
     map.counters.received += 1;
     map.commit_time = Some(change.commit_time);

@@ -119,6 +119,11 @@ impl Engine {
         }
     }
 
+    /// The main slot of this worker.
+    pub(super) fn slot_name(&self) -> String {
+        self.names(self.link.generation.max(1)).0
+    }
+
     /// The publication of this worker; the slot has the same name, if the worker made them.
     pub(super) fn publication(&self) -> String {
         self.names(self.link.generation.max(1)).1
@@ -170,6 +175,7 @@ impl Engine {
         match seen.slot {
             Some(slot) => {
                 self.link.confirmed = slot.confirmed;
+                self.sides_seen(&seen.slots);
                 if slot.is_lost() {
                     let what =
                         "The slot has lost WAL that it needed: raise max_slot_wal_keep_size at the source.";
@@ -287,8 +293,19 @@ impl Engine {
             session: self.link.session,
         };
         // What every map has taken stays taken: the stream begins below it, and the maps skip what they have.
-        let through = self.through;
-        for map in self.maps.values_mut().filter(|map| map.may_take()) {
+        let (through, confirmed) = (self.through, self.link.confirmed());
+        for map in self.maps.values_mut() {
+            // One that fell back below what the main slot has forgotten needs its side slot again.
+            let received = map.received;
+            if let Some(side) = &mut map.side {
+                side.leaving &= received >= confirmed;
+            }
+        }
+        for map in self
+            .maps
+            .values_mut()
+            .filter(|map| map.may_take() && !map.is_beside())
+        {
             if map.current {
                 map.received = map.received.max(through);
             }
@@ -365,6 +382,7 @@ impl Engine {
 
     /// What the ended session has handed out, the maps that took it have.
     fn note_through(&mut self) {
+        self.feeds.clear();
         let through = self.through;
         for map in self.maps.values_mut().filter(|map| map.takes()) {
             map.received = map.received.max(through);
@@ -384,6 +402,7 @@ impl Engine {
 
     /// The worker's last map goes.
     pub(super) fn stop_source(&mut self) {
+        self.feeds.clear();
         self.link.state = State::Down;
         self.link.session += 1;
         self.link.retry_at = None;

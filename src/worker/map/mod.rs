@@ -78,6 +78,18 @@ impl Operations {
     }
 }
 
+/// A slot of a map that stands behind the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Side {
+    /// What it has forgotten.
+    pub confirmed: Position,
+    /// The map goes on with the main slot, and does not hold durably yet what that has forgotten.
+    pub leaving: bool,
+    /// WAL that it keeps, and that may still be written before it is lost, in bytes.
+    pub retained: i64,
+    pub safe: Option<i64>,
+}
+
 /// What a catch-up has done so far.
 #[derive(Clone, Copy, Debug)]
 pub struct CatchUp {
@@ -159,6 +171,11 @@ pub struct Map {
     pub appender: Appender,
     pub tail: watch::Sender<Tail>,
     pub blocked: Option<Blocked>,
+    pub blocked_since: Option<Instant>,
+    /// A slot of its own keeps what it has still to take.
+    pub side: Option<Side>,
+    /// One is not made before then.
+    pub side_at: Option<Instant>,
     /// Redis did not take a change.
     pub refused: Option<Refused>,
     /// Its custodians are being asked.
@@ -192,12 +209,19 @@ impl Map {
         }
     }
 
+    /// What the source has forgotten of the map's changes: its side slot keeps what the main one does not.
+    #[must_use]
+    pub fn forgotten(&self, confirmed: Position) -> Position {
+        self.side.map_or(confirmed, |side| side.confirmed.min(confirmed))
+    }
+
     /// Finds a hole (rule 1). A map whose destination was not reached yet, and whose queue has still to begin, begins
     /// where the source does: whether the destination has what lies before shows once it is reached.
     ///
     /// # Errors
     /// The gap.
     pub fn check(&self, confirmed: Position) -> Result<(), Gap> {
+        let confirmed = self.forgotten(confirmed);
         if self.progress.is_none() && self.gate.is_leaving() && self.stock.account.records == 0 {
             return Ok(());
         }
@@ -300,6 +324,18 @@ impl Map {
     #[must_use]
     pub fn takes(&self) -> bool {
         self.may_take() && self.current
+    }
+
+    /// What it has still to take comes from its side slot, not from the main one.
+    #[must_use]
+    pub fn is_beside(&self) -> bool {
+        self.side.is_some_and(|side| !side.leaving)
+    }
+
+    /// It takes what its side slot sends.
+    #[must_use]
+    pub fn is_fed(&self) -> bool {
+        self.is_beside() && self.may_take() && self.blocked.is_none()
     }
 
     /// Whether changes of the map may be taken, once the reader begins anew.

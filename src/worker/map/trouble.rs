@@ -127,6 +127,15 @@ impl Blocked {
         )
     }
 
+    /// Whether the slot that the map reads from is there, and may still have what it has to take.
+    #[must_use]
+    pub const fn may_go_on(&self) -> bool {
+        !matches!(
+            self,
+            Self::SlotLost(_) | Self::SourceReplaced(_) | Self::EpochLost { .. }
+        )
+    }
+
     /// Which of two stays when both hold: `PositionLost` outranks `ErrorsLost` (rule 1).
     #[must_use]
     pub const fn rank(&self) -> u8 {

@@ -122,6 +122,12 @@ impl Memory {
         };
         self.blocked = Some((reason.clone(), since.clone()));
         let mut value = json!({"reason": reason, "returnsTo": returns_to.as_str(), "sinceTime": since});
+        if let Some((retained, safe)) = facts.kept {
+            value["sourceRetainedBytes"] = json!(retained);
+            if let Some(safe) = safe {
+                value["sourceSafeBytes"] = json!(safe);
+            }
+        }
         if let Some(gap) = facts.gap {
             value["gap"] = json!({"lostAfter": gap.after.to_string()});
             if let Some(until) = gap.until {

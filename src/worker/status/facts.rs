@@ -63,6 +63,8 @@ pub struct Facts {
     pub pauses: Vec<PauseFacts>,
     pub blocked: Option<(String, Phase)>,
     pub gap: Option<GapFacts>,
+    /// WAL that the source keeps for it, and may still write before that is lost, in bytes.
+    pub kept: Option<(i64, Option<i64>)>,
     pub received: Option<Lsn>,
     pub durable: Option<Lsn>,
     pub commit_time: Option<i64>,

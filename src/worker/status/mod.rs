@@ -1,5 +1,6 @@
 //! The worker's part of a map's status: facts in, one server-side apply out.
 
+mod connection;
 mod document;
 mod facts;
 mod publish;
@@ -7,6 +8,7 @@ mod statuses;
 mod stores;
 mod writer;
 
+pub use connection::{Of, SlotFacts, write_slots};
 pub use facts::{CatchUpFacts, Facts, GapFacts, Ledger, PauseFacts, Said};
 pub use publish::publish;
 pub use statuses::Statuses;

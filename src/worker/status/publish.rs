@@ -1,7 +1,7 @@
 //! Warning events, which never hold anything up.
 
-use super::statuses::Warning;
-use crate::api::TableMap;
+use super::statuses::{About, Warning};
+use crate::api::{Connection, TableMap};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Client, Resource,
@@ -25,12 +25,16 @@ pub async fn publish(client: Client, identity: String, mut warnings: mpsc::Unbou
             action: "Replicate".into(),
             secondary: None,
         };
+        let kind = match warning.about {
+            About::TableMap => TableMap::kind(&()),
+            About::Connection => Connection::kind(&()),
+        };
         let about = ObjectReference {
             api_version: Some(TableMap::api_version(&()).into()),
-            kind: Some(TableMap::kind(&()).into()),
+            kind: Some(kind.into()),
             namespace: Some(warning.namespace),
             name: Some(warning.name),
-            uid: Some(warning.map.to_string()),
+            uid: Some(warning.uid),
             ..ObjectReference::default()
         };
         let published = tokio::time::timeout(Duration::from_secs(5), recorder.publish(&event, &about)).await;

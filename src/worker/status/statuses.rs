@@ -1,7 +1,7 @@
 //! Between engine and writer: what was said last of each map, and when it is said again.
 
 use super::{
-    Facts, Update,
+    Facts, SlotFacts, Update,
     stores::{Known, Stores},
 };
 use crate::{
@@ -9,14 +9,14 @@ use crate::{
     destination::postgres::ErrorStore,
     metrics,
     queue::Queue,
-    worker::{map::MapId, plan::Plan},
+    worker::{engine::Source, map::MapId, plan::Plan},
 };
 use std::{
     collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// Counters are written this often while a map catches up.
 const BUSY: Duration = Duration::from_secs(10);
@@ -32,6 +32,7 @@ struct Last {
 pub struct Statuses {
     updates: mpsc::UnboundedSender<Update>,
     warnings: mpsc::UnboundedSender<Warning>,
+    slots: watch::Sender<Vec<SlotFacts>>,
     last: HashMap<MapId, Last>,
     stores: Arc<Stores>,
     looked_at: Instant,
@@ -40,12 +41,20 @@ pub struct Statuses {
     force: bool,
 }
 
-/// A Warning event for a map.
+/// What an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    TableMap,
+    Connection,
+}
+
+/// A Warning event.
 #[derive(Debug)]
 pub struct Warning {
+    pub about: About,
     pub namespace: String,
     pub name: String,
-    pub map: MapId,
+    pub uid: String,
     pub reason: &'static str,
     pub note: String,
 }
@@ -55,11 +64,13 @@ impl Statuses {
     pub fn new(
         updates: mpsc::UnboundedSender<Update>,
         warnings: mpsc::UnboundedSender<Warning>,
+        slots: watch::Sender<Vec<SlotFacts>>,
         idle: Duration,
     ) -> Self {
         Self {
             updates,
             warnings,
+            slots,
             last: HashMap::new(),
             stores: Arc::default(),
             looked_at: Instant::now(),
@@ -143,14 +154,32 @@ impl Statuses {
 
     /// A Warning event.
     pub fn warn(&self, plan: &Plan, reason: &'static str, note: String) {
-        let (namespace, name, map) = (plan.namespace.clone(), plan.name.clone(), plan.id.clone());
         let _ = self.warnings.send(Warning {
-            namespace,
-            name,
-            map,
+            about: About::TableMap,
+            namespace: plan.namespace.clone(),
+            name: plan.name.clone(),
+            uid: plan.id.to_string(),
             reason,
             note,
         });
+    }
+
+    /// A Warning event on the source's Connection.
+    pub fn warn_of_source(&self, source: &Source, reason: &'static str, note: String) {
+        let _ = self.warnings.send(Warning {
+            about: About::Connection,
+            namespace: source.namespace.clone(),
+            name: source.connection.clone(),
+            uid: source.uid.clone(),
+            reason,
+            note,
+        });
+    }
+
+    /// The worker's slots, as they are now.
+    pub fn tell_slots(&self, slots: Vec<SlotFacts>) {
+        let before = self.slots.send_replace(slots.clone());
+        metrics::set_slots(&before, &slots);
     }
 
     /// The error stores of all maps, as the lanes see them.

@@ -1,0 +1,241 @@
+//! A map that takes nothing for a while keeps its changes in a slot of its own, and the main slot moves on (I1, I7).
+
+use crate::support::{
+    audit::{compare_databases, install_audit, install_writelog},
+    process::Process,
+    redis::Redis,
+    rig::{NAMESPACE, Rig, SOON, Settings, same_map},
+    timing::timed,
+    wait::wait_until,
+};
+use serde_json::Value;
+use tokio_postgres::Client;
+
+const TABLES: &[&str] = &["items", "others"];
+
+/// `items` has a Redis of its own, which is away; `others` is in step.
+struct Scene {
+    rig: Rig,
+    apart: Redis,
+    crm: Client,
+}
+
+impl Scene {
+    async fn start(settings: &[(&str, &str)]) -> Self {
+        let mut rig = Rig::start_with(Settings {
+            source: settings,
+            ..Settings::default()
+        })
+        .await;
+        let apart = Redis::start().await;
+        rig.queue("apart", apart.port);
+        rig.arguments.extend([
+            "--confirm-delay-milliseconds=500".into(),
+            "--side-slot-seconds=1".into(),
+            "--lease-seconds=1".into(),
+        ]);
+        let (crm, erp) = (rig.crm().await, rig.erp().await);
+        for table in TABLES {
+            rig.both(&format!(
+                "CREATE TABLE {table} (id bigserial PRIMARY KEY, note text)"
+            ))
+            .await;
+            install_audit(&crm, table, &["id"], &[]).await;
+            install_writelog(&erp, table, &["id"], &[]).await;
+        }
+        let items = same_map("items", &["id"], &["id", "note"]).replace("{name: queue}", "{name: apart}");
+        rig.api.apply(&items);
+        rig.api.apply(&same_map("others", &["id"], &["id", "note"]));
+        Self { rig, apart, crm }
+    }
+
+    async fn change(&self, table: &str) {
+        let sql = format!(
+            "INSERT INTO {table} (note) SELECT md5(n::text) FROM generate_series(1, 50) n;
+             UPDATE {table} SET note = note || 'x' WHERE id % 3 = 0; DELETE FROM {table} WHERE id % 7 = 0"
+        );
+        self.crm.batch_execute(&sql).await.unwrap();
+    }
+
+    /// Paused, with changes that its Redis does not take.
+    async fn block(&mut self) {
+        for map in TABLES {
+            self.rig.condition(map, "CaughtUp", "True").await;
+            self.change(map).await;
+        }
+        self.rig.pause("items");
+        self.rig.condition("items", "Paused", "True").await;
+        self.apart.kill9();
+        self.change("items").await;
+        self.rig.phase("items", "Blocked").await;
+    }
+
+    async fn slots(&self) -> i64 {
+        let sql = "SELECT count(*) FROM pg_replication_slots";
+        self.crm.query_one(sql, &[]).await.unwrap().get(0)
+    }
+
+    async fn has_slots(&self, slots: i64) {
+        wait_until(SOON, &format!("{slots} slots"), async || {
+            self.slots().await == slots
+        })
+        .await;
+    }
+
+    async fn end_of_log(&self) -> u64 {
+        let sql = "SELECT (pg_current_wal_lsn() - '0/0')::bigint";
+        let end: i64 = self.crm.query_one(sql, &[]).await.unwrap().get(0);
+        end.cast_unsigned()
+    }
+
+    /// The main slot moves on, and the others' changes arrive.
+    async fn goes_on(&self) {
+        self.change("items").await;
+        self.change("others").await;
+        let end = self.end_of_log().await;
+        self.rig.equal("others", "id").await;
+        wait_until(SOON, "a main slot that moves on", async || {
+            self.rig.confirmed().await >= end
+        })
+        .await;
+    }
+
+    fn connection(&self) -> Value {
+        let shown = self
+            .rig
+            .api
+            .kubectl(&["get", "connection", "crm", "-n", NAMESPACE, "-o", "json"]);
+        serde_json::from_str(&shown).unwrap()
+    }
+
+    fn events(&self, reason: &str) -> String {
+        let field = format!("reason={reason}");
+        let api = &self.rig.api;
+        api.kubectl(&["get", "events", "-n", NAMESPACE, "--field-selector", &field])
+    }
+
+    /// Everything arrives, in order, and the side slot goes.
+    async fn judge(&self) {
+        self.rig.resume("items");
+        for table in TABLES {
+            self.rig.condition(table, "CaughtUp", "True").await;
+            self.rig.equal(table, "id").await;
+        }
+        self.has_slots(1).await;
+        self.change("items").await;
+        self.rig.equal("items", "id").await;
+        for map in TABLES {
+            self.rig.settled(map).await;
+        }
+        let erp = self.rig.erp().await;
+        let summary = compare_databases(&self.crm, &erp, TABLES).await;
+        println!("{:?}", summary.unwrap());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blocked_map_holds_only_itself_back() {
+    let _time = timed("a_blocked_map_holds_only_itself_back");
+    let mut scene = Scene::start(&[("max_slot_wal_keep_size", "1GB")]).await;
+    let _operator = scene.rig.operator(&[]);
+    scene.block().await;
+    scene.has_slots(2).await;
+    scene.goes_on().await;
+    wait_until(SOON, "a side slot in the Connection's status", async || {
+        let status = scene.connection();
+        let worker = &status["status"]["workers"][0];
+        worker["sideSlots"][0]["tableMap"] == "items"
+            && worker["slot"]["walStatus"] == "Reserved"
+            && worker["slot"]["safeBytes"].is_number()
+    })
+    .await;
+    wait_until(SOON, "what the source keeps", async || {
+        let blocked = &scene.rig.status("items").await["blocked"];
+        blocked["sourceRetainedBytes"].as_i64() > Some(0) && blocked["sourceSafeBytes"].is_number()
+    })
+    .await;
+    scene.apart.start_again().await;
+    scene.rig.phase("items", "Paused").await;
+    scene.change("items").await;
+    scene.goes_on().await;
+    scene.judge().await;
+}
+
+/// A worker that ends while a side slot is there, or is being read, is followed by one that goes on with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_side_slot_outlives_workers() {
+    let _time = timed("a_side_slot_outlives_workers");
+    let mut scene = Scene::start(&[]).await;
+    let _controllers = scene.rig.controllers();
+    let mut worker = scene.rig.worker(&[]);
+    scene.block().await;
+    scene.has_slots(2).await;
+    scene.goes_on().await;
+    worker.kill9();
+    let mut worker = scene.rig.worker(&[]);
+    scene.change("others").await;
+    scene.rig.equal("others", "id").await;
+    scene.change("items").await;
+    assert_eq!(scene.slots().await, 2);
+    scene.apart.start_again().await;
+    worker.line("reading from the side slot", SOON).await;
+    worker.kill9();
+    let mut worker = scene.rig.worker(&[]);
+    worker.line("the map goes on with the main slot", SOON).await;
+    worker.kill9();
+    let _worker = scene.rig.worker(&[]);
+    scene.change("items").await;
+    scene.judge().await;
+}
+
+/// No slot is left: that is said, and the main slot waits, so that nothing is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_side_slot_the_main_slot_waits() {
+    let _time = timed("without_a_side_slot_the_main_slot_waits");
+    let limits = [
+        ("max_replication_slots", "1"),
+        ("max_slot_wal_keep_size", "128MB"),
+    ];
+    let mut scene = Scene::start(&limits).await;
+    let _operator = scene.rig.operator(&[]);
+    scene.block().await;
+    wait_until(SOON, "an event", async || {
+        scene.events("NoSideSlot").contains("the main slot waits")
+    })
+    .await;
+    let confirmed = scene.rig.confirmed().await;
+    scene.change("others").await;
+    scene.rig.equal("others", "id").await;
+    assert_eq!(scene.rig.confirmed().await, confirmed);
+    // Said before the source gives the slot up.
+    let noise = "CREATE TABLE IF NOT EXISTS noise (x text);
+        INSERT INTO noise SELECT repeat(md5(n::text), 60) FROM generate_series(1, 1000) n";
+    wait_until(SOON, "a warning", async || {
+        if scene.events("SlotNearlyLost").contains("max_slot_wal_keep_size") {
+            return true;
+        }
+        scene.crm.batch_execute(noise).await.unwrap();
+        false
+    })
+    .await;
+    scene.apart.start_again().await;
+    scene.judge().await;
+}
+
+/// A map goes with its side slot.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_map_takes_its_side_slot_along() {
+    let _time = timed("a_deleted_map_takes_its_side_slot_along");
+    let mut scene = Scene::start(&[]).await;
+    scene.rig.arguments.push("--clean-up-seconds=3".into());
+    let _operator: Process = scene.rig.operator(&[]);
+    scene.block().await;
+    scene.has_slots(2).await;
+    let discard = r#"{"spec":{"deletionPolicy":"Discard"}}"#;
+    let api = &scene.rig.api;
+    api.kubectl(&["patch", "tablemap", "items", "--type=merge", "-p", discard]);
+    api.kubectl(&["delete", "tablemap", "items", "-n", NAMESPACE, "--timeout=60s"]);
+    scene.has_slots(1).await;
+    scene.change("others").await;
+    scene.rig.equal("others", "id").await;
+}
