@@ -9,6 +9,7 @@ mod custody;
 mod deletion;
 mod demo;
 mod durability;
+mod encodings;
 mod fencing;
 mod foreign_keys;
 mod judge;

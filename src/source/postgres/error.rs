@@ -26,6 +26,11 @@ pub enum SourceError {
     SlotActive { slot: String, pid: Option<i32> },
     #[error("publication {0:?} does not exist at the source: make it again, with its tables")]
     PublicationMissing(String),
+    #[error(
+        "a text at the source cannot be sent as UTF-8 (SQLSTATE {0}): see the source's log for it; until it is out of the \
+         log, all tables of this slot wait"
+    )]
+    Encoding(String),
     #[error("the source's wal_level is {0:?}: ALTER SYSTEM SET wal_level = 'logical', and restart it")]
     NotLogical(String),
     #[error(
@@ -65,6 +70,7 @@ impl SourceError {
             Self::NoSlotsLeft => "NoSlotsLeft",
             Self::Permission(_) => "PermissionDenied",
             Self::Protocol(_) => "ProtocolError",
+            Self::Encoding(_) => "SourceEncoding",
             Self::Server(_) => "SourceRefused",
         }
     }
@@ -79,7 +85,7 @@ impl SourceError {
             Self::SlotMissing(_) | Self::SlotLost(_) | Self::PublicationMissing(_) | Self::NotLogical(_) => {
                 Class::Schema
             }
-            Self::Protocol(_) => Class::Application,
+            Self::Protocol(_) | Self::Encoding(_) => Class::Application,
             Self::Unreachable(_) | Self::Terminated(_) | Self::SlotActive { .. } | Self::Server(_) => {
                 Class::Unavailable
             }
@@ -116,6 +122,7 @@ impl SourceError {
             "42501" => Self::Permission(code.to_owned()),
             "57P01" | "57P02" | "57P03" => Self::Terminated(code.to_owned()),
             "53400" => Self::NoSlotsLeft,
+            "22021" | "22P05" => Self::Encoding(code.to_owned()),
             _ => Self::Server(code.to_owned()),
         }
     }

@@ -107,7 +107,7 @@ impl Session {
     /// A standby takes logins too, and cannot serve the slot.
     async fn is_primary(&mut self, host: &str) -> Result<(), ConnectError> {
         let host = host.to_owned();
-        let sql = "SELECT pg_is_in_recovery(), current_setting('server_version_num')";
+        let sql = "SELECT pg_is_in_recovery(), current_setting('server_version_num'), current_setting('server_encoding')";
         let Ok(rows) = self.command(sql).await else {
             return Err(ConnectError::Broken { host });
         };
@@ -117,6 +117,11 @@ impl Session {
         }
         let version = text(1).and_then(|version| std::str::from_utf8(version).ok()?.parse().ok());
         self.version = version.unwrap_or_default();
+        // A database without an encoding holds any bytes: its server could not send those that are not UTF-8, and all
+        // tables would wait for them. So each comes as it is, and the destination refuses what it cannot read.
+        if text(2) == Some(b"SQL_ASCII") && self.command("SET client_encoding = 'SQL_ASCII'").await.is_err() {
+            return Err(ConnectError::Broken { host });
+        }
         Ok(())
     }
 

@@ -34,7 +34,7 @@ pub struct Acceptance {
     /// Slots and publications are named `<base>_<generation>`, unless they are given.
     pub base: String,
     pub external: Option<(String, String)>,
-    /// The map's side slot, if it has one.
+    /// How the name of the map's side slot begins, if it has one.
     pub side: String,
     /// The newest era that a map of this worker has a position in.
     pub newest: Option<Era>,
@@ -219,14 +219,12 @@ impl Acceptance {
         let (slot, publication) = self.names(generation);
         let same_server = newest.is_none_or(|newest| newest.is_of_server(&era(generation)));
         let slots = admin.slots(&slot).await?;
-        let named = |name: &str| {
-            slots
-                .iter()
-                .find(|(slot, _)| slot == name)
-                .map(|(_, state)| state.clone())
+        let of = |is_meant: &dyn Fn(&str) -> bool| {
+            let found = slots.iter().find(|(slot, _)| is_meant(slot));
+            found.map(|(_, state)| state.clone())
         };
-        let state = named(&slot);
-        let side = named(&self.side).filter(|side| !side.is_lost());
+        let state = of(&|name| name == slot);
+        let side = of(&|name| name.starts_with(&self.side)).filter(|side| !side.is_lost());
         let lost = state
             .as_ref()
             .is_none_or(crate::source::postgres::SlotState::is_lost);

@@ -93,7 +93,7 @@ impl Engine {
             self.stop_source();
         }
         let (settings, name) = (self.source.settings.clone(), self.publication());
-        let side = self.side_name(id);
+        let side = self.side_prefix(id);
         self.feeds.end(id);
         let late = self.is_late(id);
         let map = id.clone();
@@ -245,7 +245,7 @@ async fn leave(
     late: bool,
 ) -> Result<Left, String> {
     let part = match &leaving {
-        Leaving::Shared => format!("slot {side} at the source, if it is there"),
+        Leaving::Shared => format!("slots {side}… at the source, if there are any"),
         Leaving::Last => format!("slot and publication {name} at the source"),
         Leaving::Table((schema, table)) => {
             format!("table {schema}.{table} in publication {name} at the source")
@@ -256,21 +256,26 @@ async fn leave(
     Ok(left)
 }
 
-async fn drop_side(admin: &Admin, side: &str) -> Result<(), String> {
-    admin.terminate_walsender(side).await.map_err(text)?;
-    admin.drop_slot(side).await.map_err(text)
+async fn drop_sides(admin: &Admin, main: &str, prefix: &str) -> Result<(), String> {
+    for (slot, _) in admin.slots(main).await.map_err(text)? {
+        if slot.starts_with(prefix) {
+            admin.terminate_walsender(&slot).await.map_err(text)?;
+            admin.drop_slot(&slot).await.map_err(text)?;
+        }
+    }
+    Ok(())
 }
 
 async fn leave_source(settings: &Settings, name: &str, side: &str, leaving: &Leaving) -> Result<(), String> {
     let admin = Admin::connect(settings).await.map_err(text)?;
     match leaving {
-        Leaving::Shared => drop_side(&admin, side).await,
+        Leaving::Shared => drop_sides(&admin, name, side).await,
         Leaving::Last => {
             admin.drop_slots(name).await.map_err(text)?;
             admin.drop_publication(name).await.map_err(text)
         }
         Leaving::Table((schema, table)) => {
-            drop_side(&admin, side).await?;
+            drop_sides(&admin, name, side).await?;
             admin.leave((schema, table), name).await.map_err(text)
         }
     }

@@ -10,7 +10,7 @@ use crate::{
     record::Lsn,
     worker::{
         command::{Command, Order, Said, Stand},
-        map::{Blocked, MapId},
+        map::{Blocked, Map, MapId, SideState},
         plan::{Plan, StatusBefore},
     },
 };
@@ -122,7 +122,10 @@ impl Engine {
             .and_then(|map| map.blocked.as_ref())
             .or_else(|| attempt.and_then(|attempt| attempt.blocked.as_ref()));
         let operation = |which: Option<&String>| which.is_some_and(|known| **known == **id);
-        let busy = self.commands.running.is_some() || attempt.is_some_and(|attempt| attempt.under_way);
+        let going = |map: &Map| map.side.is_some_and(|side| side.state == SideState::Going);
+        let busy = map.is_some_and(going)
+            || self.commands.running.is_some()
+            || attempt.is_some_and(|attempt| attempt.under_way);
         let is_gap = blocked.and_then(Blocked::gap).is_some();
         match map {
             _ if plan.deletion.is_some() => Next::Say(Stand::Failed {
@@ -166,7 +169,7 @@ impl Engine {
             source: self.source.settings.clone(),
             base: self.source.base.clone(),
             external: self.source.external.clone(),
-            side: self.side_name(map),
+            side: self.side_prefix(map),
             newest: self.newest_era(),
         };
         self.plans.insert(map.clone(), plan);

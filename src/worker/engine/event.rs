@@ -158,6 +158,11 @@ pub enum Event {
         map: MapId,
         result: Result<Lsn, SourceError>,
     },
+    /// A side slot is gone, or not.
+    SideDropped {
+        map: MapId,
+        result: Result<(), SourceError>,
+    },
     /// The worker's slots; None: the source could not be asked.
     SlotsSeen(Option<Vec<(String, SlotState)>>),
     /// A second reader has started, or not.

@@ -286,6 +286,7 @@ impl Engine {
             Event::CleanedUp { map, result } => self.cleaned_up(&map, result),
             Event::Reached { connection, reached } => self.reached_as(&connection, *reached),
             Event::SideMade { map, result } => self.side_made(&map, result),
+            Event::SideDropped { map, result } => self.side_dropped(&map, result),
             Event::SlotsSeen(slots) => self.slots_seen(slots),
             Event::FeedStarted { session, result } => self.feed_started(session, result),
             Event::Commanded(command) => self.commanded(command),

@@ -369,6 +369,13 @@ pub struct SourceState {
     pub queues: Vec<ReadBack>,
 }
 
+/// A map's side slots: those of all workers, and this one's.
+#[derive(Clone, Debug)]
+pub struct SideNames {
+    pub prefix: String,
+    pub own: String,
+}
+
 /// One map's Redis is asked what it holds.
 #[derive(Debug)]
 pub struct Asked {
@@ -404,6 +411,7 @@ pub async fn look(
     slot: String,
     generation: u32,
     asked: Vec<Asked>,
+    sides: &[SideNames],
 ) -> Result<SourceState, SourceError> {
     let admin = Admin::connect(&settings).await?;
     let server = admin.inspect_server().await?;
@@ -413,7 +421,7 @@ pub async fn look(
         timeline: server.timeline,
     };
     admin.terminate_walsender(&slot).await?;
-    let slots = admin.slots(&slot).await?;
+    let slots = adopt_sides(&admin, &slot, sides).await?;
     let main = slots.iter().find(|(name, _)| *name == slot);
     let slot = main.map(|(_, state)| state.clone());
     let queues = read_back(asked).await;
@@ -423,6 +431,34 @@ pub async fn look(
         slots,
         queues,
     })
+}
+
+/// A side slot that an earlier worker has made is copied, and then dropped: that worker may still be about to drop it.
+async fn adopt_sides(
+    admin: &Admin,
+    main: &str,
+    sides: &[SideNames],
+) -> Result<Vec<(String, SlotState)>, SourceError> {
+    let found = admin.slots(main).await?;
+    let mut others = 0;
+    for SideNames { prefix, own } in sides {
+        let theirs = found
+            .iter()
+            .filter(|(name, _)| name.starts_with(prefix) && name != own);
+        for (name, state) in theirs {
+            others += 1;
+            if !state.is_lost() {
+                admin.copy_slot(name, own).await?;
+            }
+            admin.terminate_walsender(name).await?;
+            admin.drop_slot(name).await?;
+        }
+    }
+    if others == 0 {
+        Ok(found)
+    } else {
+        admin.slots(main).await
+    }
 }
 
 /// Reads meta and epoch of every map.

@@ -4,16 +4,18 @@
 
 use super::{
     Engine, Event,
+    operations::SideNames,
     route::{Fit, Routes, admit, item},
 };
 use crate::{
     api::reasons::NO_SIDE_SLOT,
+    connection::postgres::Settings,
     gate::Route,
     record::{Change, Counted, Lsn, Position},
     source::postgres::{Admin, Identity, SlotState, SourceError},
     worker::{
         budget::Share,
-        map::{Blocked, Map, MapId, Side},
+        map::{Blocked, Map, MapId, Side, SideState},
         reader::{Read, Reader, Start},
         work::fnv,
     },
@@ -68,9 +70,24 @@ impl Feeds {
 }
 
 impl Engine {
-    /// The side slot of a map.
+    /// How the names of a map's side slots begin.
+    pub(super) fn side_prefix(&self, id: &MapId) -> String {
+        format!("{}_s{:08x}_", self.slot_name(), fnv(id) >> 32)
+    }
+
+    /// The side slot of a map, as this worker makes it: one that wakes up late must not drop what another relies on
+    /// (rule 4).
     pub(super) fn side_name(&self, id: &MapId) -> String {
-        format!("{}_s{:08x}", self.slot_name(), fnv(id) >> 32)
+        format!("{}{}", self.side_prefix(id), self.lease_epoch)
+    }
+
+    /// What a look at the source needs to take over the side slots of workers before.
+    pub(super) fn side_names(&self) -> Vec<SideNames> {
+        let names = |id: &MapId| SideNames {
+            prefix: self.side_prefix(id),
+            own: self.side_name(id),
+        };
+        self.plans.keys().map(names).collect()
     }
 
     /// Makes side slots, feeds from them, and drops them, where it is time.
@@ -92,7 +109,10 @@ impl Engine {
         for id in ids(self.maps.values().filter(|map| wants(map)).collect()) {
             self.make_side(&id, now);
         }
-        let fed = |map: &&Map| map.is_beside() && map.blocked.is_none() && map.has_joined() && !map.cleaning;
+        let fed = |map: &&Map| {
+            let due = map.side_at.is_none_or(|at| at <= now);
+            map.is_fed() && map.has_joined() && !map.cleaning && due
+        };
         for id in ids(self.maps.values().filter(fed).collect()) {
             if !self.feeds.running.contains_key(&id) {
                 self.start_feed(&id);
@@ -135,17 +155,28 @@ impl Engine {
         match result {
             Ok(confirmed) => {
                 let confirmed = self.link.through(confirmed);
-                let Some(map) = self.maps.get_mut(id).filter(|map| map.blocked.is_some()) else {
+                let Some(map) = self.maps.get_mut(id) else {
                     return self.drop_slot(slot);
                 };
-                tracing::info!(map = %map.plan.name, slot, "a side slot keeps what the map has still to take");
-                map.current = false;
+                let needed = map.blocked.is_some();
+                if needed {
+                    tracing::info!(map = %map.plan.name, slot, "a side slot keeps what the map has still to take");
+                    map.current = false;
+                }
+                map.side_at = None;
                 map.side = Some(Side {
                     confirmed,
-                    leaving: false,
+                    state: if needed {
+                        SideState::Keeps
+                    } else {
+                        SideState::Going
+                    },
                     retained: 0,
                     safe: None,
                 });
+                if !needed {
+                    self.drop_side(id);
+                }
             }
             Err(error) => {
                 let Some(map) = self.maps.get(id) else { return };
@@ -159,18 +190,39 @@ impl Engine {
         }
     }
 
+    /// One that no map knows of. If it stays, it is found at the next connect.
     fn drop_slot(&mut self, slot: String) {
         let settings = self.source.settings.clone();
         self.tasks.spawn(async move {
-            let dropped = async {
-                let admin = Admin::connect(&settings).await?;
-                admin.terminate_walsender(&slot).await?;
-                admin.drop_slot(&slot).await
-            };
-            if let Err(error) = dropped.await {
-                tracing::warn!(slot, %error, "a side slot was not dropped; it is looked for at the next connect");
+            if let Err(error) = drop_slot(&settings, &slot).await {
+                tracing::warn!(slot, %error, "a side slot was not dropped");
             }
         });
+    }
+
+    /// The map does without its side slot. Until that is known to be gone, nobody may take it for one that keeps anything.
+    fn drop_side(&mut self, id: &MapId) {
+        let slot = self.side_name(id);
+        let settings = self.source.settings.clone();
+        let Some(map) = self.maps.get_mut(id) else { return };
+        map.side_at = None;
+        let map = id.clone();
+        self.spawn(async move {
+            let result = drop_slot(&settings, &slot).await;
+            Event::SideDropped { map, result }
+        });
+    }
+
+    pub(super) fn side_dropped(&mut self, id: &MapId, result: Result<(), SourceError>) {
+        let Some(map) = self.maps.get_mut(id) else { return };
+        let going = |side: &mut Side| side.state == SideState::Going;
+        match result {
+            Ok(()) => drop(map.side.take_if(going)),
+            Err(error) => {
+                tracing::warn!(map = %map.plan.name, %error, "the side slot was not dropped; trying again");
+                map.side_at = Some(Instant::now() + self.pace.retry);
+            }
+        }
     }
 
     /// What the side slots were found to be at a look at the source.
@@ -190,10 +242,13 @@ impl Engine {
             let Some(map) = self.maps.get_mut(&id) else {
                 continue;
             };
-            let leaving = map.side.as_ref().is_some_and(|side| side.leaving);
+            let state_before = map.side.map(|side| side.state);
+            if state_before == Some(SideState::Going) {
+                continue;
+            }
             map.side = side.map(|(confirmed, retained, safe)| Side {
                 confirmed,
-                leaving,
+                state: state_before.unwrap_or(SideState::Keeps),
                 retained,
                 safe,
             });
@@ -260,9 +315,17 @@ impl Engine {
 
     /// It begins again where it is confirmed, at the next look.
     pub(super) fn feed_ended(&mut self, session: u64, error: &SourceError) {
-        if let Some((id, _)) = self.feeds.of(session) {
-            tracing::warn!(map = %id, %error, "the reader of a side slot ended; beginning again");
-            self.feeds.end(&id);
+        let Some((id, _)) = self.feeds.of(session) else {
+            return;
+        };
+        tracing::warn!(map = %id, %error, "the reader of a side slot ended; beginning again");
+        self.feeds.end(&id);
+        if let Some(map) = self.maps.get_mut(&id) {
+            map.side_at = Some(Instant::now() + self.pace.retry);
+        }
+        // Somebody has dropped it: whether anything is missing now, a look at the source tells.
+        if matches!(error, SourceError::SlotMissing(_) | SourceError::SlotLost(_)) {
+            self.rewind();
         }
     }
 
@@ -334,7 +397,7 @@ impl Engine {
             map.received = map.received.max(through);
             map.current = true;
             if let Some(side) = &mut map.side {
-                side.leaving = true;
+                side.state = SideState::Leaving;
             }
             tracing::info!(map = %map.plan.name, "the map goes on with the main slot");
             self.feeds.end(&id);
@@ -344,9 +407,10 @@ impl Engine {
     /// A side slot goes once the map holds durably what the main slot has forgotten (rule 1).
     fn leave_sides(&mut self, now: Instant) {
         let confirmed = self.link.confirmed();
-        let holds = |map: &mut Map| {
-            let leaving = map.side.as_ref().is_some_and(|side| side.leaving);
-            leaving && map.confirmable.position(now) >= confirmed
+        let holds = |map: &mut Map| match map.side.map(|side| side.state) {
+            Some(SideState::Leaving) => map.confirmable.position(now) >= confirmed,
+            Some(SideState::Going) => map.side_at.is_some_and(|at| at <= now),
+            _ => false,
         };
         let ids: Vec<MapId> = self
             .maps
@@ -354,11 +418,10 @@ impl Engine {
             .filter_map(|map| holds(map).then(|| map.id.clone()))
             .collect();
         for id in ids {
-            if let Some(map) = self.maps.get_mut(&id) {
-                map.side = None;
-                map.side_at = None;
+            if let Some(side) = self.maps.get_mut(&id).and_then(|map| map.side.as_mut()) {
+                side.state = SideState::Going;
             }
-            self.drop_slot(self.side_name(&id));
+            self.drop_side(&id);
         }
     }
 
@@ -375,4 +438,10 @@ impl Engine {
             }
         }
     }
+}
+
+async fn drop_slot(settings: &Settings, slot: &str) -> Result<(), SourceError> {
+    let admin = Admin::connect(settings).await?;
+    admin.terminate_walsender(slot).await?;
+    admin.drop_slot(slot).await
 }

@@ -8,7 +8,7 @@ use crate::{
     record::{Era, Lsn, Position},
     source::postgres::{Admin, Identity, SourceError},
     worker::{
-        map::{Blocked, Lost, Map, MapId},
+        map::{Blocked, Lost, Map, MapId, Side, SideState},
         plan::Plan,
         reader::{Reader, Start},
     },
@@ -154,9 +154,9 @@ impl Engine {
         self.link.session += 1;
         let settings = self.source.settings.clone();
         let (generation, session) = (self.link.generation, self.link.session);
-        let asked = self.asked();
+        let (asked, sides) = (self.asked(), self.side_names());
         self.spawn(async move {
-            let seen = operations::look(settings, slot, generation, asked).await;
+            let seen = operations::look(settings, slot, generation, asked, &sides).await;
             let result = seen.map(Box::new);
             Event::SourceSeen { session, result }
         });
@@ -227,7 +227,7 @@ impl Engine {
                     admin.create_publication_empty(&publication).await?;
                     admin.create_slot(&slot).await?;
                 }
-                operations::look(settings.clone(), slot, generation, Vec::new()).await
+                operations::look(settings.clone(), slot, generation, Vec::new(), &[]).await
             };
             let result = made.await.map(Box::new);
             Event::SourceSeen { session, result }
@@ -297,8 +297,9 @@ impl Engine {
         for map in self.maps.values_mut() {
             // One that fell back below what the main slot has forgotten needs its side slot again.
             let received = map.received;
-            if let Some(side) = &mut map.side {
-                side.leaving &= received >= confirmed;
+            let fell_back = |side: &&mut Side| side.state == SideState::Leaving && received < confirmed;
+            if let Some(side) = map.side.as_mut().filter(fell_back) {
+                side.state = SideState::Keeps;
             }
         }
         for map in self

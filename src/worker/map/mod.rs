@@ -78,13 +78,23 @@ impl Operations {
     }
 }
 
+/// How far a side slot is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SideState {
+    /// It keeps what the map has still to take: the main slot need not.
+    Keeps,
+    /// The map goes on with the main slot, and does not hold durably yet what that has forgotten.
+    Leaving,
+    /// It is not needed any more, and is being dropped: until that is known, it may be there or not.
+    Going,
+}
+
 /// A slot of a map that stands behind the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Side {
     /// What it has forgotten.
     pub confirmed: Position,
-    /// The map goes on with the main slot, and does not hold durably yet what that has forgotten.
-    pub leaving: bool,
+    pub state: SideState,
     /// WAL that it keeps, and that may still be written before it is lost, in bytes.
     pub retained: i64,
     pub safe: Option<i64>,
@@ -174,7 +184,7 @@ pub struct Map {
     pub blocked_since: Option<Instant>,
     /// A slot of its own keeps what it has still to take.
     pub side: Option<Side>,
-    /// One is not made before then.
+    /// One is not made, read or dropped before then.
     pub side_at: Option<Instant>,
     /// Redis did not take a change.
     pub refused: Option<Refused>,
@@ -212,7 +222,10 @@ impl Map {
     /// What the source has forgotten of the map's changes: its side slot keeps what the main one does not.
     #[must_use]
     pub fn forgotten(&self, confirmed: Position) -> Position {
-        self.side.map_or(confirmed, |side| side.confirmed.min(confirmed))
+        match self.side {
+            Some(side) if side.state != SideState::Going => side.confirmed.min(confirmed),
+            _ => confirmed,
+        }
     }
 
     /// Finds a hole (rule 1). A map whose destination was not reached yet, and whose queue has still to begin, begins
@@ -329,7 +342,7 @@ impl Map {
     /// What it has still to take comes from its side slot, not from the main one.
     #[must_use]
     pub fn is_beside(&self) -> bool {
-        self.side.is_some_and(|side| !side.leaving)
+        self.side.is_some_and(|side| side.state == SideState::Keeps)
     }
 
     /// It takes what its side slot sends.
