@@ -154,11 +154,22 @@ async fn a_blocked_map_holds_only_itself_back() {
         blocked["sourceRetainedBytes"].as_i64() > Some(0) && blocked["sourceSafeBytes"].is_number()
     })
     .await;
+    // The map goes over to the main slot while transactions of many chunks come.
+    let load = tokio::spawn(large_transactions(scene.rig.crm().await));
     scene.apart.start_again().await;
     scene.rig.phase("items", "Paused").await;
-    scene.change("items").await;
+    scene.has_slots(1).await;
+    load.abort();
     scene.goes_on().await;
     scene.judge().await;
+}
+
+async fn large_transactions(crm: Client) {
+    loop {
+        let sql = "BEGIN; INSERT INTO items (note) SELECT repeat(md5(n::text), 20) FROM generate_series(1, 6000) n;
+            INSERT INTO others (note) SELECT repeat(md5(n::text), 20) FROM generate_series(1, 6000) n; COMMIT";
+        crm.batch_execute(sql).await.unwrap();
+    }
 }
 
 /// A worker that ends while a side slot is there, or is being read, is followed by one that goes on with it.

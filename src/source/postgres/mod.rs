@@ -3,6 +3,7 @@
 
 mod admin;
 mod assembler;
+mod catalog;
 mod chunk;
 mod error;
 mod frame;
@@ -15,7 +16,8 @@ mod stream;
 mod timeline;
 
 pub use admin::{Admin, ServerFacts, SlotState, SlotsLeft};
+pub use catalog::{TableState, WantedTable};
 pub use chunk::Chunk;
 pub use error::SourceError;
-pub use join::{First, JoinError, Store, TableState, WantedTable};
+pub use join::{First, JoinError, Store};
 pub use stream::{Identity, Started, Stream};

@@ -4,6 +4,7 @@
 //! `custody` (what is confirmed to the source).
 
 mod accept;
+mod blocking;
 mod boot;
 mod cleanup;
 mod commands;
@@ -16,6 +17,7 @@ mod lanes;
 mod operations;
 mod queueing;
 mod reach;
+mod readback;
 mod report;
 mod route;
 mod side;

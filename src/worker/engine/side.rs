@@ -379,9 +379,11 @@ impl Engine {
         }
     }
 
-    /// A map that has all that the main stream has handed out goes on with that one.
+    /// A map that has all that the main stream has handed out goes on with that one; also of a transaction whose end is
+    /// still to come, since its beginning has passed the map by.
     fn look_at_feeds(&mut self) {
-        let reached = self.through.max(self.link.confirmed());
+        let handed_out = self.through.max(self.reached.end_of_transaction());
+        let reached = handed_out.max(self.link.confirmed());
         let even = |(_, feed): &(&MapId, &Feed)| feed.through >= reached;
         let even: Vec<(MapId, Position)> = self
             .feeds

@@ -1,0 +1,204 @@
+//! What keeps a map from taking changes, or from writing: said, looked at again, and ended once it is mended.
+
+use super::{
+    Engine, Event, Over,
+    event::CheckFailure,
+    operations::{self, Asked},
+};
+use crate::{
+    destination::postgres::Progress,
+    gate::{Outcome, Step},
+    queue::Meta,
+    record::Position,
+    worker::{
+        custody::Gap,
+        map::{Blocked, MapId, Unusable, UnusableKind},
+    },
+};
+use std::time::Instant;
+
+impl Engine {
+    /// The map takes no changes: they stay at the source, and its position freezes.
+    pub(super) fn block(&mut self, id: &MapId, blocked: Blocked) {
+        let Some(map) = self.maps.get_mut(id) else { return };
+        if map
+            .blocked
+            .as_ref()
+            .is_some_and(|known| known.rank() > blocked.rank())
+        {
+            return;
+        }
+        tracing::warn!(map = %map.plan.name, reason = blocked.reason(), message = blocked.message(), "blocked");
+        if let Blocked::EpochLost { message } = &blocked {
+            // From here on the status is the other worker's.
+            self.over = Some(Over(format!("{}: {message}", map.plan.name)));
+            return;
+        }
+        map.gate.set_lost(blocked.is_loss());
+        map.blocked_since.get_or_insert_with(Instant::now);
+        map.blocked = Some(blocked);
+        // A check whose findings could not be stored is done again.
+        if self.rebasing.remove(id).is_some() {
+            map.gate.done(Step::Check, Outcome::Failed);
+        }
+        if map.gate.is_direct() {
+            map.freeze(self.through);
+        } else {
+            map.fall_back();
+        }
+        map.gate.set_blocked(true);
+        self.report(id);
+    }
+
+    /// Changes are missing that nobody holds (rule 1).
+    pub(super) fn lose(&mut self, id: &MapId, gap: Gap) {
+        if let Some(map) = self.maps.get(id) {
+            let (confirmed, held) = (self.link.confirmed(), map.held_by());
+            tracing::warn!(map = %map.plan.name, %confirmed, ?held, "changes are missing");
+        }
+        self.expel(id);
+        self.block(id, operations::held_by_nobody(gap));
+    }
+
+    /// Parked records are missing, and nothing else (rule 3).
+    pub(super) fn lose_errors(&mut self, asked: &Asked, meta: &Meta) {
+        self.expel(&asked.map);
+        self.block(&asked.map, operations::errors_gone(meta, asked.parks.last));
+    }
+
+    /// Takes a map out of its lane for good: nothing of it is written until its trouble is mended.
+    pub(super) fn expel(&mut self, id: &MapId) {
+        let evicted = self.evict(id);
+        drop(evicted);
+        if let Some(map) = self.maps.get_mut(id) {
+            map.gate.expel();
+            map.gate.recheck();
+        }
+    }
+
+    /// Looks again at what may have passed by now.
+    pub(super) fn look_again(&mut self, id: &MapId) {
+        let Some(map) = self.maps.get_mut(id) else { return };
+        match &map.blocked {
+            Some(blocked) if blocked.passes() => self.ask_again(id),
+            Some(Blocked::KeyColumnsGone { .. }) => self.look_at_key(id),
+            Some(Blocked::TableGone { .. }) => self.look_at_tables(),
+            _ => {}
+        }
+        let Some(map) = self.maps.get_mut(id) else { return };
+        if map.blocked.as_ref().is_some_and(Blocked::may_be_mended) {
+            if std::mem::replace(&mut map.asking, true) {
+                return;
+            }
+            let (plan, queue, epoch) = (map.plan.clone(), map.queue.clone(), map.epoch);
+            let map = id.clone();
+            return self.spawn(async move {
+                let result = operations::look_at_custodians(&plan, queue, epoch).await;
+                Event::Mended {
+                    map,
+                    result: Box::new(result),
+                }
+            });
+        }
+        match map.unusable.as_ref().map(|unusable| unusable.kind.clone()) {
+            Some(UnusableKind::Away | UnusableKind::Unfit | UnusableKind::Stuck)
+                if map.gate.busy().is_none() =>
+            {
+                self.probe(id);
+            }
+            Some(UnusableKind::Waits { .. }) => self.look_at_wait(id),
+            _ => {}
+        }
+    }
+
+    /// What the custodians of a map hold for which something was missing: somebody may have put it back.
+    pub(super) fn mended(&mut self, id: &MapId, result: Result<(Meta, Progress), CheckFailure>) {
+        let (confirmed, delay) = (self.link.confirmed(), self.pace.confirm_delay);
+        let Some(map) = self.maps.get_mut(id) else { return };
+        map.asking = false;
+        let Ok((meta, progress)) = result else { return };
+        let mendable = map.blocked.as_ref().is_some_and(Blocked::may_be_mended);
+        if !mendable || meta.missing_parks(&progress.parks()) > 0 || !self.link.is_streaming() {
+            return;
+        }
+        map.restock_anew(&meta);
+        map.progress = Some(progress);
+        if map.check(confirmed).is_err() {
+            return;
+        }
+        map.confirmable = map.fresh_confirmable(delay);
+        map.fall_back();
+        self.unblock(id, confirmed);
+    }
+
+    pub(super) fn retry_later(&mut self, id: &MapId) {
+        let retry = self.pace.retry;
+        if let Some(map) = self.maps.get_mut(id) {
+            map.retry_at = Some(Instant::now() + retry);
+        }
+    }
+
+    pub(super) fn usable_again(&mut self, id: &MapId) {
+        if let Some(map) = self.maps.get_mut(id) {
+            map.unusable = None;
+            map.retry_at = None;
+            map.gate.set_usable(true);
+            map.gate.recheck();
+        }
+        self.drive(id);
+    }
+
+    /// Asks the destination again, with a check that changes nothing while a pause is wanted.
+    fn probe(&mut self, id: &MapId) {
+        let Some(map) = self.maps.get(id) else { return };
+        let plan = map.plan.clone();
+        let map = id.clone();
+        self.spawn(async move {
+            let result = operations::probe(&plan).await;
+            Event::Probed { map, result }
+        });
+    }
+
+    pub(super) fn probed(&mut self, id: &MapId, result: Result<(), CheckFailure>) {
+        match result {
+            Ok(()) => self.usable_again(id),
+            Err(failure) => {
+                if let Some(map) = self.maps.get_mut(id) {
+                    map.unusable = match failure {
+                        CheckFailure::Unfit(message) => Some(Unusable {
+                            reason: "SchemaMismatch",
+                            message,
+                            kind: UnusableKind::Unfit,
+                        }),
+                        CheckFailure::Away(error) => Some(Unusable {
+                            reason: error.reason(),
+                            message: error.to_string(),
+                            kind: UnusableKind::Away,
+                        }),
+                        _ => map.unusable.take(),
+                    };
+                }
+                self.report(id);
+            }
+        }
+    }
+
+    /// Changes may be taken again: the source sends what the map does not have.
+    pub(super) fn unblock(&mut self, id: &MapId, confirmed: Position) {
+        let Some(map) = self.maps.get_mut(id) else { return };
+        if let Err(gap) = map.check(confirmed) {
+            return self.lose(id, gap);
+        }
+        map.blocked = None;
+        map.blocked_since = None;
+        map.retry_at = None;
+        map.gate.set_blocked(false);
+        map.gate.set_lost(false);
+        tracing::info!(map = %map.plan.name, "taking changes again");
+        // What a side slot keeps is no matter of the main one.
+        if !map.is_beside() {
+            self.rewind();
+        }
+        self.drive(id);
+    }
+}
