@@ -16,7 +16,6 @@ SETTINGS = {
     "shared_buffers": "512MB",
     "max_wal_size": "16GB",
     "checkpoint_timeout": "1h",
-    "max_connections": "60",
     "max_replication_slots": "20",
     "max_wal_senders": "20",
     "max_locks_per_transaction": "256",

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +12,7 @@ from .ours import connection
 from .postgres import Postgres
 from .process import Process
 from .redis import Redis
+from .report import say
 
 REPOSITORY = Path(__file__).parent.parent.parent
 
@@ -24,8 +26,8 @@ class Rig:
 
     def __enter__(self):
         with self.ends as ends:
-            folder = ends.enter_context(tempfile.TemporaryDirectory(prefix="tablemap-bench."))
-            self.folder = Path(folder)
+            self.folder = Path(tempfile.mkdtemp(prefix="tablemap-bench."))
+            ends.callback(self._leave_folder)
             # The servers' user must be able to reach its own folders in it.
             self.folder.chmod(0o711)
             password = secrets.token_hex(16)
@@ -59,6 +61,12 @@ class Rig:
         self.plane.apply([
             login("postgres-login", "postgres"), login("redis-login", "default"), connection("queue", {"redis": redis}),
         ])
+
+    def _leave_folder(self):
+        if self.settings.keep:
+            say(f"the data and logs are left in {self.folder}")
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def servers_cpu(self):
         return self.source.cpu() + self.destination.cpu() + self.redis.cpu()

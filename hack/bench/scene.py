@@ -16,13 +16,13 @@ POOL = 10_000
 
 
 def sentences(seed):
-    """20,000 notes of about 165 characters, of 500 words."""
+    """20,000 notes of about 180 characters, of 500 words."""
     chance = random.Random(seed)
     syllables = "ka re mi so ta ne lu vo di ser con pra ing ment ation er est un".split()
     words = ["".join(chance.choices(syllables, k=chance.randint(1, 4))) for _ in range(500)]
     for number in range(20_000):
         note = ""
-        while len(note) < 158:
+        while len(note) < 172:
             note += chance.choice(words) + " "
         yield f"{number}\t{note.strip()}\n"
 
@@ -33,8 +33,10 @@ class Backlog:
 
     first: int
     rows: int
+    each: int
     end_of_log: str
-    table: str = "items"
+    first_table: str = "items"
+    last_table: str = "items"
 
     @property
     def last(self):
@@ -43,7 +45,7 @@ class Backlog:
     @property
     def last_updated(self):
         """The row that the last transaction updates last."""
-        start = self.first + (self.rows - 1) // 1000 * 1000
+        start = self.first + (self.rows - 1) // self.each * self.each
         return start + 1 + (self.last - start - 1) // 2 * 2
 
 
@@ -86,21 +88,24 @@ class Scene:
             side.stop()
 
     def backlog(self, rows, tables=0):
+        """Inserts of so many rows, and updates of half of them, a thousand a transaction. All tables get some."""
         first, self.next = self.next, self.next + rows
-        self.source.sql(self.name, f"CALL backlog({first}, {rows}, {tables})")
+        each = max(2, min(1000, rows // max(tables, 1)))
+        self.source.sql(self.name, f"CALL backlog({first}, {rows}, {each}, {tables})")
         end = self.source.sql("postgres", "SELECT pg_current_wal_lsn()")
         # A tool that waits for the position sees something come after it.
         self.source.sql("postgres", "SELECT pg_logical_emit_message(true, 'bench', 'end')", "CHECKPOINT")
-        table = f"item_{((rows - 1) // 1000) % tables}" if tables else "items"
-        return Backlog(first, rows, end, table)
+        made = Backlog(first, rows, each, end)
+        if tables:
+            made.first_table, made.last_table = "item_0", f"item_{(rows - 1) // each % tables}"
+        return made
 
     def wait_for(self, side, backlog, seconds=1800):
         """Waits until all of it is visible. Returns when the first row was seen, and when the last one was."""
         first = None
-        table = backlog.table
         last = f"""SELECT changed >= timestamptz '2026-01-02 00:00:00Z' + id * interval '1 second'
-                   FROM {table} WHERE id = {backlog.last_updated}"""
-        begins = f"SELECT 1 FROM {'items' if table == 'items' else 'item_0'} WHERE id = {backlog.first}"
+                   FROM {backlog.last_table} WHERE id = {backlog.last_updated}"""
+        begins = f"SELECT 1 FROM {backlog.first_table} WHERE id = {backlog.first}"
         with self.destination.session(side.database) as session:
 
             def is_there():

@@ -34,6 +34,9 @@ class Settings:
     seed: int = field(default_factory=lambda: _number("SEED", 1))
     debezium: str = field(default_factory=lambda: os.environ.get(f"{PREFIX}_DEBEZIUM", ""))
 
+    # The folder with data and logs stays when the benchmark has ended.
+    keep: bool = field(default_factory=lambda: bool(os.environ.get(f"{PREFIX}_KEEP")))
+
     @property
     def records(self):
         """Inserts, and half as many updates."""

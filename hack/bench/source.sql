@@ -8,10 +8,10 @@ CREATE FUNCTION rows_of(first bigint, last bigint, step bigint, revision int) RE
     FROM generate_series(first, last, step) id JOIN notes ON n = (id * 7 + revision) % 20000
 $$;
 
--- What one transaction of the backlog inserts or updates. With tables above 0 it is one of item_0, item_1 and so on.
-CREATE PROCEDURE backlog(first bigint, rows bigint, tables int) LANGUAGE plpgsql AS $$
+-- Inserts, then updates of every second row, so many rows a transaction. With tables above 0 each transaction is of the
+-- next one of item_0, item_1 and so on.
+CREATE PROCEDURE backlog(first bigint, rows bigint, per bigint, tables int) LANGUAGE plpgsql AS $$
 DECLARE
-    per constant bigint := 1000;
     name text := 'items';
     number int := 0;
 BEGIN
@@ -23,7 +23,6 @@ BEGIN
         number := number + 1;
     END LOOP;
     number := 0;
-    -- Every second row, in the order of the inserts.
     FOR start IN first .. first + rows - 1 BY per LOOP
         IF tables > 0 THEN name := 'item_' || number % tables; END IF;
         EXECUTE format('UPDATE %I i SET (amount, changed, note) = (r.amount, r.changed, r.note)

@@ -2,16 +2,38 @@
 
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 from .ours import Ours
-from .postgres import finish
-from .process import Usage
 from .report import Measure, Run, percentile, say, step
 from .scene import Scene
 
 # Changes a second, two a transaction.
 RATE = 400
 TRANSACTIONS = 200
+
+
+@dataclass
+class Pause:
+    """When it was asked for, when the API server had it, when the map was Paused, and the same of its end."""
+
+    asked: float
+    accepted: float
+    paused: float
+    resumed: float
+    direct: float
+
+    def last_write(self, times):
+        """The last sight of a new row before the map was paused."""
+        return max((when for when in times if self.asked <= when <= self.paused), default=self.asked)
+
+    def stall(self, times):
+        """The longest time between two sights of new rows, from the first replayed one until it was surely direct."""
+        return longest_gap(times, self.resumed, self.direct + 0.5)
+
+    def usual(self, times):
+        """The same while nothing happened, for comparison."""
+        return longest_gap(times, self.asked - 0.5, self.asked)
 
 
 def measure(rig):
@@ -25,57 +47,52 @@ def measure(rig):
         ours.start()
         ours.condition("CaughtUp=True")
         stop = scene.watch(ours.database)
-        # More than it takes; it is ended when the pauses are done.
+        # For longer than the pauses take; it is ended after them.
         _, load = scene.live(RATE // TRANSACTIONS, TRANSACTIONS, 60 + rig.settings.switches * 30)
         time.sleep(1)
-        before = rig.servers_cpu()
-        pauses = [pause(ours) for _ in range(rig.settings.switches)]
+        before, used = rig.servers_cpu(), ours.usage().cpu
+        patch = rig.plane.connect(ours.maps[0])
+        pauses = [pause(ours, patch) for _ in range(rig.settings.switches)]
         own = ours.usage()
+        own.cpu -= used
         everything = rig.servers_cpu() - before + own.cpu
-        scene.source.sql(
-            "postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query ~ '^CALL live'"
-        )
+        end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query ~ 'CALL live'"
+        scene.source.sql("postgres", end)
         load.communicate()
         times = [when for when, _ in stop()]
-    waits = [last_write(times, asked, paused) - asked for asked, _, paused, _, _ in pauses]
-    after = [max(0, last_write(times, asked, paused) - patched) for asked, patched, paused, _, _ in pauses]
-    kubectl = [patched - asked for asked, patched, _, _, _ in pauses]
-    stalls = [longest_gap(times, resumed, direct) for _, _, _, resumed, direct in pauses]
-    for name, values in (
-        ("from the start of kubectl patch to the last direct write", waits),
-        ("from the end of kubectl patch to the last direct write", after),
-        ("kubectl patch itself", kubectl),
-        ("longest stall from the first replayed write to half a second after CaughtUp", stalls),
-    ):
-        say(f"{name}: p50 {percentile(values, 50) * 1e3:.0f} ms, p99 {percentile(values, 99) * 1e3:.0f} ms, "
-            f"longest {max(values) * 1e3:.0f} ms")
-    for found, values in ((stopped, waits), (stalled, stalls)):
+    stops = [one.last_write(times) - one.asked for one in pauses]
+    stalls = [one.stall(times) for one in pauses]
+    tell("from sending the patch to the last direct write", stops)
+    tell("of which the API server's answer", [one.accepted - one.asked for one in pauses])
+    tell("from sending the patch to Paused=True as kubectl wait sees it", [one.paused - one.asked for one in pauses])
+    tell("longest stall between the first replayed write and half a second after CaughtUp", stalls)
+    tell("longest stall in half a second before a pause, for comparison", [one.usual(times) for one in pauses])
+    for found, values in ((stopped, stops), (stalled, stalls)):
         found.ours.append(Run(percentile(values, 99) * 1e3, own, everything))
     return [stopped, stalled]
 
 
-def pause(ours):
-    """One pause and its end: when it was asked for, when kubectl was done, when it was Paused, and the same of the end."""
+def pause(ours, patch):
+    """One pause under load, and its end."""
     asked = time.time()
-    ours.state("Paused")
-    patched = time.time()
+    patch({"state": "Paused"})
+    accepted = time.time()
     ours.condition("Paused=True")
     paused = time.time()
     time.sleep(0.3)
     resumed = time.time()
-    ours.state("Running")
+    patch({"state": "Running"})
     ours.condition("CaughtUp=True")
     direct = time.time()
-    time.sleep(0.6)
-    return asked, patched, paused, resumed, direct
+    time.sleep(1.1)
+    return Pause(asked, accepted, paused, resumed, direct)
 
 
-def last_write(times, asked, paused):
-    """The last sight of a new row before the map was paused."""
-    return max((when for when in times if asked <= when <= paused), default=asked)
+def longest_gap(times, begin, end):
+    seen = [when for when in times if begin <= when <= end]
+    return max((later - earlier for earlier, later in zip(seen, seen[1:])), default=0)
 
 
-def longest_gap(times, resumed, direct):
-    """Between two sights of new rows, from the first one after the resume until the map was surely direct."""
-    seen = [when for when in times if resumed <= when <= direct + 0.5]
-    return max((b - a for a, b in zip(seen, seen[1:])), default=0)
+def tell(what, values):
+    p50, p99 = percentile(values, 50), percentile(values, 99)
+    say(f"{what}: p50 {p50 * 1e3:.0f} ms, p99 {p99 * 1e3:.0f} ms, longest {max(values) * 1e3:.0f} ms")
