@@ -22,23 +22,21 @@ class ControlPlane:
         (home / "tokens").write_text(f"{token},admin,admin,system:masters\n")
         run(["openssl", "genrsa", "-out", home / "accounts.key", "2048"])
         url = "http://127.0.0.1:{}".format
-        self.processes = [
-            Process("etcd", [
-                programs / "etcd", "--data-dir", folder / "etcd", "--log-level", "error",
-                "--listen-client-urls", url(clients), "--advertise-client-urls", url(clients),
-                "--listen-peer-urls", url(peers), "--initial-advertise-peer-urls", url(peers),
-                "--initial-cluster", f"default={url(peers)}",
-            ], folder / "etcd.log"),
-            Process("kube-apiserver", [
-                programs / "kube-apiserver", "--etcd-servers", url(clients),
-                "--bind-address", "127.0.0.1", "--secure-port", str(port), "--cert-dir", home / "certs",
-                "--token-auth-file", home / "tokens", "--authorization-mode", "RBAC",
-                "--service-cluster-ip-range", "10.0.0.0/24", "--disable-admission-plugins", "ServiceAccount",
-                "--service-account-issuer", "https://kubernetes.default.svc",
-                "--service-account-key-file", home / "accounts.key",
-                "--service-account-signing-key-file", home / "accounts.key",
-            ], folder / "kube-apiserver.log"),
-        ]
+        Process("etcd", [
+            programs / "etcd", "--data-dir", folder / "etcd", "--log-level", "error",
+            "--listen-client-urls", url(clients), "--advertise-client-urls", url(clients),
+            "--listen-peer-urls", url(peers), "--initial-advertise-peer-urls", url(peers),
+            "--initial-cluster", f"default={url(peers)}",
+        ], folder / "etcd.log")
+        server = Process("kube-apiserver", [
+            programs / "kube-apiserver", "--etcd-servers", url(clients),
+            "--bind-address", "127.0.0.1", "--secure-port", str(port), "--cert-dir", home / "certs",
+            "--token-auth-file", home / "tokens", "--authorization-mode", "RBAC",
+            "--service-cluster-ip-range", "10.0.0.0/24", "--disable-admission-plugins", "ServiceAccount",
+            "--service-account-issuer", "https://kubernetes.default.svc",
+            "--service-account-key-file", home / "accounts.key",
+            "--service-account-signing-key-file", home / "accounts.key",
+        ], folder / "kube-apiserver.log")
         cluster = {"server": f"https://127.0.0.1:{port}", "certificate-authority": str(home / "certs/apiserver.crt"),
                    "tls-server-name": "kubernetes"}
         self.kubeconfig = folder / "kubeconfig"
@@ -48,7 +46,7 @@ class ControlPlane:
             "users": [{"name": "bench", "user": {"token": token}}],
             "contexts": [{"name": "bench", "context": {"cluster": "bench", "user": "bench", "namespace": NAMESPACE}}],
         }))
-        self.processes[1].answers(self._is_ready)
+        server.answers(self._is_ready)
         self.kubectl("apply", "--server-side", "-f", crds)
         self.kubectl("create", "namespace", NAMESPACE)
         self.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd", "--all")
@@ -86,7 +84,3 @@ class ControlPlane:
     def apply(self, objects):
         text = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
         self.kubectl("apply", "--server-side", "-f", "-", stdin=text)
-
-    def end(self):
-        for process in reversed(self.processes):
-            process.end()

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from dataclasses import dataclass
+from typing import ClassVar
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -86,6 +87,9 @@ def run_measured(command, log, **more):
 class Process:
     """A server, or the program that is measured."""
 
+    # All that were started, so that none outlives the benchmark.
+    started: ClassVar[list] = []
+
     def __init__(self, name, command, log, env=None, cwd="/", end_by=signal.SIGTERM):
         self.name, self.log, self.end_by = name, log, end_by
         with open(log, "ab") as out:
@@ -93,6 +97,13 @@ class Process:
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=cwd, env=env, start_new_session=True
             )
         self.pid = self.process.pid
+        self.started.append(self)
+
+    @classmethod
+    def end_all(cls):
+        """Ends the newest first: nothing loses the server that it talks to."""
+        while cls.started:
+            cls.started[-1].end()
 
     def lives(self):
         return self.process.poll() is None
@@ -123,6 +134,8 @@ class Process:
                 # It began a session, so that this is its group and nobody else's.
                 os.killpg(self.pid, signal.SIGKILL)
                 self.process.wait()
+        if self in self.started:
+            self.started.remove(self)
 
 
 def _stat(pid):

@@ -28,23 +28,19 @@ class Rig:
         with self.ends as ends:
             self.folder = Path(tempfile.mkdtemp(prefix="tablemap-bench."))
             ends.callback(self._leave_folder)
+            ends.callback(Process.end_all)
             # The servers' user must be able to reach its own folders in it.
             self.folder.chmod(0o711)
             password = secrets.token_hex(16)
             self.source = Postgres("source", self.folder, password)
-            ends.callback(self.source.process.end)
             self.destination = Postgres("destination", self.folder, password)
-            ends.callback(self.destination.process.end)
             self.redis = Redis(self.folder, password)
-            ends.callback(self.redis.process.end)
             self.plane = ControlPlane(self.folder, self.cache / "kubernetes-v1.36.3/bin", REPOSITORY / "crds")
-            ends.callback(self.plane.end)
             self._connect(password)
-            operator = Process(
+            Process(
                 "operator", [self.program, "operator", "--workers=none", "--namespace=bench", "--default-queue=queue"],
                 self.folder / "operator.log", env=self.plane.environment(),
             )
-            ends.callback(operator.end)
             self.ends = ends.pop_all()
         return self
 

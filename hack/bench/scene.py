@@ -66,8 +66,10 @@ class Scene:
         self.source.sql(self.name, "VACUUM ANALYZE notes")
         return self
 
-    def __exit__(self, *error):
-        return self.ends.__exit__(*error)
+    def __exit__(self, error, *_):
+        # After a failure a server may not answer; what failed is worth more than what clearing up would say.
+        if error is None:
+            self.ends.close()
 
     def destination_of(self, side):
         """A database for one of the tools."""
