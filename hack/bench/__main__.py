@@ -26,7 +26,7 @@ def main():
     say(str(settings))
     say(f"{os.cpu_count()} cores, {platform.platform()}, load {os.getloadavg()[0]:.1f}")
     if "a" in settings.chosen and not settings.debezium:
-        say("without Debezium Server: its package could not be had")
+        say("without Debezium Server")
     measures, failed = [], []
     step("starting servers")
     with Rig(settings) as rig:
