@@ -28,7 +28,7 @@ soak: ## Random load, faults and pauses for 20 minutes (TABLEMAP_SOAK_SECONDS, T
 	TABLEMAP_SOAK_SECONDS=$${TABLEMAP_SOAK_SECONDS:-1200} \
 	  cargo test --locked --features testing --test real -- --nocapture a_while_of_random_faults
 
-bench: ## Measure beside other tools: about three hours; docs/performance.md tells how to choose
+bench: ## Measure beside other tools: docs/performance.md tells what, and how to choose
 	@hack/setup.sh
 	@hack/bench.sh
 

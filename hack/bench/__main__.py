@@ -48,4 +48,4 @@ def main():
 try:
     main()
 except (Failed, KeyboardInterrupt) as error:
-    sys.exit(f"the benchmark has ended: {error or 'interrupted'}")
+    sys.exit(f"the benchmark has ended: {str(error) or 'interrupted'}")

@@ -7,7 +7,7 @@ from .process import Process, Usage, free_port
 
 PROPERTIES = """
 debezium.sink.type=jdbc
-debezium.sink.jdbc.connection.url=jdbc:postgresql://127.0.0.1:{destination_port}/{destination}?reWriteBatchedInserts=true
+debezium.sink.jdbc.connection.url={url}
 debezium.sink.jdbc.connection.username=postgres
 debezium.sink.jdbc.connection.password={password}
 debezium.sink.jdbc.insert.mode=upsert
@@ -63,7 +63,7 @@ class Debezium:
             if entry.name not in ("config", "data"):
                 (self.home / entry.name).symlink_to(entry)
         (self.home / "config/application.properties").write_text(PROPERTIES.format(
-            destination_port=self.scene.destination.port, destination=self.database,
+            url=f"jdbc:postgresql://127.0.0.1:{self.scene.destination.port}/{self.database}?reWriteBatchedInserts=true",
             source_port=self.scene.source.port, source=self.scene.name,
             password=self.scene.source.password, slot=self.slots, http_port=free_port(),
         ))

@@ -6,7 +6,7 @@ import subprocess
 
 from .process import Failed, Process, cpu, family, free_port, own_folder, run, unprivileged
 
-# The same for source and destination. A commit is on the disk, and no checkpoint falls into a measurement by size or time.
+# The same for source and destination. A commit is on the disk. No checkpoint falls into a measurement by size or time.
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",

@@ -73,7 +73,8 @@ def _known(number, digits=1):
     return f"{number:,.{digits}f}" if number else "-"
 
 
-HEADINGS = ["measure", "unit", "ours", "CPU s", "all", "MB", "peer", "peer's", "CPU s", "all", "MB", "ratio", "target", "met"]
+USAGE = ["CPU s", "all", "MB"]
+HEADINGS = ["measure", "unit", "ours", *USAGE, "peer", "peer's", *USAGE, "ratio", "target", "met"]
 
 
 def table(measures):

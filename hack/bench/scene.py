@@ -149,6 +149,15 @@ class Scene:
             f"CALL live({first}, {rows}, {transactions}, {seconds})",
         )
 
+    def end_live(self, load):
+        """Ends a steady load before its time."""
+        self.source.sql(
+            "postgres",
+            f"""SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                WHERE datname = '{self.name}' AND query LIKE 'CALL live%'""",
+        )
+        load.communicate()
+
     def watch(self, database):
         """Begins to note when rows become visible. What it returns ends it and tells: (time, highest id) in order."""
         self.destination.sql(database, "UPDATE watching SET is_on = true")

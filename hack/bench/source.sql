@@ -2,7 +2,8 @@
 CREATE TABLE notes (n int PRIMARY KEY, note text NOT NULL);
 
 -- Content follows from the id, so that the same rows can be made again for another tool.
-CREATE FUNCTION rows_of(first bigint, last bigint, step bigint, revision int) RETURNS SETOF items LANGUAGE sql STABLE AS $$
+CREATE FUNCTION rows_of(first bigint, last bigint, step bigint, revision int) RETURNS SETOF items
+LANGUAGE sql STABLE AS $$
     SELECT id, 'Customer ' || id * 7919 % 1000003, (id * 31 % 100000)::numeric / 100 + revision,
            timestamptz '2026-01-01 00:00:00Z' + id * interval '1 second' + revision * interval '1 day', note
     FROM generate_series(first, last, step) id JOIN notes ON n = (id * 7 + revision) % 20000
@@ -34,7 +35,7 @@ BEGIN
 END
 $$;
 
--- A steady load: so many transactions a second, half of whose rows are new, and half are updates of the rows 1 to 10,000.
+-- A steady load: so many transactions a second. Half of their rows are new, half are updates of the rows 1 to 10,000.
 CREATE PROCEDURE live(first bigint, rows int, transactions int, seconds int) LANGUAGE plpgsql AS $$
 DECLARE
     id bigint := first;

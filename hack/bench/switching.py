@@ -59,9 +59,7 @@ def measure(rig):
         own = ours.usage()
         own.cpu -= used
         everything = rig.servers_cpu() - before + own.cpu
-        end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query ~ 'CALL live'"
-        scene.source.sql("postgres", end)
-        load.communicate()
+        scene.end_live(load)
         times = [when for when, _ in stop()]
     stops = [one.last_write(times) - one.asked for one in pauses]
     stalls = [one.stall(times) for one in pauses]
