@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test soak lint crds
+.PHONY: help demo demo-down test soak bench lint crds
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -27,6 +27,10 @@ soak: ## Random load, faults and pauses for 20 minutes (TABLEMAP_SOAK_SECONDS, T
 	@hack/setup.sh
 	TABLEMAP_SOAK_SECONDS=$${TABLEMAP_SOAK_SECONDS:-1200} \
 	  cargo test --locked --features testing --test real -- --nocapture a_while_of_random_faults
+
+bench: ## Measure beside other tools: docs/performance.md tells what, and how to choose
+	@hack/setup.sh
+	@hack/bench.sh
 
 lint: ## Formatting, clippy, and cargo-deny where it is installed
 	@hack/check-toolchain.sh cargo

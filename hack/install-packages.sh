@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that are missing: Redis, Postgres, PgBouncer, and what unpacks archives. Only their programs
-# are wanted, so the services that the packages bring are not started.
+# are wanted, so the services that the packages bring are not started. Arguments name more: program=package.
 set -euo pipefail
 
 missing=()
@@ -10,6 +10,9 @@ command -v redis-server >/dev/null || missing+=(redis-server)
 command -v curl >/dev/null || missing+=(curl ca-certificates)
 command -v unzip >/dev/null || missing+=(unzip)
 command -v xz >/dev/null || missing+=(xz-utils)
+for more; do
+  command -v "${more%%=*}" >/dev/null || missing+=("${more#*=}")
+done
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 if ! command -v apt-get >/dev/null; then
@@ -22,7 +25,7 @@ if [ "$(id -u)" -ne 0 ]; then
     exit 1
   fi
   echo "==> asking sudo for: apt-get install ${missing[*]}"
-  exec sudo -- "$0"
+  exec sudo -- "$0" "$@"
 fi
 
 # 101 tells the packages' scripts that starting a service is not allowed.
