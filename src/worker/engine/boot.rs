@@ -105,10 +105,18 @@ impl Engine {
         if self.maps.contains_key(id) {
             drop(self.evict(id));
         }
-        self.maps.remove(id);
+        self.take_out(id);
         self.tell_stands();
         self.statuses.forget(id);
         self.bind_again();
+    }
+
+    /// Takes a map out of the engine. False: it was not there.
+    pub(super) fn take_out(&mut self, id: &MapId) -> bool {
+        let map = self.maps.remove(id);
+        let cutting = map.as_ref().is_some_and(|map| map.cutover_since.is_some());
+        self.cutovers -= usize::from(cutting);
+        map.is_some()
     }
 
     pub(super) fn boot(&mut self, id: &MapId) {
@@ -227,6 +235,7 @@ impl Engine {
             counters: Counters::default(),
             truncates: 0,
             before: None,
+            queued: Position::ZERO,
             held: Vec::new(),
             held_bytes: 0,
             falls: 0,

@@ -176,7 +176,7 @@ impl Engine {
         let blocked = self.maps.get(map).and_then(|map| map.blocked.clone());
         self.feeds.end(map);
         let evicted = self.evict(map);
-        if self.maps.remove(map).is_some() {
+        if self.take_out(map) {
             self.rebasing.remove(map);
             self.tell_stands();
             self.bind_again();

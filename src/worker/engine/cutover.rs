@@ -20,6 +20,10 @@ const NEAR: u64 = 4096;
 /// It is given up after this long, or when so many bytes are held.
 const PATIENCE: Duration = Duration::from_secs(3);
 const HELD_BYTES: usize = 8 << 20;
+/// When so many are held the reader waits, but not longer than this: what a source sends that has a backlog would else end
+/// every cutover before the few records are written that remain.
+const ENOUGH: usize = HELD_BYTES / 2;
+const WAIT: Duration = Duration::from_millis(400);
 
 impl Engine {
     /// Begins, finishes or gives up cutovers.
@@ -28,6 +32,14 @@ impl Engine {
         for lane in lanes {
             self.look_at_cutover(&lane);
         }
+    }
+
+    /// Whether enough is held for now.
+    pub(super) fn reader_waits(&self) -> bool {
+        let full = |map: &Map| {
+            map.held_bytes > ENOUGH && map.cutover_since.is_some_and(|since| since.elapsed() < WAIT)
+        };
+        self.cutovers > 0 && self.maps.values().any(full)
     }
 
     fn look_at_cutover(&mut self, lane: &str) {
@@ -90,7 +102,9 @@ impl Engine {
             tracing::debug!(map = %map.plan.name, held = map.held.len(), "going direct");
             held.append(&mut map.held);
             map.held_bytes = 0;
-            map.cutover_since = None;
+            if map.cutover_since.take().is_some() {
+                self.cutovers -= 1;
+            }
             map.catch_up = None;
             seats.push((map.seat, map.mark(self.through)));
         }

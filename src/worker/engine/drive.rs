@@ -337,6 +337,7 @@ impl Engine {
 
     fn cut(&mut self, id: &MapId) {
         if let Some(map) = self.maps.get_mut(id) {
+            self.cutovers += usize::from(map.cutover_since.is_none());
             map.cutover_since = Some(Instant::now());
         }
         self.done(id, Step::Cut, Outcome::Done);
@@ -353,7 +354,7 @@ impl Engine {
                 map = %map.plan.name, records = account.records, last = %account.last, ?flushed,
                 appending = !map.appender.is_idle(), held = map.held.len(), "the cutover did not come about"
             );
-            map.cutover_since = None;
+            self.cutovers -= usize::from(map.cutover_since.take().is_some());
             requeue_held(map, Position::ZERO);
         }
         self.done(id, Step::Back, Outcome::Done);

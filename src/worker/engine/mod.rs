@@ -142,6 +142,8 @@ pub struct Engine {
     emptied: HashSet<MapId>,
     /// When the clean-up of each deleted map began.
     cleaning_since: HashMap<MapId, Instant>,
+    /// So many maps are in a cutover.
+    cutovers: usize,
     feeds: Feeds,
     slots: Slots,
     /// Slot and publication are being removed with this map.
@@ -192,6 +194,7 @@ impl Engine {
             rebasing: HashMap::new(),
             emptied: HashSet::new(),
             cleaning_since: HashMap::new(),
+            cutovers: 0,
             feeds: Feeds::default(),
             slots: Slots::default(),
             closing: None,
@@ -219,7 +222,7 @@ impl Engine {
                 () = shutdown.cancelled() => break,
                 Some(event) = self.inbox.recv() => self.take(event),
                 _ = clock.tick() => self.look_at_clocks(),
-                Some(reading) = self.readings.recv() => self.read(reading),
+                Some(reading) = self.readings.recv(), if !self.reader_waits() => self.read(reading),
                 Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
                     if let Err(error) = ended && error.is_panic() {
                         std::panic::resume_unwind(error.into_panic());

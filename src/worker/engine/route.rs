@@ -129,7 +129,11 @@ impl Engine {
             let Some(taken) = admit(map, fit.binding(), &change) else {
                 continue;
             };
-            match map.gate.route() {
+            let route = match map.gate.route() {
+                Route::Cutover if map.goes_on_in_queue(taken.position) => Route::Queue,
+                route => route,
+            };
+            match route {
                 Route::Lane => {
                     let parcel = parcels.entry(map.plan.destination.clone()).or_default();
                     parcel.items.push(item(map, taken));
@@ -138,6 +142,7 @@ impl Engine {
                     }
                 }
                 Route::Queue => {
+                    map.queued = taken.position;
                     let record = Counted {
                         change: taken,
                         counters: map.counters,

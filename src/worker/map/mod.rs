@@ -173,6 +173,8 @@ pub struct Map {
     pub truncates: u64,
     /// What was counted before the queue began, to be stored with it before anything of it is written (I5).
     pub before: Option<Counters>,
+    /// The last change that was given to the queue.
+    pub queued: Position,
     /// Changes between gate and queue or lane: while leaving, or in a cutover.
     pub held: Vec<(Item, Option<Share>)>,
     pub held_bytes: usize,
@@ -325,6 +327,15 @@ impl Map {
     #[must_use]
     pub fn needs_a_look(&self) -> bool {
         self.unusable.is_some() || self.blocked.is_some() || self.plan.deletion.is_some()
+    }
+
+    /// A transaction that has begun to go to the queue goes there whole, also when new changes wait for a cutover: else its
+    /// beginning would wait for the rest, and the rest for the beginning.
+    #[must_use]
+    pub fn goes_on_in_queue(&self, position: Position) -> bool {
+        let same =
+            |queued: Position| queued.generation == position.generation && queued.commit == position.commit;
+        self.held.is_empty() && same(self.queued)
     }
 
     /// Whether the map has a position that is stored.
