@@ -149,7 +149,11 @@ impl Sizes {
         let kept = Arc::downgrade(&seen);
         thread::spawn(move || {
             while let Some(seen) = kept.upgrade() {
-                let size = std::fs::metadata(&file).unwrap().len();
+                // At the end of the test it may be gone already.
+                let Ok(metadata) = std::fs::metadata(&file) else {
+                    return;
+                };
+                let size = metadata.len();
                 seen.lock().unwrap().push((Instant::now(), size));
                 drop(seen);
                 thread::sleep(Duration::from_millis(100));
