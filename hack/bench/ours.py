@@ -61,7 +61,7 @@ class Ours:
     def join(self):
         """Starts for the first time. Afterwards it takes every change."""
         self.start()
-        self.condition("CaughtUp=True", 1800)
+        self.condition("CaughtUp=True", 300)
 
     def start(self):
         self.starts += 1

@@ -132,10 +132,11 @@ impl Engine {
         let epoch = self.lease_epoch;
         let map = id.clone();
         self.report_starting(id);
+        let turn = self.turn(&plan.destination);
         self.spawn(async move {
             Event::Booted {
                 map,
-                result: operations::boot(plan, epoch).await.map(Box::new),
+                result: operations::boot(plan, epoch, turn).await.map(Box::new),
             }
         });
     }

@@ -216,8 +216,10 @@ impl Engine {
         let Some(map) = self.maps.get(id) else { return };
         let (plan, epoch, queue) = (map.plan.clone(), map.epoch, map.queue.clone());
         let confirmed = map.forgotten(self.link.confirmed());
+        let turn = self.turn(&plan.destination);
         let map = id.clone();
         self.spawn(async move {
+            let _turn = turn.await;
             let result = operations::check(plan, epoch, queue, confirmed).await;
             Event::Checked {
                 map,

@@ -71,8 +71,10 @@ impl Engine {
             era,
             events,
         };
+        let turn = self.turn(&format!("join {}", joining.plan.destination));
         let map = id.clone();
         self.spawn(async move {
+            let _turn = turn.await;
             let result = join(joining, &settings, &publication, external).await;
             Event::Joined { map, result }
         });

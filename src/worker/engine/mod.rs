@@ -15,6 +15,7 @@ mod event;
 mod join;
 mod lanes;
 mod operations;
+mod permits;
 mod queueing;
 mod reach;
 mod readback;
@@ -39,6 +40,7 @@ use super::{
     status::Statuses,
 };
 use crate::{connection::postgres, record::Position};
+use permits::Permits;
 use route::Routes;
 use side::Feeds;
 use slots::Slots;
@@ -142,6 +144,7 @@ pub struct Engine {
     emptied: HashSet<MapId>,
     /// When the clean-up of each deleted map began.
     cleaning_since: HashMap<MapId, Instant>,
+    permits: Permits,
     /// So many maps are in a cutover.
     cutovers: usize,
     feeds: Feeds,
@@ -194,6 +197,7 @@ impl Engine {
             rebasing: HashMap::new(),
             emptied: HashSet::new(),
             cleaning_since: HashMap::new(),
+            permits: Permits::default(),
             cutovers: 0,
             feeds: Feeds::default(),
             slots: Slots::default(),

@@ -39,11 +39,17 @@ pub struct Booted {
 const JOINED: u64 = 1;
 
 /// Takes a map over: its queue first, then its destination, each with a higher epoch than any seen (rule 4).
-pub async fn boot(plan: Arc<Plan>, lease_epoch: i64) -> Result<Booted, BootError> {
+/// `turn` is waited for before the destination is asked.
+pub async fn boot<T>(
+    plan: Arc<Plan>,
+    lease_epoch: i64,
+    turn: impl Future<Output = T>,
+) -> Result<Booted, BootError> {
     let link = redis::connect(&plan.queue_settings).await?;
     let durability = link.durability().await.ok();
     let mut queue = Queue::new(link, &plan.namespace, &plan.id, &plan.name);
     let seen = queue.seen_epoch().await?;
+    let _turn = turn.await;
     let control = Control::connect(&plan.destination_settings).await;
     let known = match &control {
         Ok(control) => control.peek(&plan.id).await.map_err(CheckFailure::from),
