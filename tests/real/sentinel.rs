@@ -9,7 +9,7 @@ use crate::support::{
     timing::timed,
     wait::{wait_for, wait_until},
 };
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const TABLES: &[&str] = &["customers", "orders"];
 const RATE: Rate = Rate {
@@ -54,8 +54,13 @@ async fn ask<T: redis::FromRedisValue>(port: u16, words: &[&str]) -> T {
 async fn cut_off(rig: &Rig, sentinel: &Sentinel, servers: &[Redis]) {
     let old = master(sentinel).await.unwrap();
     let () = ask(old, &["ACL", "SETUSER", "default", "-replicaof", "-slaveof"]).await;
-    let () = ask(sentinel.port, &["SENTINEL", "FAILOVER", "tm"]).await;
+    // A failover that does not come about is not tried again by itself.
+    let mut asked: Option<Instant> = None;
     let new = wait_for(SOON, "another master", async || {
+        if asked.is_none_or(|at| at.elapsed() > Duration::from_secs(15)) {
+            asked = Some(Instant::now());
+            let () = ask(sentinel.port, &["SENTINEL", "FAILOVER", "tm"]).await;
+        }
         master(sentinel).await.filter(|port| *port != old)
     })
     .await;
