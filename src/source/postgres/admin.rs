@@ -241,11 +241,12 @@ impl Admin {
         }
     }
 
-    /// Removes a slot, if it is there.
+    /// Removes a slot, if it is there, ending whoever reads from it.
     ///
     /// # Errors
-    /// It is in use, or the source cannot be asked.
+    /// It stays in use, or the source cannot be asked.
     pub async fn drop_slot(&self, name: &str) -> Result<(), SourceError> {
+        self.terminate_walsender(name).await?;
         let sql = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1";
         within(self.client().query(sql, &[&name])).await.map(|_| ())
     }
@@ -256,7 +257,6 @@ impl Admin {
     /// One stays in use, or the source cannot be asked.
     pub async fn drop_slots(&self, main: &str) -> Result<(), SourceError> {
         for (slot, _) in self.slots(main).await? {
-            self.terminate_walsender(&slot).await?;
             self.drop_slot(&slot).await?;
         }
         Ok(())

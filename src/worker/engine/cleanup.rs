@@ -259,7 +259,6 @@ async fn leave(
 async fn drop_sides(admin: &Admin, main: &str, prefix: &str) -> Result<(), String> {
     for (slot, _) in admin.slots(main).await.map_err(text)? {
         if slot.starts_with(prefix) {
-            admin.terminate_walsender(&slot).await.map_err(text)?;
             admin.drop_slot(&slot).await.map_err(text)?;
         }
     }

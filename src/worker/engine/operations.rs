@@ -456,7 +456,6 @@ async fn adopt_sides(
             if !state.is_lost() {
                 admin.copy_slot(name, own).await?;
             }
-            admin.terminate_walsender(name).await?;
             admin.drop_slot(name).await?;
         }
     }

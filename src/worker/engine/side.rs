@@ -443,7 +443,5 @@ impl Engine {
 }
 
 async fn drop_slot(settings: &Settings, slot: &str) -> Result<(), SourceError> {
-    let admin = Admin::connect(settings).await?;
-    admin.terminate_walsender(slot).await?;
-    admin.drop_slot(slot).await
+    Admin::connect(settings).await?.drop_slot(slot).await
 }
