@@ -87,6 +87,16 @@ impl Scene {
         .await;
     }
 
+    /// Waits until the source has forgotten all that there is now: what it still has it would send again.
+    async fn confirmed(&self) {
+        let now = "SELECT (pg_current_wal_lsn() - '0/0')::bigint";
+        let now = self.crm.query_one(now, &[]).await.unwrap().get::<_, i64>(0);
+        wait_until(SOON, "the source is confirmed", async || {
+            self.rig.confirmed().await >= now.cast_unsigned()
+        })
+        .await;
+    }
+
     /// Waits for the reason, and tells what must be named to accept the gap.
     async fn lost(&self, map: &str, reason: &str) -> String {
         let status = wait_for(SOON, &format!("{reason} of {map}"), async || {
@@ -202,6 +212,7 @@ async fn an_emptied_redis_is_accepted_only_by_its_position() {
     scene.pause("items").await;
     scene.insert("items", 30).await;
     scene.queued("items", 30).await;
+    scene.confirmed().await;
     let mut redis = scene.rig.redis.client().await;
     redis::cmd("FLUSHALL").exec_async(&mut redis).await.unwrap();
     let lost_after = scene.lost("items", "PositionLost").await;
@@ -287,12 +298,7 @@ async fn what_was_parked_outlives_a_destination_that_is_put_back() {
     scene.park_one().await;
     scene.insert("items", 10).await;
     scene.has_rows("items", 110).await;
-    let now = "SELECT (pg_current_wal_lsn() - '0/0')::bigint";
-    let now = scene.crm.query_one(now, &[]).await.unwrap().get::<_, i64>(0);
-    wait_until(SOON, "the source is confirmed", async || {
-        scene.rig.confirmed().await >= now.cast_unsigned()
-    })
-    .await;
+    scene.confirmed().await;
     scene.programs.clear();
     scene.rig.destination.restore_from(&copy);
     scene.rig.destination.start_again().await;
