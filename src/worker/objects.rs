@@ -1,12 +1,24 @@
 //! Where the objects that a map refers to are read: from the cluster, or from manifests that are not applied yet.
 
 use super::resolve::ResolveError;
-use k8s_openapi::ByteString;
+use k8s_openapi::{ByteString, NamespaceResourceScope};
 use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Debug, sync::Arc, time::Duration};
 
 const DEADLINE: Duration = Duration::from_secs(10);
+
+/// What can be read: an object of a namespace.
+pub trait Object:
+    Resource<Scope = NamespaceResourceScope, DynamicType: Default> + Clone + Debug + DeserializeOwned
+{
+}
+
+impl<K> Object for K where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType: Default> + Clone + Debug + DeserializeOwned
+{
+}
 
 /// Manifests, and the cluster for what is not among them, if it can be asked.
 #[derive(Clone)]
@@ -23,14 +35,7 @@ impl Objects {
     ///
     /// # Errors
     /// It does not exist, cannot be read, or the API server cannot be asked.
-    pub async fn get<K>(&self, namespace: &str, name: &str, kind: &str) -> Result<K, ResolveError>
-    where
-        K: Resource<Scope = k8s_openapi::NamespaceResourceScope>
-            + Clone
-            + std::fmt::Debug
-            + serde::de::DeserializeOwned,
-        K::DynamicType: Default,
-    {
+    pub async fn get<K: Object>(&self, namespace: &str, name: &str, kind: &str) -> Result<K, ResolveError> {
         let missing = |more: &str| {
             ResolveError::Missing(format!(
                 "there is no {kind} {name} in namespace {namespace}{more}"
@@ -50,14 +55,7 @@ impl Objects {
     }
 }
 
-async fn ask<K>(client: &Client, namespace: &str, name: &str) -> Result<Option<K>, ResolveError>
-where
-    K: Resource<Scope = k8s_openapi::NamespaceResourceScope>
-        + Clone
-        + std::fmt::Debug
-        + serde::de::DeserializeOwned,
-    K::DynamicType: Default,
-{
+async fn ask<K: Object>(client: &Client, namespace: &str, name: &str) -> Result<Option<K>, ResolveError> {
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
     match tokio::time::timeout(DEADLINE, api.get_opt(name)).await {
         Ok(Ok(found)) => Ok(found),

@@ -11,7 +11,7 @@ use crate::{
     },
     mapping::{self, FieldSpec, FilterSpec, From, Mapping, Transform, Unmatched, ValueMap},
     worker::{
-        objects::Objects,
+        objects::{Object, Objects},
         plan::{Plan, StatusBefore},
         status::Ledger,
     },
@@ -162,14 +162,7 @@ impl Resolver {
         self.get(name, "Connection").await
     }
 
-    async fn get<K>(&self, name: &str, kind: &str) -> Result<K, ResolveError>
-    where
-        K: Resource<Scope = k8s_openapi::NamespaceResourceScope>
-            + Clone
-            + std::fmt::Debug
-            + serde::de::DeserializeOwned,
-        K::DynamicType: Default,
-    {
+    async fn get<K: Object>(&self, name: &str, kind: &str) -> Result<K, ResolveError> {
         self.objects.get(&self.namespace, name, kind).await
     }
 

@@ -64,17 +64,6 @@ impl Scene {
         insert(&self.crm, table, rows).await;
     }
 
-    async fn park_one(&self) {
-        self.crm
-            .batch_execute("INSERT INTO items (note) VALUES ('bad')")
-            .await
-            .unwrap();
-        wait_until(SOON, "a parked record", async || {
-            self.rig.status("items").await["errors"]["count"] == 1
-        })
-        .await;
-    }
-
     async fn pause(&self, map: &str) {
         self.rig.pause(map);
         self.rig.condition(map, "Paused", "True").await;
@@ -83,16 +72,6 @@ impl Scene {
     async fn queued(&self, map: &str, records: u64) {
         wait_until(SOON, &format!("{records} queued records of {map}"), async || {
             self.rig.status(map).await["queue"]["records"] == records
-        })
-        .await;
-    }
-
-    /// Waits until the source has forgotten all that there is now: what it still has it would send again.
-    async fn confirmed(&self) {
-        let now = "SELECT (pg_current_wal_lsn() - '0/0')::bigint";
-        let now = self.crm.query_one(now, &[]).await.unwrap().get::<_, i64>(0);
-        wait_until(SOON, "the source is confirmed", async || {
-            self.rig.confirmed().await >= now.cast_unsigned()
         })
         .await;
     }
@@ -208,11 +187,11 @@ fn has_failed_with(status: &Value, reason: &str) -> bool {
 async fn an_emptied_redis_is_accepted_only_by_its_position() {
     let _time = timed("an_emptied_redis_is_accepted_only_by_its_position");
     let scene = Scene::start().await;
-    scene.park_one().await;
+    scene.rig.park_one().await;
     scene.pause("items").await;
     scene.insert("items", 30).await;
     scene.queued("items", 30).await;
-    scene.confirmed().await;
+    scene.rig.all_confirmed().await;
     let mut redis = scene.rig.redis.client().await;
     redis::cmd("FLUSHALL").exec_async(&mut redis).await.unwrap();
     let lost_after = scene.lost("items", "PositionLost").await;
@@ -295,10 +274,10 @@ async fn what_was_parked_outlives_a_destination_that_is_put_back() {
     let mut scene = Scene::start().await;
     let copy = scene.copies.path().join("copy");
     scene.rig.destination.copy_to(&copy);
-    scene.park_one().await;
+    scene.rig.park_one().await;
     scene.insert("items", 10).await;
     scene.has_rows("items", 110).await;
-    scene.confirmed().await;
+    scene.rig.all_confirmed().await;
     scene.programs.clear();
     scene.rig.destination.restore_from(&copy);
     scene.rig.destination.start_again().await;
@@ -321,7 +300,7 @@ async fn lost_errors_are_accepted() {
     let mut scene = Scene::start().await;
     let copy = scene.copies.path().join("copy");
     scene.rig.redis.copy_to(&copy);
-    scene.park_one().await;
+    scene.rig.park_one().await;
     scene.insert("items", 10).await;
     scene.has_rows("items", 110).await;
     scene.rig.redis.restore_from(&copy);
@@ -340,7 +319,7 @@ async fn lost_errors_are_accepted() {
 async fn a_lost_slot_is_accepted_map_by_map() {
     let _time = timed("a_lost_slot_is_accepted_map_by_map");
     let scene = Scene::start().await;
-    scene.park_one().await;
+    scene.rig.park_one().await;
     scene.pause("others").await;
     scene.insert("others", 30).await;
     scene.queued("others", 30).await;
@@ -456,7 +435,7 @@ async fn an_operation_belongs_to_its_map_and_goes_when_its_time_is_over() {
 async fn another_source_is_accepted_and_its_changes_are_newer() {
     let _time = timed("another_source_is_accepted_and_its_changes_are_newer");
     let scene = Scene::start().await;
-    scene.park_one().await;
+    scene.rig.park_one().await;
     scene.pause("items").await;
     // Positions of the old system are higher than all of the new one.
     for _ in 0..10 {

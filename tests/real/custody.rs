@@ -117,22 +117,6 @@ impl Scene {
         self.crm.batch_execute(&sql).await.unwrap();
     }
 
-    /// Waits until the source has forgotten all that there is now.
-    async fn confirmed(&self) {
-        let sql = "SELECT (pg_current_wal_lsn() - '0/0')::bigint";
-        let now = self
-            .crm
-            .query_one(sql, &[])
-            .await
-            .unwrap()
-            .get::<_, i64>(0)
-            .cast_unsigned();
-        wait_until(SOON, "the source is confirmed", async || {
-            self.rig.confirmed().await >= now
-        })
-        .await;
-    }
-
     fn copy(&mut self, fault: Fault) {
         let to = self.copies.path().join("copy");
         match fault {
@@ -140,17 +124,6 @@ impl Scene {
             Fault::RedisOlder | Fault::RedisOlderThanParks => self.rig.redis.copy_to(&to),
             _ => {}
         }
-    }
-
-    async fn park(&self) {
-        self.crm
-            .batch_execute("INSERT INTO items (note) VALUES ('bad')")
-            .await
-            .unwrap();
-        wait_until(SOON, "a parked record", async || {
-            self.rig.status("items").await["errors"]["count"] == 1
-        })
-        .await;
     }
 
     /// Brings the map into a state, with changes since a copy was taken that the source has forgotten.
@@ -163,7 +136,7 @@ impl Scene {
             self.rig.equal("items", "id").await;
         }
         if fault == Fault::RedisOlderThanParks {
-            self.park().await;
+            self.rig.park_one().await;
         }
         if state != State::Running {
             self.rig.pause("items");
@@ -184,7 +157,7 @@ impl Scene {
         }
         if state != State::AfterCutover {
             self.insert(40).await;
-            self.confirmed().await;
+            self.rig.all_confirmed().await;
         }
     }
 

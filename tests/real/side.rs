@@ -82,17 +82,11 @@ impl Scene {
         .await;
     }
 
-    async fn end_of_log(&self) -> u64 {
-        let sql = "SELECT (pg_current_wal_lsn() - '0/0')::bigint";
-        let end: i64 = self.crm.query_one(sql, &[]).await.unwrap().get(0);
-        end.cast_unsigned()
-    }
-
     /// The main slot moves on, and the others' changes arrive.
     async fn goes_on(&self) {
         self.change("items").await;
         self.change("others").await;
-        let end = self.end_of_log().await;
+        let end = self.rig.end_of_log().await;
         self.rig.equal("others", "id").await;
         wait_until(SOON, "a main slot that moves on", async || {
             self.rig.confirmed().await >= end

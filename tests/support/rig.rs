@@ -268,6 +268,32 @@ impl Rig {
         wait_until(within, &what, async || self.writes(table).await >= before + more).await;
     }
 
+    /// The end of the source's log.
+    pub async fn end_of_log(&self) -> u64 {
+        let sql = "SELECT (pg_current_wal_lsn() - '0/0')::bigint";
+        let end: i64 = self.crm().await.query_one(sql, &[]).await.unwrap().get(0);
+        end.cast_unsigned()
+    }
+
+    /// Waits until the source has forgotten all that there is now: what it still has it would send again.
+    pub async fn all_confirmed(&self) {
+        let now = self.end_of_log().await;
+        wait_until(SOON, "the source is confirmed", async || {
+            self.confirmed().await >= now
+        })
+        .await;
+    }
+
+    /// Has the only record parked that `items` gets: its destination refuses the note `bad`.
+    pub async fn park_one(&self) {
+        let sql = "INSERT INTO items (note) VALUES ('bad')";
+        self.crm().await.batch_execute(sql).await.unwrap();
+        wait_until(SOON, "a parked record", async || {
+            self.status("items").await["errors"]["count"] == 1
+        })
+        .await;
+    }
+
     /// The position that the source may forget.
     pub async fn confirmed(&self) -> u64 {
         let sql = "SELECT coalesce(max(confirmed_flush_lsn - '0/0'), 0)::bigint FROM pg_replication_slots";

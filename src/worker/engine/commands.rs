@@ -166,9 +166,7 @@ impl Engine {
             operation: id.clone(),
             lost_after,
             lease_epoch: self.lease_epoch,
-            source: self.source.settings.clone(),
-            base: self.source.base.clone(),
-            external: self.source.external.clone(),
+            source: self.source.clone(),
             side: self.side_prefix(map),
             newest: self.newest_era(),
         };

@@ -67,6 +67,16 @@ pub struct Source {
     pub external: Option<(String, String)>,
 }
 
+impl Source {
+    /// Slot and publication of a generation.
+    fn names(&self, generation: u32) -> (String, String) {
+        self.external.clone().unwrap_or_else(|| {
+            let name = format!("{}_{generation}", self.base);
+            (name.clone(), name)
+        })
+    }
+}
+
 /// Times that tests shorten.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {

@@ -55,12 +55,8 @@ pub async fn boot<T>(
         Ok(control) => control.peek(&plan.id).await.map_err(CheckFailure::from),
         Err(error) => Err(CheckFailure::Away(error.clone())),
     };
-    let at_destination = known
-        .as_ref()
-        .ok()
-        .and_then(Option::as_ref)
-        .map_or(0, |progress| progress.epoch);
-    let epoch = lease_epoch.max(seen.unwrap_or(0)).max(at_destination) + 1;
+    let progress = known.as_ref().ok().and_then(Option::as_ref);
+    let epoch = next_epoch(lease_epoch, seen, progress);
     queue.use_epoch(epoch);
     let joined = plan.joined() || matches!(known, Ok(Some(_)));
     let after = known.as_ref().ok().map(|known| reached(known.as_ref()));
@@ -118,6 +114,12 @@ pub async fn boot<T>(
         partial,
         durability,
     })
+}
+
+/// Higher than any that was seen (rule 4).
+pub fn next_epoch(lease: i64, queue: Option<i64>, destination: Option<&Progress>) -> i64 {
+    let at_destination = destination.map_or(0, |progress| progress.epoch);
+    lease.max(queue.unwrap_or(0)).max(at_destination) + 1
 }
 
 /// Up to where the destination has everything.

@@ -109,24 +109,14 @@ impl Link {
 }
 
 impl Engine {
-    /// Slot and publication of a generation.
-    fn names(&self, generation: u32) -> (String, String) {
-        if let Some(names) = &self.source.external {
-            names.clone()
-        } else {
-            let name = format!("{}_{generation}", self.source.base);
-            (name.clone(), name)
-        }
-    }
-
     /// The main slot of this worker.
     pub(super) fn slot_name(&self) -> String {
-        self.names(self.link.generation.max(1)).0
+        self.source.names(self.link.generation.max(1)).0
     }
 
     /// The publication of this worker; the slot has the same name, if the worker made them.
     pub(super) fn publication(&self) -> String {
-        self.names(self.link.generation.max(1)).1
+        self.source.names(self.link.generation.max(1)).1
     }
 
     /// Begins to look at the source, once every known map was tried at least once.
@@ -147,7 +137,7 @@ impl Engine {
     fn look_at_source(&mut self) {
         let newest = self.newest_era().map_or(1, |era| era.generation);
         self.link.generation = newest.max(self.link.generation);
-        let (slot, publication) = self.names(self.link.generation);
+        let (slot, publication) = self.source.names(self.link.generation);
         self.link.publication = Some(publication);
         self.link.state = State::Looking;
         self.link.again = false;
@@ -185,7 +175,7 @@ impl Engine {
                 self.stream();
             }
             None if joined => {
-                let (slot, _) = self.names(self.link.generation);
+                let (slot, _) = self.source.names(self.link.generation);
                 let message = format!(
                     "The replication slot {slot} does not exist any more: changes since the last confirmed position \
                      are gone from the source."
@@ -200,7 +190,7 @@ impl Engine {
                 self.source_down(Some(("SlotLost", message)));
             }
             None if self.source.external.is_some() => {
-                let (slot, _) = self.names(self.link.generation);
+                let (slot, _) = self.source.names(self.link.generation);
                 let message = format!(
                     "The replication slot {slot} does not exist: SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput'), or use \
                      `management: Managed`."
@@ -217,7 +207,7 @@ impl Engine {
     /// Empty publication, then slot: only while no map of the worker has a position (rules 13 and 14).
     fn make_slot(&mut self) {
         let settings = self.source.settings.clone();
-        let (slot, publication) = self.names(self.link.generation);
+        let (slot, publication) = self.source.names(self.link.generation);
         let managed = self.source.external.is_none();
         let (generation, session) = (self.link.generation, self.link.session);
         self.spawn(async move {
@@ -284,7 +274,7 @@ impl Engine {
     }
 
     fn stream(&mut self) {
-        let (slot, publication) = self.names(self.link.generation);
+        let (slot, publication) = self.source.names(self.link.generation);
         let start = Start {
             settings: self.source.settings.clone(),
             slot,

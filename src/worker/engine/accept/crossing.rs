@@ -86,7 +86,7 @@ impl Crossing {
                 Ok(())
             })
         };
-        let external = acceptance.external.is_some();
+        let external = acceptance.source.external.is_some();
         enter(&plan, admin, &offer.publication, external, store).await?;
         crossed.ok_or_else(|| AcceptError::Later("the table did not join".into()))
     }

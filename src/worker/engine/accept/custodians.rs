@@ -6,7 +6,7 @@ use crate::{
     destination::postgres::{Control, Progress},
     queue::{Meta, Queue},
     record::{Era, Lsn, Position},
-    worker::custody::Held,
+    worker::{custody::Held, engine::operations::next_epoch},
 };
 
 /// Both custodians, as they are found.
@@ -25,8 +25,7 @@ impl Custodians {
         let control = Control::connect(&plan.destination_settings).await?;
         let progress = control.peek(&plan.id).await?;
         let seen = queue.seen_epoch().await?;
-        let at_destination = progress.as_ref().map_or(0, |progress| progress.epoch);
-        let epoch = lease_epoch.max(seen.unwrap_or(0)).max(at_destination) + 1;
+        let epoch = next_epoch(lease_epoch, seen, progress.as_ref());
         queue.use_epoch(epoch);
         let meta = match seen {
             Some(_) => {

@@ -8,9 +8,9 @@
 mod crossing;
 mod custodians;
 
-use super::{event::JoinFailure, join::fit};
+use super::{Source, event::JoinFailure, join::fit};
 use crate::{
-    connection::{postgres::Settings, redis},
+    connection::redis,
     destination::postgres::LaneError,
     failpoint,
     queue::QueueError,
@@ -31,10 +31,7 @@ pub struct Acceptance {
     /// What the person has seen: everything beyond it may be lost.
     pub lost_after: Lsn,
     pub lease_epoch: i64,
-    pub source: Settings,
-    /// Slots and publications are named `<base>_<generation>`, unless they are given.
-    pub base: String,
-    pub external: Option<(String, String)>,
+    pub source: Source,
     /// How the name of the map's side slot begins, if it has one.
     pub side: String,
     /// The newest era that a map of this worker has a position in.
@@ -100,7 +97,7 @@ impl Acceptance {
     /// There is none, or another one; or something is away.
     pub async fn run(self) -> Result<Outcome, AcceptError> {
         let custodians = Custodians::take(&self.plan, self.lease_epoch).await?;
-        let admin = Admin::connect(&self.source).await?;
+        let admin = Admin::connect(&self.source.settings).await?;
         let offer = self.offer(&admin, custodians.era()).await?;
         let table = self.published_table(&admin, &offer).await?;
         let joined = custodians.meta.as_ref().and_then(|meta| meta.table);
@@ -145,7 +142,7 @@ impl Acceptance {
             generation,
             timeline: server.timeline,
         };
-        let (slot, publication) = self.names(generation);
+        let (slot, publication) = self.source.names(generation);
         let same_server = newest.is_none_or(|newest| newest.is_of_server(&era(generation)));
         let slots = admin.slots(&slot).await?;
         let of = |is_meant: &dyn Fn(&str) -> bool| {
@@ -166,28 +163,21 @@ impl Acceptance {
                 old: None,
             });
         }
-        if self.external.is_some() && lost {
+        if self.source.external.is_some() && lost {
             let again = format!(
                 "the replication slot {slot} does not exist, or has lost WAL: SELECT pg_drop_replication_slot('{slot}') if it \
                  is there, then SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')"
             );
             return Err(AcceptError::Later(again));
         }
-        let (next, publication) = self.names(generation + 1);
+        let (next, publication) = self.source.names(generation + 1);
         Ok(Offer {
             era: era(generation + 1),
             slot: next,
             publication,
             confirmed: Position::ZERO,
             new: true,
-            old: self.external.is_none().then_some(slot),
-        })
-    }
-
-    fn names(&self, generation: u32) -> (String, String) {
-        self.external.clone().unwrap_or_else(|| {
-            let name = format!("{}_{generation}", self.base);
-            (name.clone(), name)
+            old: self.source.external.is_none().then_some(slot),
         })
     }
 
@@ -201,7 +191,7 @@ impl Acceptance {
     }
 
     async fn make_slot(&self, admin: &Admin, offer: &Offer) -> Result<(), AcceptError> {
-        if !offer.new || self.external.is_some() {
+        if !offer.new || self.source.external.is_some() {
             return Ok(());
         }
         admin.create_publication_empty(&offer.publication).await?;
