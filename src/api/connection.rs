@@ -215,10 +215,10 @@ pub struct RedisSpec {
     pub connect_timeout_seconds: i64,
 }
 
-/// One server, or several that sentinels watch. Cluster is to come beside them.
+/// One server, several that sentinels watch, or a cluster.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.standalone) != has(self.sentinel)").message("exactly one of `standalone` and `sentinel` must be given"))]
+#[x_kube(validation = Rule::new("(has(self.standalone) ? 1 : 0) + (has(self.sentinel) ? 1 : 0) + (has(self.cluster) ? 1 : 0) == 1").message("exactly one of `standalone`, `sentinel` and `cluster` must be given"))]
 pub struct Topology {
     /// One server alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -226,6 +226,19 @@ pub struct Topology {
     /// The master that sentinels name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sentinel: Option<Sentinel>,
+    /// The nodes of a Redis Cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<Cluster>,
+}
+
+/// A Redis Cluster. All keys of one map lie in one of its slots, so that its maps spread over the nodes.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cluster {
+    /// Some of its nodes, which know the others.
+    #[schemars(length(min = 1, max = 9))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub nodes: Vec<Standalone>,
 }
 
 /// The master of a group that sentinels watch. They are asked anew at each connect.
@@ -254,7 +267,7 @@ pub struct SentinelHost {
     pub port: i32,
 }
 
-/// One server alone.
+/// A server.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Standalone {

@@ -20,13 +20,13 @@ pub async fn postgres(settings: &postgres::Settings) -> Result<String, Bad> {
 
 /// Whether a Redis takes the login, lets it do what a queue does, and keeps what it has confirmed.
 pub async fn redis(settings: &connection::Settings) -> Vec<Verdict> {
-    let link = match connection::connect(settings).await {
-        Ok(link) => link,
+    // The queue of no map: each script looks for its epoch before it changes anything.
+    let id = uuid::Uuid::new_v4().to_string();
+    let queue = match Queue::connect(settings, "check", &id, "check").await {
+        Ok(queue) => queue,
         Err(error) => return vec![queue_bad(error.to_string())],
     };
-    let durability = link.durability().await;
-    // The queue of no map: each script looks for its epoch before it changes anything.
-    let queue = Queue::new(link, "check", &uuid::Uuid::new_v4().to_string(), "check");
+    let durability = queue.durability().await;
     let allowed = match queue.meta().await {
         Ok(_) => match queue.clear_fenced().await {
             Ok(()) | Err(QueueError::EpochMissing) => Ok(()),

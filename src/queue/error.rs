@@ -73,10 +73,10 @@ fn lacking(detail: &str) -> String {
 }
 
 fn describe(error: &redis::RedisError, code: &str) -> String {
-    if code.is_empty() {
-        error.category().to_owned()
-    } else {
-        code.to_owned()
+    match code {
+        "" => error.category().to_owned(),
+        "MOVED" => "MOVED: this is a Redis Cluster, so name its nodes under topology.cluster".to_owned(),
+        code => code.to_owned(),
     }
 }
 

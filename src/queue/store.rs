@@ -8,7 +8,7 @@ use super::{
     },
 };
 use crate::{
-    connection::redis::{Durability, Link, Settings},
+    connection::redis::{self as servers, Durability, Link, RedisConnectError, Settings},
     record::{Counters, Mark, Origin, ParkedKey, ParkedRecord, Position},
 };
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use redis::{FromRedisValue, Script, ScriptInvocation};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
+    time::Instant,
 };
 
 /// The handle of one map's queue. Cheap to clone.
@@ -36,15 +37,23 @@ pub struct Entry {
 }
 
 impl Queue {
-    /// `name` begins the ids of parked records.
-    #[must_use]
-    pub fn new(link: Link, namespace: &str, queue_id: &str, name: &str) -> Self {
-        Self {
-            link,
-            keys: Arc::new(Keys::new(namespace, queue_id)),
+    /// Connects to the server that has the map's keys. `name` begins the ids of parked records.
+    ///
+    /// # Errors
+    /// A sentence fit for a condition, without secrets.
+    pub async fn connect(
+        settings: &Settings,
+        namespace: &str,
+        queue_id: &str,
+        name: &str,
+    ) -> Result<Self, RedisConnectError> {
+        let keys = Keys::new(namespace, queue_id);
+        Ok(Self {
+            link: servers::connect(settings, &keys.epoch).await?,
+            keys: Arc::new(keys),
             name: name.into(),
             epoch: 0,
-        }
+        })
     }
 
     /// How durable the queue's Redis is.
@@ -150,6 +159,14 @@ impl Queue {
             (None, false) => Err(QueueError::EpochMissing),
             (Some(epoch), false) => Ok(Some(Meta::read(epoch, &fields)?)),
         }
+    }
+
+    /// Up to when what was written would outlive a failover of Redis; None: that is not known now.
+    ///
+    /// # Errors
+    /// Redis cannot be asked.
+    pub async fn kept(&self) -> Result<Option<Instant>, QueueError> {
+        self.link.kept().await
     }
 
     /// Leaving Direct: everything at or below `t` is at the destination; custody begins at `q`. Without counters those of

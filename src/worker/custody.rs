@@ -67,6 +67,8 @@ pub struct Confirmable {
     /// The newest, which has no mark yet: a mark every tenth of the delay is enough.
     latest: Option<Position>,
     seen: Position,
+    /// What was written by then would outlive a failover of Redis.
+    kept: Option<Instant>,
 }
 
 impl Confirmable {
@@ -80,6 +82,7 @@ impl Confirmable {
             queued: VecDeque::new(),
             latest: Some(held.queue),
             seen: Position::ZERO,
+            kept: None,
         }
     }
 
@@ -107,10 +110,12 @@ impl Confirmable {
         }
     }
 
-    /// Redis was read again and still holds everything up to `position`.
-    pub fn seen(&mut self, position: Position, now: Instant) {
+    /// Redis was read again and still holds everything up to `position`; what it was given by `kept` would outlive a
+    /// failover.
+    pub fn seen(&mut self, position: Position, kept: Instant, now: Instant) {
+        self.kept = self.kept.max(Some(kept));
         while let Some((at, queued)) = self.queued.front().copied() {
-            if now.duration_since(at) < self.delay || queued > position {
+            if now.duration_since(at) < self.delay || queued > position || self.kept < Some(at) {
                 break;
             }
             self.seen = self.seen.max(queued);
@@ -124,7 +129,7 @@ impl Confirmable {
         while self
             .parks
             .front()
-            .is_some_and(|(at, _)| now.duration_since(*at) >= self.delay)
+            .is_some_and(|(at, _)| now.duration_since(*at) >= self.delay && self.kept >= Some(*at))
         {
             self.parks.pop_front();
         }
@@ -188,11 +193,25 @@ mod tests {
         map.queued(at(20), start);
         let later = start + Duration::from_secs(11);
         assert_eq!(map.position(later), at(10), "not read back yet");
-        map.seen(at(15), later);
+        map.seen(at(15), later, later);
         assert_eq!(map.position(later), at(10), "Redis went back");
-        map.seen(at(20), start + Duration::from_secs(5));
+        let soon = start + Duration::from_secs(5);
+        map.seen(at(20), soon, soon);
         assert_eq!(map.position(later), at(10), "too early");
-        map.seen(at(20), later);
+        map.seen(at(20), later, later);
+        assert_eq!(map.position(later), at(20));
+    }
+
+    #[test]
+    fn what_no_replica_has_is_not_confirmed() {
+        let start = Instant::now();
+        let (before, later) = (start, start + Duration::from_secs(11));
+        let mut map = Confirmable::new(Duration::from_secs(10), held(10, 10, 10));
+        map.queued(at(20), start + Duration::from_secs(1));
+        map.flushed(at(15), true, start + Duration::from_secs(1));
+        map.seen(at(20), before, later);
+        assert_eq!(map.position(later), at(10));
+        map.seen(at(20), start + Duration::from_secs(2), later);
         assert_eq!(map.position(later), at(20));
     }
 
@@ -200,10 +219,10 @@ mod tests {
     fn what_the_queue_held_before_is_confirmed_as_late() {
         let start = Instant::now();
         let mut map = Confirmable::new(Duration::from_secs(10), held(10, 20, 10));
-        map.seen(at(20), start);
+        map.seen(at(20), start, start);
         assert_eq!(map.position(start), at(10));
         let later = start + Duration::from_secs(10);
-        map.seen(at(20), later);
+        map.seen(at(20), later, later);
         assert_eq!(map.position(later), at(20));
     }
 
@@ -214,6 +233,9 @@ mod tests {
         map.flushed(at(30), true, start);
         map.flushed(at(40), false, start);
         assert_eq!(map.position(start), at(10));
-        assert_eq!(map.position(start + Duration::from_secs(10)), at(40));
+        let later = start + Duration::from_secs(10);
+        assert_eq!(map.position(later), at(10), "not read back yet");
+        map.seen(at(5), later, later);
+        assert_eq!(map.position(later), at(40));
     }
 }

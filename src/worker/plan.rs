@@ -2,8 +2,12 @@
 
 use crate::{
     api::DeletionPolicy,
-    connection::{postgres, redis},
+    connection::{
+        postgres,
+        redis::{self, RedisConnectError},
+    },
     mapping::Mapping,
+    queue::Queue,
     record::Lsn,
     worker::status::Ledger,
 };
@@ -52,6 +56,14 @@ pub struct StatusBefore {
 }
 
 impl Plan {
+    /// Connects to the map's queue.
+    ///
+    /// # Errors
+    /// A sentence fit for a condition, without secrets.
+    pub async fn connect_queue(&self) -> Result<Queue, RedisConnectError> {
+        Queue::connect(&self.queue_settings, &self.namespace, &self.id, &self.name).await
+    }
+
     /// The object's status says that the map has a position.
     #[must_use]
     pub fn joined(&self) -> bool {

@@ -216,12 +216,12 @@ impl Resolver {
                 connection.name_any()
             )));
         };
-        let topology = match (&topology.standalone, &topology.sentinel) {
-            (Some(server), None) => redis::Topology::Standalone {
+        let topology = match (&topology.standalone, &topology.sentinel, &topology.cluster) {
+            (Some(server), None, None) => redis::Topology::Standalone {
                 host: server.host.clone(),
                 port: port(Some(server.port), 6379),
             },
-            (None, Some(sentinel)) => redis::Topology::Sentinel {
+            (None, Some(sentinel), None) => redis::Topology::Sentinel {
                 master: sentinel.master_name.clone(),
                 hosts: sentinel
                     .hosts
@@ -229,9 +229,17 @@ impl Resolver {
                     .map(|host| (host.host.clone(), port(Some(host.port), 26379)))
                     .collect(),
             },
+            (None, None, Some(cluster)) => redis::Topology::Cluster {
+                nodes: cluster
+                    .nodes
+                    .iter()
+                    .map(|node| (node.host.clone(), port(Some(node.port), 6379)))
+                    .collect(),
+            },
             _ => {
                 return Err(ResolveError::Invalid(
-                    "`spec.redis.topology` must name exactly one of `standalone` and `sentinel`".into(),
+                    "`spec.redis.topology` must name exactly one of `standalone`, `sentinel` and `cluster`"
+                        .into(),
                 ));
             }
         };

@@ -5,6 +5,7 @@ mod support;
 
 mod accept;
 mod broken;
+mod cluster;
 mod custody;
 mod deletion;
 mod demo;

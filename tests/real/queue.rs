@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tablemap::{
     connection::{
         postgres::{Tls, TlsMode},
-        redis::{self, Settings, Topology},
+        redis::{Settings, Topology},
     },
     queue::{Beginning, Queue, QueueError, encode},
     record::{
@@ -28,12 +28,8 @@ async fn queue(redis: &Redis) -> Queue {
         },
         connect_timeout: Duration::from_secs(3),
     };
-    let mut queue = Queue::new(
-        redis::connect(&settings).await.unwrap(),
-        "default",
-        "test",
-        "test",
-    );
+    let connected = Queue::connect(&settings, "default", "test", "test").await;
+    let mut queue = connected.unwrap();
     queue.use_epoch(1);
     let beginning = Beginning {
         first: Position::ZERO,

@@ -5,6 +5,7 @@
 pub mod apiserver;
 pub mod audit;
 pub mod certificates;
+pub mod cluster;
 pub mod folder;
 pub mod load;
 pub mod ports;

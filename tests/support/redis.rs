@@ -127,11 +127,28 @@ impl Redis {
         copy(from, &self.data());
     }
 
+    /// It stands still, with its connections open, until it is woken.
+    pub fn hang(&mut self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    pub fn wake(&mut self) {
+        self.signal(Signal::SIGCONT);
+    }
+
     fn signal(&mut self, signal: Signal) {
         if let Some(process) = &mut self.process {
             process.signal_group(signal);
         }
     }
+}
+
+/// Asks a server, without a password.
+pub async fn ask<T: redis::FromRedisValue>(port: u16, words: &[&str]) -> redis::RedisResult<T> {
+    let client = redis::Client::open(format!("redis://127.0.0.1:{port}/"))?;
+    let mut connection = client.get_multiplexed_async_connection().await?;
+    let mut command = redis::cmd(words[0]);
+    command.arg(&words[1..]).query_async(&mut connection).await
 }
 
 /// Whether it has read its data and answers. That it wants a password is an answer too.

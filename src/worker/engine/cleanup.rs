@@ -3,7 +3,7 @@
 use super::{Engine, Event};
 use crate::{
     api::{DeletionPolicy, reasons::LEFT_BEHIND},
-    connection::{postgres::Settings, redis},
+    connection::postgres::Settings,
     destination::postgres::Control,
     gate::Route,
     queue::Queue,
@@ -214,10 +214,10 @@ enum Unreached {
 }
 
 async fn reach_queue(plan: &Plan) -> Result<Queue, Unreached> {
-    let link = redis::connect(&plan.queue_settings)
+    let mut queue = plan
+        .connect_queue()
         .await
         .map_err(|error| Unreached::Away(text(error)))?;
-    let mut queue = Queue::new(link, &plan.namespace, &plan.id, &plan.name);
     if let Some(epoch) = queue
         .seen_epoch()
         .await

@@ -13,7 +13,10 @@ use crate::{
         plan::Plan,
     },
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// The fence must hold within this long, or the destination counts as unreachable (rule 5).
 const FENCE_DEADLINE: Duration = Duration::from_secs(4);
@@ -45,9 +48,8 @@ pub async fn boot<T>(
     lease_epoch: i64,
     turn: impl Future<Output = T>,
 ) -> Result<Booted, BootError> {
-    let link = redis::connect(&plan.queue_settings).await?;
-    let durability = link.durability().await.ok();
-    let mut queue = Queue::new(link, &plan.namespace, &plan.id, &plan.name);
+    let mut queue = plan.connect_queue().await?;
+    let durability = queue.durability().await.ok();
     let seen = queue.seen_epoch().await?;
     let _turn = turn.await;
     let control = Control::connect(&plan.destination_settings).await;
@@ -411,6 +413,8 @@ impl Asked {
 pub struct ReadBack {
     pub asked: Asked,
     pub result: Result<Option<Meta>, QueueError>,
+    /// Up to when what was written would outlive a failover of Redis; None: that is not known.
+    pub kept: Option<Instant>,
 }
 
 /// Looks at the slot, ends an old walsender, and reads every map's meta: what the rules want at each connect.
@@ -471,10 +475,20 @@ async fn adopt_sides(
 /// Reads meta and epoch of every map.
 pub async fn read_back(asked: Vec<Asked>) -> Vec<ReadBack> {
     let reads = asked.into_iter().map(|asked| async move {
-        let read = tokio::time::timeout(READ_DEADLINE, asked.queue.meta());
+        // What was read is older than what the replicas are asked about.
+        let read = async {
+            let meta = asked.queue.meta().await?;
+            Ok((meta, asked.queue.kept().await.unwrap_or_default()))
+        };
         let late = |_| Err(QueueError::Unavailable("no answer in time".into()));
-        let result = read.await.unwrap_or_else(late);
-        ReadBack { asked, result }
+        let read = tokio::time::timeout(READ_DEADLINE, read)
+            .await
+            .unwrap_or_else(late);
+        let (result, kept) = match read {
+            Ok((meta, kept)) => (Ok(meta), kept),
+            Err(error) => (Err(error), None),
+        };
+        ReadBack { asked, result, kept }
     });
     futures::future::join_all(reads).await
 }

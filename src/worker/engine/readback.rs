@@ -40,12 +40,12 @@ impl Engine {
     }
 
     pub(super) fn read_back(&mut self, answers: Vec<ReadBack>) {
-        for ReadBack { asked, result } in answers {
+        for ReadBack { asked, result, kept } in answers {
             if let Some(map) = self.maps.get_mut(&asked.map) {
                 map.asking = false;
             }
             match result {
-                Ok(Some(meta)) => self.seen(&asked, &meta),
+                Ok(Some(meta)) => self.seen(&asked, &meta, kept),
                 Ok(None) => self.queue_failed(&asked.map, &QueueError::MetaMissing),
                 Err(error) => self.unread(&asked.map, &error),
             }
@@ -65,7 +65,7 @@ impl Engine {
     }
 
     /// What Redis holds against what it must hold.
-    fn seen(&mut self, asked: &Asked, meta: &Meta) {
+    fn seen(&mut self, asked: &Asked, meta: &Meta, kept: Option<Instant>) {
         let id = &asked.map;
         let confirmed = self.link.confirmed();
         let Some(map) = self.maps.get_mut(id) else { return };
@@ -85,7 +85,9 @@ impl Engine {
             return self.lose_errors(asked, meta);
         }
         map.restock(&meta.account, None);
-        map.confirmable.seen(meta.account.q, Instant::now());
+        if let Some(kept) = kept {
+            map.confirmable.seen(meta.account.q, kept, Instant::now());
+        }
         let forgotten = meta.fenced.is_some() && map.gate.fence() == Fence::Open && !map.gate.is_stepping();
         let passed = map
             .blocked
@@ -152,7 +154,11 @@ impl Engine {
                     Ok(()) => asked.queue.meta().await,
                     Err(error) => Err(error),
                 };
-                Event::ReadBack(vec![ReadBack { asked, result }])
+                Event::ReadBack(vec![ReadBack {
+                    asked,
+                    result,
+                    kept: None,
+                }])
             });
         } else if !direct {
             self.rewind();

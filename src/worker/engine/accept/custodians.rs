@@ -2,7 +2,6 @@
 
 use super::{AcceptError, Plan};
 use crate::{
-    connection::redis,
     destination::postgres::{Control, Progress},
     queue::{Meta, Queue},
     record::{Era, Lsn, Position},
@@ -20,8 +19,7 @@ pub(super) struct Custodians {
 
 impl Custodians {
     pub(super) async fn take(plan: &Plan, lease_epoch: i64) -> Result<Self, AcceptError> {
-        let link = redis::connect(&plan.queue_settings).await?;
-        let mut queue = Queue::new(link, &plan.namespace, &plan.id, &plan.name);
+        let mut queue = plan.connect_queue().await?;
         let control = Control::connect(&plan.destination_settings).await?;
         let progress = control.peek(&plan.id).await?;
         let seen = queue.seen_epoch().await?;
