@@ -54,6 +54,7 @@ pub const CONDITIONS: &[(&str, &[&str])] = &[
             "ConnectionMissing",
             "ConnectionUnfit",
             "MappingInvalid",
+            "QueueInUse",
             "SecretMissing",
         ],
     ),
@@ -143,8 +144,18 @@ pub const NO_SIDE_SLOT: &str = "NoSideSlot";
 /// A slot keeps nearly as much of the log as it may.
 pub const SLOT_NEARLY_LOST: &str = "SlotNearlyLost";
 
+/// A map begins, with an empty queue.
+pub const JOINED: &str = "Joined";
+/// A map goes on with the queue of one that is gone.
+pub const QUEUE_ADOPTED: &str = "QueueAdopted";
+/// The queue that a map was to go on with is not there: it begins empty.
+pub const QUEUE_NOT_FOUND: &str = "QueueNotFound";
+
 /// Reasons of events.
 pub const EVENTS: &[&str] = &[
+    JOINED,
+    QUEUE_ADOPTED,
+    QUEUE_NOT_FOUND,
     TRUNCATE_NOT_REPLICATED,
     WORKER_RESTARTED,
     LEFT_BEHIND,

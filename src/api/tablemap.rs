@@ -41,6 +41,7 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("self.integrationKey.all(k, self.fields.exists(f, f.destination == k))").message("every column of `integrationKey` must be a destination in `fields`").field_path(".integrationKey"),
     validation = Rule::new("self.fields.all(f, !(f.destination in self.integrationKey) || (has(f.source) && !has(f.transforms)))").message("key columns must come from a source column without transforms").field_path(".fields"),
     validation = Rule::new("self.fields.filter(f, f.destination in self.integrationKey) == oldSelf.fields.filter(f, f.destination in oldSelf.integrationKey)").message("the fields of key columns must not change, nor their order; delete the TableMap and make a new one").field_path(".fields"),
+    validation = Rule::new("(has(self.queue) && has(self.queue.id) ? self.queue.id : '') == (has(oldSelf.queue) && has(oldSelf.queue.id) ? oldSelf.queue.id : '')").message("`queue.id` must not change; delete the TableMap and make a new one").field_path(".queue"),
     validation = Rule::new("!has(oldSelf.queue) || !has(oldSelf.queue.connectionRef) || (has(self.queue) && has(self.queue.connectionRef) && self.queue.connectionRef == oldSelf.queue.connectionRef)").message("`queue.connectionRef` must not change once it is set").field_path(".queue"),
 )]
 pub struct TableMapSpec {
@@ -155,6 +156,30 @@ pub struct QueueSpec {
     /// namespace. Must not change once it is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection_ref: Option<LocalRef>,
+    /// The `status.queue.id` of a map that is gone and was not cleaned up: this one goes on where that one stopped, with
+    /// what it had queued, its errors and its counts. Of several maps that name one queue, the oldest has it. Default: a
+    /// queue of its own. Must not change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"))]
+    pub id: Option<String>,
+}
+
+impl TableMap {
+    /// Names its queue in Redis and its progress at the destination: what it adopts, or its own UID.
+    #[must_use]
+    pub fn queue_id(&self) -> String {
+        let adopted = self.spec.queue.as_ref().and_then(|queue| queue.id.clone());
+        adopted.or_else(|| self.metadata.uid.clone()).unwrap_or_default()
+    }
+
+    /// Of maps that name one queue, the least has it: whose own it is, else the oldest. One that is not applied yet comes last.
+    #[must_use]
+    pub fn precedence(&self) -> impl Ord + use<> {
+        let metadata = &self.metadata;
+        let adopts = metadata.uid.as_ref() != Some(&self.queue_id());
+        let created = metadata.creation_timestamp.as_ref().map(|time| time.0);
+        (adopts, created.is_none(), created, metadata.uid.clone())
+    }
 }
 
 /// How the queue is replayed.

@@ -1,8 +1,9 @@
 //! Where the objects that a map refers to are read: from the cluster, or from manifests that are not applied yet.
 
 use super::resolve::ResolveError;
+use crate::api::TableMap;
 use k8s_openapi::{ByteString, NamespaceResourceScope};
-use kube::{Api, Client, Resource};
+use kube::{Api, Client, Resource, api::ListParams};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::{fmt::Debug, sync::Arc, time::Duration};
@@ -52,6 +53,35 @@ impl Objects {
                 (None, None) => Err(missing(" of the files, and no cluster is configured")),
             },
         }
+    }
+}
+
+impl Objects {
+    /// Every `TableMap` of a namespace.
+    ///
+    /// # Errors
+    /// The API server cannot be asked.
+    pub async fn maps(&self, namespace: &str) -> Result<Vec<TableMap>, ResolveError> {
+        let (files, cluster) = match self {
+            Self::Cluster(client) => (None, Some(client)),
+            Self::Files { files, cluster } => (Some(files), cluster.as_ref()),
+        };
+        let here = |file: &&Value| file["kind"] == "TableMap" && file["metadata"]["namespace"] == namespace;
+        let files = files.into_iter().flat_map(|files| files.iter().filter(here));
+        let mut maps: Vec<TableMap> = files
+            .filter_map(|file| serde_json::from_value(file.clone()).ok())
+            .collect();
+        if let Some(client) = cluster {
+            let api: Api<TableMap> = Api::namespaced(client.clone(), namespace);
+            let all = ListParams::default();
+            let applied = match tokio::time::timeout(DEADLINE, api.list(&all)).await {
+                Ok(Ok(list)) => list.items,
+                Ok(Err(error)) => return Err(ResolveError::Api(error.to_string())),
+                Err(_) => return Err(ResolveError::Api("no answer in time".into())),
+            };
+            maps.extend(applied);
+        }
+        Ok(maps)
     }
 }
 

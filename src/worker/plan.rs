@@ -19,7 +19,12 @@ pub type TableName = (String, String);
 /// A map's spec, resolved. A changed spec is a new plan.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// Names its queue in Redis and its progress at the destination.
     pub id: Arc<str>,
+    /// Of its object.
+    pub uid: String,
+    /// The queue is one that another object had.
+    pub adopts: bool,
     pub namespace: String,
     pub name: String,
     pub generation: i64,

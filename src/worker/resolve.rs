@@ -29,6 +29,11 @@ pub enum ResolveError {
     Missing(String),
     #[error("{0}")]
     Invalid(String),
+    #[error(
+        "`spec.queue.id` names the queue of TableMap {0}: one queue serves one map. Delete one of the two, or make this one \
+         without `queue.id`."
+    )]
+    QueueInUse(String),
 }
 
 impl ResolveError {
@@ -38,6 +43,7 @@ impl ResolveError {
         match self {
             Self::Api(_) | Self::Missing(_) => "ConnectionMissing",
             Self::Invalid(_) => "MappingInvalid",
+            Self::QueueInUse(_) => "QueueInUse",
         }
     }
 }
@@ -79,6 +85,7 @@ impl Resolver {
     /// A reference is missing, or the spec is inconsistent: the message names it.
     pub async fn plan(&self, object: &TableMap) -> Result<Plan, ResolveError> {
         let spec = &object.spec;
+        self.has_queue(object).await?;
         let destination = self.connection(&spec.destination.connection_ref.name).await?;
         let destination_settings = self.postgres(&destination).await?;
         let queue_name = spec
@@ -99,7 +106,9 @@ impl Resolver {
             .iter()
             .any(|said| said.type_ == "Paused" && said.status == "True");
         Ok(Plan {
-            id: object.uid().unwrap_or_default().into(),
+            id: object.queue_id().into(),
+            uid: object.uid().unwrap_or_default(),
+            adopts: spec.queue.as_ref().is_some_and(|queue| queue.id.is_some()),
             namespace: self.namespace.clone(),
             name: object.name_any(),
             generation: object.meta().generation.unwrap_or(0),
@@ -129,6 +138,24 @@ impl Resolver {
             shown,
             said: before(&status),
         })
+    }
+
+    /// A queue that is adopted serves no other map.
+    async fn has_queue(&self, object: &TableMap) -> Result<(), ResolveError> {
+        if object.spec.queue.as_ref().is_none_or(|queue| queue.id.is_none()) {
+            return Ok(());
+        }
+        let id = object.queue_id();
+        let maps = self.objects.maps(&self.namespace).await?;
+        let others = maps
+            .iter()
+            .filter(|other| other.name_any() != object.name_any() && other.queue_id() == id);
+        match others.min_by_key(|other| other.precedence()) {
+            Some(other) if other.precedence() < object.precedence() => {
+                Err(ResolveError::QueueInUse(other.name_any()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether a Connection and what it refers to can be used.

@@ -1,6 +1,10 @@
 //! Watches the maps of this worker: pausing needs no operator.
 
-use super::{engine::Event, resolve::Resolver};
+use super::{
+    engine::Event,
+    map::MapId,
+    resolve::{ResolveError, Resolver},
+};
 use crate::api::{DeletionPolicy, State, TableMap};
 use futures::{StreamExt, TryStreamExt};
 use kube::{
@@ -36,6 +40,7 @@ pub struct Watch {
 /// What was told of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Known {
+    map: MapId,
     generation: Option<i64>,
     wanted: bool,
     deletion: Option<DeletionPolicy>,
@@ -46,6 +51,7 @@ impl Known {
     fn of(object: &TableMap) -> Self {
         let deleted = object.metadata.deletion_timestamp.is_some();
         Self {
+            map: object.queue_id().into(),
             generation: object.metadata.generation,
             wanted: object.spec.state == State::Paused,
             deletion: deleted.then_some(object.spec.deletion_policy),
@@ -103,7 +109,7 @@ impl Watch {
     async fn take(&mut self, event: watcher::Event<TableMap>) {
         match event {
             watcher::Event::Apply(object) => self.plan(object).await,
-            watcher::Event::Delete(object) => self.remove(object.uid().unwrap_or_default()),
+            watcher::Event::Delete(object) => self.remove(&object.uid().unwrap_or_default()),
             watcher::Event::Init => self.listed = Some(HashSet::new()),
             watcher::Event::InitApply(object) => {
                 if let Some(listed) = &mut self.listed {
@@ -121,15 +127,18 @@ impl Watch {
         let known = self.known.keys().chain(self.waiting.keys());
         let gone: HashSet<String> = known.filter(|uid| !listed.contains(*uid)).cloned().collect();
         for uid in gone {
-            self.remove(uid);
+            self.remove(&uid);
         }
         let _ = self.events.send(Event::Listed);
     }
 
-    fn remove(&mut self, uid: String) {
-        self.waiting.remove(&uid);
-        self.known.remove(&uid);
-        let _ = self.events.send(Event::Removed(uid.into()));
+    fn remove(&mut self, uid: &str) {
+        let waiting = self.waiting.remove(uid).map(|object| object.queue_id().into());
+        let gone = self.known.remove(uid).map(|known| known.map).or(waiting);
+        // An object that was refused another's queue goes without it.
+        if let Some(map) = gone.filter(|map| self.known.values().all(|known| known.map != *map)) {
+            let _ = self.events.send(Event::Removed(map));
+        }
     }
 
     async fn plan(&mut self, object: TableMap) {
@@ -141,7 +150,7 @@ impl Watch {
         }
         // A pause does not wait for what the object refers to.
         if before.is_some_and(|before| before.wanted != now.wanted) {
-            self.wish(&uid, &now);
+            self.wish(&now);
         }
         // Nothing is made outside Kubernetes before the finalizer is there to have it removed.
         let guarded = object
@@ -151,7 +160,13 @@ impl Watch {
         if !guarded {
             return;
         }
-        match self.resolver.plan(&object).await {
+        let served = |(other, known): (&String, &Known)| *other != uid && known.map == now.map;
+        let planned = if self.known.iter().any(served) {
+            Err(ResolveError::QueueInUse("that has it already".into()))
+        } else {
+            self.resolver.plan(&object).await
+        };
+        match planned {
             Ok(plan) => {
                 self.waiting.remove(&uid);
                 self.known.insert(uid, now);
@@ -162,15 +177,17 @@ impl Watch {
             }
             Err(error) => {
                 tracing::warn!(map = %object.name_any(), %error, "the map's references cannot be read; trying again");
-                self.wish(&uid, &now);
+                if !matches!(error, ResolveError::QueueInUse(_)) {
+                    self.wish(&now);
+                }
                 self.waiting.insert(uid, object);
             }
         }
     }
 
-    fn wish(&self, uid: &str, now: &Known) {
+    fn wish(&self, now: &Known) {
         let _ = self.events.send(Event::Wished {
-            map: uid.into(),
+            map: now.map.clone(),
             wanted: now.wanted,
             deletion: now.deletion,
         });

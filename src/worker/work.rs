@@ -106,14 +106,14 @@ async fn serve(context: &Context, lease: &WorkerLease, shutdown: CancellationTok
     let resolver = Resolver::new(client.clone(), &context.namespace, context.default_queue.clone());
     let source = source(context, &resolver).await?;
     let (updates, inbox) = mpsc::unbounded_channel();
-    let (warnings, warned) = mpsc::unbounded_channel();
+    let (notices, to_publish) = mpsc::unbounded_channel();
     let (slots, slots_told) = watch::channel(Vec::new());
     let (said, told) = mpsc::unbounded_channel();
     let engine = Engine::new(
         source,
         context.pace,
         lease.epoch(),
-        Statuses::new(updates, warnings, slots, context.pace.counters),
+        Statuses::new(updates, notices, slots, context.pace.counters),
         Commands::new(said),
     );
     let events = engine.events();
@@ -127,7 +127,7 @@ async fn serve(context: &Context, lease: &WorkerLease, shutdown: CancellationTok
     };
     let slots = write_slots(client.clone(), of, slots_told, context.pace.counters);
     let _slots = AbortOnDropHandle::new(tokio::spawn(slots));
-    let publish = super::status::publish(client.clone(), context.identity.clone(), warned);
+    let publish = super::status::publish(client.clone(), context.identity.clone(), to_publish);
     let _publisher = AbortOnDropHandle::new(tokio::spawn(publish));
     let telling = AbortOnDropHandle::new(tokio::spawn(command::write(client.clone(), told)));
     let commands = command::watch(client.clone(), context.namespace.clone(), events.clone());

@@ -4,6 +4,7 @@
 mod support;
 
 mod accept;
+mod adoption;
 mod broken;
 mod cluster;
 mod custody;

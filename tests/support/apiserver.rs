@@ -113,6 +113,18 @@ impl ApiServer {
         server
     }
 
+    /// Starts what empties namespaces that are deleted.
+    pub fn namespace_controller(&self) -> Process {
+        let mut command = Command::new(program("kube-controller-manager"));
+        command.arg("--kubeconfig").arg(self.kubeconfig()).args([
+            "--controllers=namespace-controller",
+            "--leader-elect=false",
+            "--bind-address=127.0.0.1",
+            "--secure-port=0",
+        ]);
+        Process::spawn(&mut command, &self.folder.path().join("controllers.log"))
+    }
+
     pub fn kubeconfig(&self) -> PathBuf {
         self.folder.path().join("kubeconfig")
     }

@@ -91,6 +91,11 @@ impl Rig {
         self.api.apply(&connections(source, destination, redis));
     }
 
+    /// Manifests of the three Connections and their Secret.
+    pub fn connections(&self) -> String {
+        connections(self.source.port, self.destination.port, self.redis.port)
+    }
+
     /// Applies a Connection to a Redis.
     pub fn queue(&self, name: &str, port: u16) {
         self.api.apply(&queue(name, port));
@@ -266,6 +271,17 @@ impl Rig {
         let before = self.writes(table).await;
         let what = format!("{more} more writes of {table}");
         wait_until(within, &what, async || self.writes(table).await >= before + more).await;
+    }
+
+    /// Waits until the destination's table has at least so many rows.
+    pub async fn more_rows(&self, table: &str, rows: i64) {
+        let sql = format!("SELECT count(*) >= $1 FROM {table}");
+        let erp = self.erp().await;
+        let what = format!("{rows} rows of {table}");
+        wait_until(SOON, &what, async || {
+            erp.query_one(&sql, &[&rows]).await.unwrap().get(0)
+        })
+        .await;
     }
 
     /// The end of the source's log.

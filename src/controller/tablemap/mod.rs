@@ -47,6 +47,12 @@ pub async fn reconcile(map: Arc<TableMap>, context: Arc<Context>) -> Result<Acti
         });
     }
     let found = dereference(&map, &context, &namespace).await?;
+    // What it was refused is another's: it has made nothing that is to be cleaned up.
+    let has_begun = map.status.as_ref().is_some_and(|status| status.queue.is_some());
+    if map.metadata.deletion_timestamp.is_some() && found.refused && !has_begun {
+        release(&api, &map).await?;
+        return Ok(Action::await_change());
+    }
     if let Err((_, why)) = &found.spec
         && found.missing
         && summary::is_given_up(&map, context.clean_up, jiff::Timestamp::now())
@@ -65,7 +71,7 @@ async fn abandon(map: &TableMap, context: &Context, why: &str) {
         controller: MANAGER.into(),
         instance: Some(context.identity.clone()),
     };
-    let uid = map.uid().unwrap_or_default();
+    let uid = map.queue_id();
     let event = Event {
         type_: EventType::Warning,
         reason: LEFT_BEHIND.into(),
@@ -137,6 +143,7 @@ async fn dereference(map: &TableMap, context: &Context, namespace: &str) -> Resu
     let spec = spec.and(source);
     Ok(Found {
         missing: matches!(spec, Err(ResolveError::Missing(_))),
+        refused: matches!(spec, Err(ResolveError::QueueInUse(_))),
         spec: spec.map_err(|error| (error.reason(), error.to_string())),
         worker,
     })

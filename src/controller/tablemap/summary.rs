@@ -20,6 +20,8 @@ pub struct Found {
     pub spec: Result<(), (&'static str, String)>,
     /// What the spec refers to is not there: the API server has said so.
     pub missing: bool,
+    /// The queue that it would adopt is another map's.
+    pub refused: bool,
     pub worker: Worker,
 }
 

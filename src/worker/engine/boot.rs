@@ -6,7 +6,7 @@ use super::{
     operations::{self, Booted},
 };
 use crate::{
-    api::DeletionPolicy,
+    api::{DeletionPolicy, reasons::QUEUE_ADOPTED},
     gate::{Gate, Recovered},
     queue::Meta,
     record::{Counters, Position},
@@ -265,6 +265,10 @@ impl Engine {
             map.stock.partial = partial;
             map.fall_back();
             map.confirmable = map.fresh_confirmable(self.pace.confirm_delay);
+        }
+        if map.plan.adopts && !map.plan.joined() && stage == Stage::Serving {
+            let note = format!("Goes on with queue {id}: {} records are queued.", map.waiting());
+            self.statuses.note(&map.plan, QUEUE_ADOPTED, note);
         }
         self.maps.insert(id.clone(), map);
         self.tell_stands();

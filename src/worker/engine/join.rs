@@ -2,6 +2,7 @@
 
 use super::{Engine, Event, event::JoinFailure};
 use crate::{
+    api::reasons::{JOINED, QUEUE_NOT_FOUND},
     destination::postgres::Control,
     mapping::KeyType,
     queue::Beginning,
@@ -112,6 +113,17 @@ impl Engine {
                 map.retry_at = None;
                 map.unusable = None;
                 map.stage = Stage::Serving;
+                let after = map.stock.account.t.commit;
+                let begins = format!("the map begins empty, with the changes after {after}");
+                if map.plan.adopts {
+                    let note = format!("Neither Redis nor the destination knows queue {id}: {begins}.");
+                    self.statuses.warn(&map.plan, QUEUE_NOT_FOUND, note);
+                } else {
+                    let note = format!(
+                        "The table has joined: {begins}. Rows that were there before are not copied."
+                    );
+                    self.statuses.note(&map.plan, JOINED, note);
+                }
                 self.drive(id);
                 self.report(id);
             }

@@ -131,6 +131,7 @@ impl Engine {
         let facts = Facts {
             namespace: plan.namespace.clone(),
             name: plan.name.clone(),
+            uid: plan.uid.clone(),
             generation: plan.generation,
             phase,
             pauses: pauses(plan.wanted, plan.actor.clone()),
@@ -170,6 +171,7 @@ impl Engine {
         Facts {
             namespace: map.plan.namespace.clone(),
             name: map.plan.name.clone(),
+            uid: map.plan.uid.clone(),
             generation: map.plan.generation,
             phase,
             pauses: pauses(map.plan.wanted, map.plan.actor.clone()),

@@ -58,6 +58,7 @@ pub struct GapFacts {
 pub struct Facts {
     pub namespace: String,
     pub name: String,
+    pub uid: String,
     pub generation: i64,
     pub phase: Phase,
     pub pauses: Vec<PauseFacts>,

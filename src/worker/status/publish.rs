@@ -1,45 +1,45 @@
-//! Warning events, which never hold anything up.
+//! Events, which never hold anything up.
 
-use super::statuses::{About, Warning};
+use super::statuses::{About, Notice};
 use crate::api::{Connection, TableMap};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Client, Resource,
-    runtime::events::{Event, EventType, Recorder, Reporter},
+    runtime::events::{Event, Recorder, Reporter},
 };
 use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Publishes until the engine is gone.
-pub async fn publish(client: Client, identity: String, mut warnings: mpsc::UnboundedReceiver<Warning>) {
+pub async fn publish(client: Client, identity: String, mut notices: mpsc::UnboundedReceiver<Notice>) {
     let reporter = Reporter {
         controller: "tablemap-worker".into(),
         instance: Some(identity),
     };
     let recorder = Recorder::new(client, reporter);
-    while let Some(warning) = warnings.recv().await {
+    while let Some(notice) = notices.recv().await {
         let event = Event {
-            type_: EventType::Warning,
-            reason: warning.reason.into(),
-            note: Some(warning.note),
+            type_: notice.type_,
+            reason: notice.reason.into(),
+            note: Some(notice.note),
             action: "Replicate".into(),
             secondary: None,
         };
-        let kind = match warning.about {
+        let kind = match notice.about {
             About::TableMap => TableMap::kind(&()),
             About::Connection => Connection::kind(&()),
         };
         let about = ObjectReference {
             api_version: Some(TableMap::api_version(&()).into()),
             kind: Some(kind.into()),
-            namespace: Some(warning.namespace),
-            name: Some(warning.name),
-            uid: Some(warning.uid),
+            namespace: Some(notice.namespace),
+            name: Some(notice.name),
+            uid: Some(notice.uid),
             ..ObjectReference::default()
         };
         let published = tokio::time::timeout(Duration::from_secs(5), recorder.publish(&event, &about)).await;
         if !matches!(published, Ok(Ok(()))) {
-            tracing::warn!(reason = warning.reason, "an event was not published");
+            tracing::warn!(reason = notice.reason, "an event was not published");
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     queue::Queue,
     worker::{engine::Source, map::MapId, plan::Plan},
 };
+use kube::runtime::events::EventType;
 use std::{
     collections::HashMap,
     sync::Arc,
@@ -31,7 +32,7 @@ struct Last {
 /// See the module.
 pub struct Statuses {
     updates: mpsc::UnboundedSender<Update>,
-    warnings: mpsc::UnboundedSender<Warning>,
+    notices: mpsc::UnboundedSender<Notice>,
     slots: watch::Sender<Vec<SlotFacts>>,
     last: HashMap<MapId, Last>,
     stores: Arc<Stores>,
@@ -48,9 +49,10 @@ pub enum About {
     Connection,
 }
 
-/// A Warning event.
+/// An event.
 #[derive(Debug)]
-pub struct Warning {
+pub struct Notice {
+    pub type_: EventType,
     pub about: About,
     pub namespace: String,
     pub name: String,
@@ -63,13 +65,13 @@ impl Statuses {
     #[must_use]
     pub fn new(
         updates: mpsc::UnboundedSender<Update>,
-        warnings: mpsc::UnboundedSender<Warning>,
+        notices: mpsc::UnboundedSender<Notice>,
         slots: watch::Sender<Vec<SlotFacts>>,
         idle: Duration,
     ) -> Self {
         Self {
             updates,
-            warnings,
+            notices,
             slots,
             last: HashMap::new(),
             stores: Arc::default(),
@@ -154,11 +156,21 @@ impl Statuses {
 
     /// A Warning event.
     pub fn warn(&self, plan: &Plan, reason: &'static str, note: String) {
-        let _ = self.warnings.send(Warning {
+        self.publish(EventType::Warning, plan, reason, note);
+    }
+
+    /// An event that needs nobody.
+    pub fn note(&self, plan: &Plan, reason: &'static str, note: String) {
+        self.publish(EventType::Normal, plan, reason, note);
+    }
+
+    fn publish(&self, type_: EventType, plan: &Plan, reason: &'static str, note: String) {
+        let _ = self.notices.send(Notice {
+            type_,
             about: About::TableMap,
             namespace: plan.namespace.clone(),
             name: plan.name.clone(),
-            uid: plan.id.to_string(),
+            uid: plan.uid.clone(),
             reason,
             note,
         });
@@ -166,7 +178,8 @@ impl Statuses {
 
     /// A Warning event on the source's Connection.
     pub fn warn_of_source(&self, source: &Source, reason: &'static str, note: String) {
-        let _ = self.warnings.send(Warning {
+        let _ = self.notices.send(Notice {
+            type_: EventType::Warning,
             about: About::Connection,
             namespace: source.namespace.clone(),
             name: source.connection.clone(),

@@ -160,7 +160,7 @@ async fn write(client: Client, update: &Update, status: serde_json::Value) -> Re
     let api: Api<TableMap> = Api::namespaced(client, &update.facts.namespace);
     let patch = json!({
         "apiVersion": "tablemap.dev/v1alpha1", "kind": "TableMap",
-        "metadata": {"name": update.facts.name, "uid": &*update.map},
+        "metadata": {"name": update.facts.name, "uid": update.facts.uid},
         "status": status,
     });
     let mut params = PatchParams::apply(MANAGER);
