@@ -4,7 +4,7 @@ use crate::{api, check, controller, serve, worker};
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{process::ExitCode, time::Duration};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing_subscriber::EnvFilter;
 
 /// Keeps tables in step, and lets you pause without losing a change.
@@ -266,5 +266,7 @@ async fn work(options: Worker, shutdown: CancellationToken) -> anyhow::Result<()
         lease_duration: Duration::from_secs(common.lease_seconds),
         pace: common.pace(),
     };
-    worker::run(context, shutdown).await.context("the worker ended")
+    // Beside the tasks that it talks to, not on the thread that waits for it.
+    let running = AbortOnDropHandle::new(tokio::spawn(worker::run(context, shutdown)));
+    running.await?.context("the worker ended")
 }

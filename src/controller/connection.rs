@@ -17,7 +17,7 @@ const SOON: Duration = Duration::from_secs(5);
 /// Looks at one Connection.
 pub async fn reconcile(connection: Arc<Connection>, context: Arc<Context>) -> Result<Action, Error> {
     let namespace = connection.namespace().ok_or(Error::NoNamespace)?;
-    let resolver = Resolver::new(context.client.clone(), &namespace, None);
+    let resolver = Resolver::new(context.cluster.clone(), &namespace, None);
     let found = resolver.usable(&connection).await;
     let (status, reason, message) = match &found {
         Ok(()) => (

@@ -8,7 +8,7 @@ mod tablemap;
 
 pub use embedded::Embedded;
 
-use crate::worker;
+use crate::worker::{self, Cluster};
 use futures::StreamExt;
 use kube::{
     Api, Client,
@@ -23,6 +23,8 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 /// What the controllers share.
 pub struct Context {
     pub client: Client,
+    /// The same, for what the objects refer to.
+    pub cluster: Cluster,
     pub default_queue: Option<String>,
     pub identity: String,
     /// A deletion whose references are gone is given up after this.
@@ -50,6 +52,7 @@ pub async fn run(client: Client, options: Options, shutdown: CancellationToken) 
         .then(|| Arc::new(Embedded::new(client.clone(), options.clone(), shutdown.clone())));
     let context = Arc::new(Context {
         client: client.clone(),
+        cluster: Cluster::new(client.clone()),
         default_queue: options.default_queue.clone(),
         identity: options.identity.clone(),
         clean_up: options.pace.clean_up,
@@ -95,6 +98,8 @@ pub enum Error {
     Api(#[from] kube::Error),
     #[error("the API server did not answer in time")]
     Timeout,
+    #[error("{0}")]
+    Resolve(#[from] worker::ResolveError),
     #[error("the object has no namespace")]
     NoNamespace,
 }

@@ -16,7 +16,7 @@ mod watch;
 mod work;
 
 pub use engine::{JoinFailure, Pace, fit};
-pub use objects::Objects;
+pub use objects::{Cluster, Objects};
 pub use plan::Plan;
 pub use resolve::{ResolveError, Resolver};
 pub use work::{Context, Error, name, run};

@@ -6,25 +6,43 @@ use k8s_openapi::{ByteString, NamespaceResourceScope};
 use kube::{Api, Client, Resource, api::ListParams};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    collections::HashMap,
+    fmt::Debug,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// What can be read: an object of a namespace.
 pub trait Object:
-    Resource<Scope = NamespaceResourceScope, DynamicType: Default> + Clone + Debug + DeserializeOwned
+    Resource<Scope = NamespaceResourceScope, DynamicType: Default>
+    + Clone
+    + Debug
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
 {
 }
 
 impl<K> Object for K where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType: Default> + Clone + Debug + DeserializeOwned
+    K: Resource<Scope = NamespaceResourceScope, DynamicType: Default>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static
 {
 }
 
 /// Manifests, and the cluster for what is not among them, if it can be asked.
 #[derive(Clone)]
 pub enum Objects {
-    Cluster(Client),
+    Cluster(Cluster),
     Files {
         files: Arc<Vec<Value>>,
         cluster: Option<Client>,
@@ -43,7 +61,10 @@ impl Objects {
             ))
         };
         match self {
-            Self::Cluster(client) => ask(client, namespace, name).await?.ok_or_else(|| missing("")),
+            Self::Cluster(cluster) => cluster
+                .get(namespace, name, kind)
+                .await?
+                .ok_or_else(|| missing("")),
             Self::Files { files, cluster } => match (find(files, namespace, name, kind), cluster) {
                 (Some(found), _) => serde_json::from_value(found)
                     .map_err(|error| ResolveError::Invalid(format!("{kind} {name}: {error}"))),
@@ -63,7 +84,7 @@ impl Objects {
     /// The API server cannot be asked.
     pub async fn maps(&self, namespace: &str) -> Result<Vec<TableMap>, ResolveError> {
         let (files, cluster) = match self {
-            Self::Cluster(client) => (None, Some(client)),
+            Self::Cluster(cluster) => (None, Some(&cluster.client)),
             Self::Files { files, cluster } => (Some(files), cluster.as_ref()),
         };
         let here = |file: &&Value| file["kind"] == "TableMap" && file["metadata"]["namespace"] == namespace;
@@ -82,6 +103,63 @@ impl Objects {
             maps.extend(applied);
         }
         Ok(maps)
+    }
+}
+
+/// What is read of the cluster serves for a moment: the maps of a worker name the same few objects.
+#[derive(Clone)]
+pub struct Cluster {
+    client: Client,
+    recent: Arc<Mutex<HashMap<Name, Recent>>>,
+}
+
+/// Kind, namespace and name.
+type Name = (String, String, String);
+
+/// When an object was read, and what was found.
+type Recent = (Instant, Arc<dyn Any + Send + Sync>);
+
+const MOMENT: Duration = Duration::from_secs(1);
+
+impl Cluster {
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self {
+            client,
+            recent: Arc::default(),
+        }
+    }
+
+    fn recent(&self) -> MutexGuard<'_, HashMap<Name, Recent>> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// None: there is none.
+    ///
+    /// # Errors
+    /// The API server cannot be asked.
+    pub async fn get<K: Object>(
+        &self,
+        namespace: &str,
+        name: &str,
+        kind: &str,
+    ) -> Result<Option<K>, ResolveError> {
+        let key = (kind.to_owned(), namespace.to_owned(), name.to_owned());
+        let known = self.recent().get(&key).cloned();
+        if let Some((at, known)) = known
+            && at.elapsed() < MOMENT
+            && let Some(known) = known.downcast_ref::<K>()
+        {
+            return Ok(Some(known.clone()));
+        }
+        let found: Option<K> = ask(&self.client, namespace, name).await?;
+        let mut recent = self.recent();
+        recent.retain(|_, (at, _)| at.elapsed() < MOMENT);
+        // What is missing is waited for.
+        if let Some(found) = &found {
+            recent.insert(key, (Instant::now(), Arc::new(found.clone())));
+        }
+        Ok(found)
     }
 }
 

@@ -11,13 +11,13 @@ use crate::{
     },
     mapping::{self, FieldSpec, FilterSpec, From, Mapping, Transform, Unmatched, ValueMap},
     worker::{
-        objects::{Object, Objects},
+        objects::{Cluster, Object, Objects},
         plan::{Plan, StatusBefore},
         status::Ledger,
     },
 };
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::{Client, Resource, ResourceExt};
+use kube::{Resource, ResourceExt};
 use std::{sync::Arc, time::Duration};
 
 /// What an object refers to cannot be used.
@@ -65,8 +65,8 @@ pub struct Resolver {
 
 impl Resolver {
     #[must_use]
-    pub fn new(client: Client, namespace: &str, default_queue: Option<String>) -> Self {
-        Self::of(Objects::Cluster(client), namespace, default_queue)
+    pub fn new(cluster: Cluster, namespace: &str, default_queue: Option<String>) -> Self {
+        Self::of(Objects::Cluster(cluster), namespace, default_queue)
     }
 
     /// Reads from elsewhere than the cluster alone.

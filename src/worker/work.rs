@@ -3,6 +3,7 @@
 use super::{
     command,
     engine::{Commands, Engine, Event, Over, Pace, Source},
+    objects::Cluster,
     resolve::{ResolveError, Resolver},
     status::{Of, StatusWriter, Statuses, write_slots},
     watch::Watch,
@@ -103,7 +104,11 @@ pub async fn run(context: Context, shutdown: CancellationToken) -> Result<(), Er
 
 async fn serve(context: &Context, lease: &WorkerLease, shutdown: CancellationToken) -> Result<(), Error> {
     let client = context.client.clone();
-    let resolver = Resolver::new(client.clone(), &context.namespace, context.default_queue.clone());
+    let resolver = Resolver::new(
+        Cluster::new(client.clone()),
+        &context.namespace,
+        context.default_queue.clone(),
+    );
     let source = source(context, &resolver).await?;
     let (updates, inbox) = mpsc::unbounded_channel();
     let (notices, to_publish) = mpsc::unbounded_channel();

@@ -126,15 +126,14 @@ async fn patch_finalizers(api: &Api<TableMap>, map: &TableMap, finalizers: &[Str
 
 /// What the map refers to, and its worker.
 async fn dereference(map: &TableMap, context: &Context, namespace: &str) -> Result<Found, Error> {
-    let resolver = Resolver::new(context.client.clone(), namespace, context.default_queue.clone());
+    let resolver = Resolver::new(context.cluster.clone(), namespace, context.default_queue.clone());
     let spec = resolver.plan(map).await.map(|_| ());
     let source = resolver
         .connection(&map.spec.source.connection_ref.name)
         .await
         .map(|_| ());
-    let leases: Api<Lease> = Api::namespaced(context.client.clone(), namespace);
     let name = worker::name(&map.spec.source.connection_ref.name, &map.spec.worker_group);
-    let lease = within(leases.get_opt(&name)).await?;
+    let lease = context.cluster.get::<Lease>(namespace, &name, "Lease").await?;
     let worker = match lease {
         None => Worker::None,
         Some(lease) if lease::is_current(&lease) => Worker::Holds { name },

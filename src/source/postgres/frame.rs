@@ -5,7 +5,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use postgres_protocol::message::backend::Header;
 
 /// What is read at once.
-pub(super) const READ_SIZE: usize = 64 * 1024;
+pub(super) const READ_SIZE: usize = 128 * 1024;
 
 /// One message of the server: its tag and what follows the length.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,10 @@ use super::{
 };
 use crate::record::Lsn;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::Instant,
+};
 
 /// Waiting for the table's lock holds up its writers: short, and tried again.
 const LOCK_TIMEOUT: &str = "500ms";
@@ -81,6 +84,7 @@ impl Admin {
         table: (&str, &str),
         key: &[String],
         publication: &str,
+        turns: &Semaphore,
         store: impl FnOnce(First) -> Store<'s> + Send,
     ) -> Result<(), JoinError> {
         let name = format!("{}.{}", quote(table.0), quote(table.1));
@@ -88,7 +92,7 @@ impl Admin {
         if !found.owned {
             return Err(JoinError::NotOwner { table: name });
         }
-        self.lock(&name).await?;
+        let _turn = self.lock(&name, turns).await?;
         let joined = self.enter(table, &name, found.oid, publication, store).await;
         let end = if joined.is_ok() { "COMMIT" } else { "ROLLBACK" };
         let ended = within(self.client().batch_execute(end)).await;
@@ -137,18 +141,25 @@ impl Admin {
     }
 
     /// Waits for the writers that are under way, without holding up new ones for long.
-    async fn lock(&self, name: &str) -> Result<(), JoinError> {
+    /// A turn that it waits for lets no other table wait.
+    async fn lock<'t>(&self, name: &str, turns: &'t Semaphore) -> Result<SemaphorePermit<'t>, JoinError> {
         let started = Instant::now();
         let sql = format!(
             "BEGIN; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; LOCK TABLE {name} IN SHARE ROW EXCLUSIVE MODE"
         );
         loop {
+            // It is never closed.
+            let turn = turns
+                .acquire()
+                .await
+                .map_err(|_| JoinError::Locked(name.to_owned()))?;
             match within(self.client().batch_execute(&sql)).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(turn),
                 Err(SourceError::Server(code)) if code == "55P03" => {}
                 Err(error) => return Err(error.into()),
             }
             within(self.client().batch_execute("ROLLBACK")).await?;
+            drop(turn);
             if started.elapsed() > DEADLINE {
                 return Err(JoinError::Locked(name.to_owned()));
             }

@@ -6,6 +6,7 @@ mod assembler;
 mod catalog;
 mod chunk;
 mod error;
+mod flow;
 mod frame;
 mod join;
 pub mod pgoutput;

@@ -3,6 +3,7 @@
 use super::{
     Chunk, SourceError,
     assembler::{Assembler, Wish},
+    flow::{Flow, GATHER},
     frame::split_frame,
     pgoutput::POSTGRES_EPOCH,
     session::Session,
@@ -20,7 +21,7 @@ use std::{
 use tokio::{
     io::AsyncWriteExt,
     sync::Notify,
-    time::{Instant, Interval, MissedTickBehavior, interval, timeout},
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -90,6 +91,7 @@ pub(super) async fn run(session: Session, shared: std::sync::Arc<Shared>) {
         waiting: None,
         ticks,
         heard: Instant::now(),
+        flow: Flow::new(Instant::now()),
     };
     let outcome = reader.read_until_stopped().await;
     if outcome.is_ok() {
@@ -110,20 +112,24 @@ struct Reader<'a> {
     ticks: Interval,
     /// When the source was heard last, or could not be since nobody takes its chunks.
     heard: Instant,
+    flow: Flow,
 }
 
 impl Reader<'_> {
     async fn read_until_stopped(&mut self) -> Result<(), SourceError> {
         loop {
             let has_room = self.assemble().await?;
+            if has_room && self.flow.is_dense() {
+                sleep(GATHER).await;
+            }
             tokio::select! {
                 biased;
                 () = self.shared.stop.cancelled() => return Ok(()),
                 _ = self.ticks.tick() => self.tick(has_room).await?,
                 () = self.shared.room.notified(), if !has_room => self.heard = Instant::now(),
                 read = self.session.read(), if has_room => {
-                    read?;
                     self.heard = Instant::now();
+                    self.flow.came(read?, self.heard);
                 }
             }
         }

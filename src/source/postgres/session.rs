@@ -239,13 +239,13 @@ impl Session {
     }
 
     /// Reads what is there. Cancel safe: bytes are taken only when it returns.
-    pub(super) async fn read(&mut self) -> Result<(), SourceError> {
+    pub(super) async fn read(&mut self) -> Result<usize, SourceError> {
         if self.inbox.capacity() - self.inbox.len() < READ_SIZE / 16 {
             self.inbox.reserve(READ_SIZE);
         }
         match self.transport.read_buf(&mut self.inbox).await? {
             0 => Err(SourceError::Unreachable("the server closed it".to_owned())),
-            _ => Ok(()),
+            read => Ok(read),
         }
     }
 }

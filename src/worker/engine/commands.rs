@@ -169,6 +169,7 @@ impl Engine {
             source: self.source.clone(),
             side: self.side_prefix(map),
             newest: self.newest_era(),
+            publication: self.permits.publication(),
         };
         self.plans.insert(map.clone(), plan);
         let blocked = self.maps.get(map).and_then(|map| map.blocked.clone());

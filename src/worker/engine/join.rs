@@ -18,7 +18,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// Storing a first position, while the table is locked.
 pub(super) const STORE_DEADLINE: Duration = Duration::from_secs(3);
@@ -33,6 +33,7 @@ struct Joining {
     queue: crate::queue::Queue,
     era: Era,
     events: mpsc::UnboundedSender<Event>,
+    publication: Arc<Semaphore>,
 }
 
 impl Engine {
@@ -71,6 +72,7 @@ impl Engine {
             queue: map.queue.clone(),
             era,
             events,
+            publication: self.permits.publication(),
         };
         let turn = self.turn(&format!("join {}", joining.plan.destination));
         let map = id.clone();
@@ -155,7 +157,15 @@ async fn join(
     let store = move |first: First| -> crate::source::postgres::Store<'_> {
         Box::pin(steps.store(control, source, first))
     };
-    enter(&joining.plan, &admin, publication, external, store).await?;
+    enter(
+        &joining.plan,
+        &admin,
+        publication,
+        external,
+        &joining.publication,
+        store,
+    )
+    .await?;
     joining.finish().await
 }
 
@@ -185,6 +195,7 @@ pub(super) async fn enter<'s>(
     admin: &Admin,
     publication: &str,
     external: bool,
+    turns: &Semaphore,
     store: impl FnOnce(First) -> crate::source::postgres::Store<'s> + Send,
 ) -> Result<(), JoinError> {
     let table = (plan.source_table.0.as_str(), plan.source_table.1.as_str());
@@ -192,7 +203,7 @@ pub(super) async fn enter<'s>(
     if external {
         admin.join_external(table, &key, publication, store).await
     } else {
-        admin.join(table, &key, publication, store).await
+        admin.join(table, &key, publication, turns, store).await
     }
 }
 

@@ -13,6 +13,25 @@ const AT_ONCE: usize = 6;
 #[derive(Debug, Default)]
 pub struct Permits {
     by_destination: HashMap<String, Arc<Semaphore>>,
+    publication: Publication,
+}
+
+/// Tables enter the publication one after the other: whoever adds one locks it until its join is stored.
+#[derive(Debug)]
+struct Publication(Arc<Semaphore>);
+
+impl Default for Publication {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(1)))
+    }
+}
+
+impl Permits {
+    /// Whose turn it is to change the publication.
+    #[must_use]
+    pub fn publication(&self) -> Arc<Semaphore> {
+        self.publication.0.clone()
+    }
 }
 
 impl Engine {

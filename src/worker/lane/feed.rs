@@ -54,10 +54,10 @@ impl Drop for Feed {
 }
 
 const RETRY: Duration = Duration::from_millis(500);
-/// So many entries are read at once if they are small: an entry may hold a megabyte.
+/// So many entries are read at once, at most.
 const ENTRIES: usize = 16;
-/// Entries that together stay below this are small.
-const SMALL: usize = 64 << 10;
+/// And about so many bytes, as far as the entries before tell: one alone may hold a megabyte.
+const BYTES: usize = 256 << 10;
 
 impl Feed {
     /// Feeds the entries after `seq`, leaving out what lies at or below `has`. `wake` is told of each arrival.
@@ -138,11 +138,8 @@ impl Reader {
             self.seq = tail;
         }
         let bytes: usize = entries.iter().map(|entry| entry.bytes.len()).sum();
-        self.most = if bytes < SMALL {
-            (2 * self.most).min(ENTRIES)
-        } else {
-            1
-        };
+        let fit = BYTES * entries.len() / bytes.max(1);
+        self.most = fit.min(2 * self.most).clamp(1, ENTRIES);
         for entry in entries {
             self.seq = entry.seq;
             if failpoint::is_broken("trim-early") {

@@ -2,6 +2,7 @@
 
 mod connect;
 mod feed;
+mod growth;
 mod merge;
 mod order;
 mod parents;

@@ -2,6 +2,7 @@
 
 use super::{
     feed::Feed,
+    growth::Growth,
     merge::Merge,
     order::{Durable, Evicted, Mark, Notice, Order, Parcel},
     parents::Stands,
@@ -27,6 +28,8 @@ use tokio::{
 
 /// Durability is shown at least this often (rule 2).
 pub(super) const FLUSH_EVERY: Duration = Duration::from_millis(200);
+/// What is committed and not flushed is, when so long nothing more has come: a steady flow waits for no disk.
+const QUIET: Duration = Duration::from_millis(10);
 /// A connection that failed in a way which the next one may explain is tried again after this.
 const RECONNECT: Duration = Duration::from_millis(300);
 /// With a cap, how often the lane looks whether more may be written.
@@ -130,6 +133,9 @@ pub(super) struct Task {
     pub merge: Merge,
     pub advance: bool,
     pub flushed_at: Instant,
+    pub wrote_at: Instant,
+    /// A large batch may grow for a moment.
+    pub growth: Growth,
     pub replay_next: bool,
     pub wake: Arc<Notify>,
     /// How many records a batch may hold: fewer after a connection was lost, since that may have been too much at once.
@@ -169,6 +175,8 @@ impl Task {
             merge: Merge::default(),
             advance: false,
             flushed_at: Instant::now(),
+            wrote_at: Instant::now(),
+            growth: Growth::default(),
             replay_next: false,
             wake: Arc::new(Notify::new()),
             reach: RECORDS,
@@ -220,15 +228,19 @@ impl Task {
         }
         let unflushed = self.window.is_unflushed() || self.merge.is_unflushed();
         let lost = self.is_seated() && self.session.is_none();
-        let rest = [self.direct_rest.left(), self.replay_rest.left()]
-            .into_iter()
-            .flatten()
-            .min();
-        let pause = match (lost, unflushed, self.merge.is_capped()) {
-            (true, ..) => RECONNECT,
-            (_, _, true) => CAP_TICK,
-            (_, true, false) => FLUSH_EVERY.saturating_sub(self.flushed_at.elapsed()),
-            (_, false, false) => rest.unwrap_or(Duration::from_secs(3600)),
+        let rest = [
+            self.direct_rest.left(),
+            self.replay_rest.left(),
+            self.growth.left(),
+            unflushed.then(|| self.until_quiet()),
+        ]
+        .into_iter()
+        .flatten()
+        .min();
+        let pause = match (lost, self.merge.is_capped()) {
+            (true, _) => RECONNECT,
+            (_, true) => CAP_TICK,
+            (_, false) => rest.unwrap_or(Duration::from_secs(3600)),
         };
         tokio::select! {
             order = self.inbox.recv() => match order {
@@ -238,6 +250,12 @@ impl Task {
             () = self.wake.notified() => true,
             () = tokio::time::sleep(pause) => true,
         }
+    }
+
+    /// How long until what is committed is flushed, if nothing more comes.
+    pub(super) fn until_quiet(&self) -> Duration {
+        let quiet = QUIET.saturating_sub(self.wrote_at.elapsed());
+        quiet.min(FLUSH_EVERY.saturating_sub(self.flushed_at.elapsed()))
     }
 
     fn carry_out(&mut self, order: Order) {

@@ -1,12 +1,10 @@
 //! Writing batches: adaptive, so that an idle system writes at once and a backlog goes in thousands.
 
 use super::{
-    merge::Merge,
     order::Order,
     parents::Standing,
     task::{FLUSH_EVERY, Seat, Seating, Task},
     whole::{self, Limits, Rest},
-    window::Window,
 };
 use crate::{
     destination::postgres::{Around, Item, LaneError, Upto, Written, last_of},
@@ -43,7 +41,7 @@ impl Task {
         } else if let Some((from, count)) = self.choose() {
             self.write(from, count).await;
             true
-        } else if unflushed {
+        } else if unflushed && self.until_quiet().is_zero() {
             self.flush().await;
             true
         } else {
@@ -71,6 +69,9 @@ impl Task {
         };
         self.direct_rest.set(direct == 0 && self.window.waiting() > 0);
         self.replay_rest.set(replay == 0 && self.merge.waiting() > 0);
+        if self.growth.waits(direct.max(replay)) {
+            return None;
+        }
         let (from, count) = match (direct, replay) {
             (0, 0) => return None,
             (0, count) => (From::Replay, count),
@@ -102,13 +103,11 @@ impl Task {
             From::Direct => window.pending().take(count).collect(),
             From::Replay => merge.pending().take(count).collect(),
         };
-        let last = is_last(from, count, window, merge);
         let upto = match from {
             From::Direct => direct_upto(&items, seats, window.waiting() == count),
             From::Replay => last_of(&items),
         };
         let standing = Standing::of(name, stands, seats, targets, |seat| window.waits(seat));
-        let durable = last || overdue;
         let patience = Patience {
             inbox,
             pending,
@@ -118,7 +117,7 @@ impl Task {
             store: &**store,
             parents: &standing,
         };
-        let write = live.write(targets, &items, &upto, durable, around);
+        let write = live.write(targets, &items, &upto, overdue, around);
         match patience.wait(write).await {
             Some(Ok(written)) => {
                 let committed = items.iter().filter(|item| !written.is_aside(item.map)).count();
@@ -139,6 +138,8 @@ impl Task {
     /// in the window, committed or not.
     fn wrote(&mut self, from: From, committed: usize, written: &Written) {
         self.losses = 0;
+        self.wrote_at = std::time::Instant::now();
+        self.growth.wrote(committed);
         self.reach = (self.reach * 2).min(RECORDS);
         for (index, aside) in &written.aside {
             self.set_aside(*index);
@@ -229,14 +230,6 @@ impl Task {
             None => self.give_up("a flush"),
         }
     }
-}
-
-fn is_last(from: From, count: usize, window: &Window, merge: &Merge) -> bool {
-    let (direct, replay) = match from {
-        From::Direct => (count, 0),
-        From::Replay => (0, count),
-    };
-    window.waiting() == direct && merge.waiting() == replay
 }
 
 /// When nothing more waits, the maps of the batch are at their marks.

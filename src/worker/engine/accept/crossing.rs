@@ -87,7 +87,8 @@ impl Crossing {
             })
         };
         let external = acceptance.source.external.is_some();
-        enter(&plan, admin, &offer.publication, external, store).await?;
+        let turns = &acceptance.publication;
+        enter(&plan, admin, &offer.publication, external, turns, store).await?;
         crossed.ok_or_else(|| AcceptError::Later("the table did not join".into()))
     }
 

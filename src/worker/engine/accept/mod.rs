@@ -21,6 +21,7 @@ use crate::{
 use crossing::Crossing;
 use custodians::Custodians;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 
 /// What is to be accepted, and where.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub struct Acceptance {
     pub side: String,
     /// The newest era that a map of this worker has a position in.
     pub newest: Option<Era>,
+    /// Whose turn it is to change the publication.
+    pub publication: Arc<Semaphore>,
 }
 
 /// What came of it.
