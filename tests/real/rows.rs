@@ -4,8 +4,9 @@
 use crate::{
     scene::Scene,
     support::{
-        rig::{said, same_map},
+        rig::{SOON, said, same_map},
         timing::timed,
+        wait::wait_until,
     },
 };
 
@@ -255,4 +256,52 @@ async fn a_slow_destination_is_written_in_smaller_parts() {
         .await;
     scene.resume().await;
     scene.same().await;
+}
+
+/// Many new rows are copied into the table itself, which fails if one of them is there, or is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn new_rows_that_are_there_already_are_overwritten() {
+    let _time = timed("new_rows_that_are_there_already_are_overwritten");
+    let table = "CREATE TABLE t (id int PRIMARY KEY, a text);";
+    let strict = "ALTER TABLE t ADD CHECK (a <> 'bad');";
+    let scene = Scene::start(table, strict, &[&["t", "id", "a"]], &[]).await;
+    let rows = |from: u32, to: u32| {
+        format!("INSERT INTO t SELECT n, 'row ' || n FROM generate_series({from}, {to}) n")
+    };
+    scene.at_source(&rows(1, 1000)).await;
+    scene.same().await;
+    // Somebody else has written some.
+    let others = async |from: u32| {
+        let sql =
+            format!("INSERT INTO t SELECT n, 'another' FROM generate_series({from}, {from} + 900, 100) n");
+        scene.rig.erp().await.batch_execute(&sql).await.unwrap();
+    };
+    others(1001).await;
+    scene.at_source(&rows(1001, 2000)).await;
+    scene.same().await;
+    scene.pause().await;
+    others(3001).await;
+    let changed = "UPDATE t SET a = 'changed' WHERE id % 3 = 0; DELETE FROM t WHERE id % 7 = 0;
+                   INSERT INTO t SELECT n, 'again' FROM generate_series(7, 4000, 7) n";
+    scene.at_source(&rows(2001, 4000)).await;
+    scene.at_source(changed).await;
+    scene.resume().await;
+    scene.same().await;
+    // One that is refused lets all others through.
+    scene
+        .at_source(&rows(4001, 5000).replace("'row ' || n", "CASE n WHEN 4500 THEN 'bad' ELSE 'good' END"))
+        .await;
+    scene.rig.more_rows("t", 4999).await;
+    wait_until(SOON, "one parked record", async || {
+        scene.rig.status("t").await["errors"]["count"] == 1
+    })
+    .await;
+    scene.rig.settled("t").await;
+    scene.at_source("UPDATE t SET a = 'mended' WHERE id = 4500").await;
+    scene.rig.equal("t", "id").await;
+    wait_until(SOON, "nothing parked", async || {
+        scene.rig.status("t").await["ledger"]["superseded"] == 1
+    })
+    .await;
+    scene.rig.settled("t").await;
 }

@@ -4,7 +4,7 @@ use super::target::{Item, Target};
 use crate::{
     failure::{Class, Refusal},
     mapping::{Binding, Decision, IfMissing, Key, Value, Write},
-    record::Position,
+    record::{Operation, Position},
 };
 use std::sync::Arc;
 
@@ -15,6 +15,8 @@ pub struct Planned<'a> {
     pub position: Position,
     /// Its place among the batch's items.
     pub index: usize,
+    /// The source has inserted the row: at the destination there is most likely none.
+    pub is_new: bool,
     pub act: Act<'a>,
 }
 
@@ -89,6 +91,7 @@ pub fn plan<'a>(items: &[&'a Item], bindings: &'a Bindings) -> Vec<Planned<'a>> 
             map: item.map,
             position: item.change.position,
             index,
+            is_new: item.change.operation == Operation::Insert,
             act: act(item, binding),
         })
         .collect()

@@ -8,6 +8,7 @@ use super::{
 use crate::mapping::{Key, Value};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::SinkExt;
+use std::collections::HashSet;
 use tokio_postgres::Client;
 
 /// From so many rows of one table on, COPY is faster than statements.
@@ -15,13 +16,24 @@ pub const FROM: usize = 50;
 /// COPY data is sent in pieces of about this size.
 const PIECE: usize = 1 << 18;
 
+/// From so many new rows on, COPY into the table itself is faster than statements.
+pub const COPY_FROM: usize = 20;
+
+/// Inserts rows that are not there. One that is makes it fail.
+pub async fn insert(client: &Client, target: &Target, rows: &[&[Value<'_>]]) -> Result<(), Meaning> {
+    let sql = target.copy_sql(&target.qualified(), false);
+    copy(client, &sql, rows.iter().map(|row| row.iter().map(Some))).await
+}
+
 /// Upserts rows by way of the session's table `stage`.
-pub async fn upsert(
+pub async fn upsert<'s>(
     client: &Client,
     target: &Target,
-    stage: &str,
+    stage: &'s str,
     rows: &[&[Value<'_>]],
+    used: &mut HashSet<&'s str>,
 ) -> Result<(), Meaning> {
+    empty(client, stage, used).await?;
     copy(
         client,
         &target.copy_sql(stage, false),
@@ -32,6 +44,14 @@ pub async fn upsert(
         .execute(&target.merge_sql(stage), &[])
         .await
         .map_err(|error| meaning(&error))?;
+    Ok(())
+}
+
+/// Makes a table of the session empty that this transaction has used already; its end empties all of them.
+async fn empty<'s>(client: &Client, stage: &'s str, used: &mut HashSet<&'s str>) -> Result<(), Meaning> {
+    if used.insert(stage) {
+        return Ok(());
+    }
     client
         .batch_execute(&format!("TRUNCATE {stage}"))
         .await
@@ -39,7 +59,14 @@ pub async fn upsert(
 }
 
 /// Deletes rows by key by way of the session's table `stage`.
-pub async fn delete(client: &Client, target: &Target, stage: &str, keys: &[&Key]) -> Result<(), Meaning> {
+pub async fn delete<'s>(
+    client: &Client,
+    target: &Target,
+    stage: &'s str,
+    keys: &[&Key],
+    used: &mut HashSet<&'s str>,
+) -> Result<(), Meaning> {
+    empty(client, stage, used).await?;
     let rows = keys.iter().map(|key| {
         key_columns(key.as_bytes())
             .into_iter()
@@ -56,10 +83,7 @@ pub async fn delete(client: &Client, target: &Target, stage: &str, keys: &[&Key]
         .execute(&target.sweep_sql(stage), &[])
         .await
         .map_err(|error| meaning(&error))?;
-    client
-        .batch_execute(&format!("TRUNCATE {stage}"))
-        .await
-        .map_err(|error| meaning(&error))
+    Ok(())
 }
 
 async fn copy<'r, 'a: 'r>(

@@ -14,7 +14,7 @@ use crate::{
     failpoint,
     mapping::{IfMissing, Key, Value},
 };
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, hash_map::Entry};
 use tokio_postgres::Statement;
 
 /// The last state of each key, split by kind.
@@ -27,6 +27,8 @@ pub struct Coalesced<'p, 'a> {
 #[derive(Debug)]
 pub struct MapBatch<'p, 'a> {
     pub map: usize,
+    /// New rows, which are copied into the table itself.
+    pub inserts: Vec<&'p [Value<'a>]>,
     pub upserts: Vec<&'p [Value<'a>]>,
     pub updates: Vec<(&'p Key, &'p [Value<'a>])>,
     pub deletes: Vec<&'p Key>,
@@ -34,33 +36,35 @@ pub struct MapBatch<'p, 'a> {
 
 /// Coalesces a batch. None: it holds something that must go in order.
 pub fn coalesce<'p, 'a>(planned: &'p [Planned<'a>], targets: &[Target]) -> Option<Coalesced<'p, 'a>> {
-    let mut last: HashMap<(usize, &Key), &'p Planned<'a>> = HashMap::with_capacity(planned.len());
+    let mut last: HashMap<(usize, &Key), (&'p Planned<'a>, bool)> = HashMap::with_capacity(planned.len());
     for write in planned {
         let target = targets.get(write.map)?;
         let key = simple_key(target, &write.act)?;
         if target.parked.waits(key.as_bytes()) {
             return None;
         }
-        let before = last.insert((write.map, key), write);
-        // A partial update completes what came before it: their order matters.
-        if before.is_some() && matches!(write.act, Act::Update { .. }) {
-            return None;
+        match last.entry((write.map, key)) {
+            // A partial update completes what came before it: their order matters.
+            Entry::Occupied(_) if matches!(write.act, Act::Update { .. }) => return None,
+            Entry::Occupied(mut known) => known.get_mut().0 = write,
+            Entry::Vacant(first) => drop(first.insert((write, write.is_new))),
         }
     }
     let mut maps: Vec<MapBatch<'p, 'a>> = Vec::new();
     for write in planned {
         let [key] = write.act.keys()[..] else { return None };
-        if last
+        let Some((_, is_new)) = last
             .get(&(write.map, key))
-            .is_none_or(|last| last.index != write.index)
-        {
+            .filter(|(last, _)| last.index == write.index)
+        else {
             continue;
-        }
+        };
         let batch = if let Some(at) = maps.iter_mut().position(|batch| batch.map == write.map) {
             &mut maps[at]
         } else {
             maps.push(MapBatch {
                 map: write.map,
+                inserts: vec![],
                 upserts: vec![],
                 updates: vec![],
                 deletes: vec![],
@@ -68,6 +72,7 @@ pub fn coalesce<'p, 'a>(planned: &'p [Planned<'a>], targets: &[Target]) -> Optio
             maps.last_mut()?
         };
         match &write.act {
+            Act::Upsert { values, .. } if *is_new => batch.inserts.push(values),
             Act::Upsert { values, .. } => batch.upserts.push(values),
             Act::Update { key, values, .. } => batch.updates.push((key, values)),
             Act::Delete { key } => batch.deletes.push(key),
@@ -77,9 +82,26 @@ pub fn coalesce<'p, 'a>(planned: &'p [Planned<'a>], targets: &[Target]) -> Optio
     if share_a_table(&maps, targets) {
         return None;
     }
+    for batch in &mut maps {
+        let copies = targets
+            .get(batch.map)
+            .is_some_and(|target| target.direct.may_copy());
+        if !copies || batch.inserts.len() < bulk::COPY_FROM {
+            batch.give_up_copy();
+        }
+    }
     let ranks = ranks(&maps, targets);
     maps.sort_by_key(|batch| ranks.get(&batch.map).copied().unwrap_or(0));
     Some(Coalesced { maps })
+}
+
+impl MapBatch<'_, '_> {
+    /// New rows go the way of all others. False: there are none.
+    pub fn give_up_copy(&mut self) -> bool {
+        let some = !self.inserts.is_empty();
+        self.upserts.append(&mut self.inserts);
+        some
+    }
 }
 
 /// The key of a write that needs neither its place among the others nor more than one statement.
@@ -151,13 +173,14 @@ impl Session {
         let opened = futures::join!(client.batch_execute(&begin), self.fence(targets, &maps));
         opened.0.map_err(|error| (None, meaning(&error)))?;
         opened.1.map_err(|meaning| (None, meaning))?;
+        let mut used = HashSet::new();
         for (map, statements) in batch.maps.iter().zip(&statements) {
-            self.upsert(targets, map, statements)
+            self.upsert(targets, map, statements, &mut used)
                 .await
                 .map_err(|meaning| (Some(map.map), meaning))?;
         }
         for (map, statements) in batch.maps.iter().zip(&statements).rev() {
-            self.delete(targets, map, statements)
+            self.delete(targets, map, statements, &mut used)
                 .await
                 .map_err(|meaning| (Some(map.map), meaning))?;
         }
@@ -227,15 +250,20 @@ impl Session {
         }
     }
 
-    async fn upsert(
+    /// `used` names the session's tables that hold rows of this transaction.
+    async fn upsert<'s>(
         &self,
         targets: &[Target],
         batch: &MapBatch<'_, '_>,
-        statements: &Statements,
+        statements: &'s Statements,
+        used: &mut HashSet<&'s str>,
     ) -> Result<(), Meaning> {
         let (Some(target), client) = (targets.get(batch.map), self.client()) else {
             return Ok(());
         };
+        if !batch.inserts.is_empty() {
+            bulk::insert(client, target, &batch.inserts).await?;
+        }
         match (&statements.upsert, &statements.stage) {
             (Some(statement), _) => {
                 let rows = batch.upserts.iter().map(|values| {
@@ -245,7 +273,7 @@ impl Session {
                 all(rows).await?;
             }
             (None, Some(stage)) if !batch.upserts.is_empty() => {
-                bulk::upsert(client, target, stage, &batch.upserts).await?;
+                bulk::upsert(client, target, stage, &batch.upserts, used).await?;
             }
             _ => {}
         }
@@ -274,11 +302,12 @@ impl Session {
         }
     }
 
-    async fn delete(
+    async fn delete<'s>(
         &self,
         targets: &[Target],
         batch: &MapBatch<'_, '_>,
-        statements: &Statements,
+        statements: &'s Statements,
+        used: &mut HashSet<&'s str>,
     ) -> Result<(), Meaning> {
         let (Some(target), client) = (targets.get(batch.map), self.client()) else {
             return Ok(());
@@ -297,7 +326,7 @@ impl Session {
                 Ok(())
             }
             (None, Some(stage)) if !batch.deletes.is_empty() => {
-                bulk::delete(client, target, stage, &batch.deletes).await
+                bulk::delete(client, target, stage, &batch.deletes, used).await
             }
             _ => Ok(()),
         }

@@ -23,7 +23,7 @@ const RIGHTS: &str = "SELECT current_user::text, has_schema_privilege(c.relnames
       CASE WHEN NOT has_any_column_privilege(c.oid, 'INSERT') THEN 'INSERT' END,
       CASE WHEN NOT has_any_column_privilege(c.oid, 'UPDATE') THEN 'UPDATE' END,
       CASE WHEN NOT has_table_privilege(c.oid, 'DELETE') THEN 'DELETE' END], NULL),
-    current_setting('fsync')
+    current_setting('fsync'), NOT c.relhasrules AND NOT c.relrowsecurity
   FROM pg_class c WHERE c.oid = $1";
 
 /// A domain counts as the type that it is made of, through all domains between.
@@ -132,6 +132,7 @@ pub(super) async fn inspect(
             .collect(),
         fixed_key: key.iter().any(|column| column.identity_always),
         unsafe_log: rights.get::<_, &str>(3) != "on",
+        copies: rights.get(4),
     })
 }
 

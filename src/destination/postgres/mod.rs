@@ -7,6 +7,7 @@
 mod batch;
 mod bulk;
 mod control;
+mod direct;
 mod error;
 mod fast;
 mod inspect;

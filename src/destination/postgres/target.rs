@@ -1,6 +1,6 @@
 //! One map as its lane writes it.
 
-use super::{parked::Parked, progress::Progress};
+use super::{direct::Direct, parked::Parked, progress::Progress};
 use crate::{
     mapping::{Binding, ColumnType, KeyType, Mapping},
     record::{Change, Counted, Counters, Origin, ParkedKey, Relation},
@@ -47,6 +47,8 @@ pub struct Shape {
     pub fixed_key: bool,
     /// The server writes its log without waiting for the disk (`fsync = off`).
     pub unsafe_log: bool,
+    /// COPY writes the table as INSERT does: it has neither rules nor row security.
+    pub copies: bool,
 }
 
 /// A source table's description, and what binding the mapping to it came to.
@@ -67,6 +69,7 @@ pub struct Target {
     pub parked: Parked,
     /// Something was parked or marked for a transaction of which it is not known that it was committed (rule 3).
     pub provisional: bool,
+    pub(super) direct: Direct,
     bindings: Vec<Bound>,
 }
 
@@ -86,6 +89,7 @@ impl Target {
         epoch: i64,
         progress: Progress,
     ) -> Self {
+        let copies = shape.copies;
         Self {
             map_id,
             name,
@@ -97,6 +101,7 @@ impl Target {
             progress,
             parked: Parked::default(),
             provisional: false,
+            direct: Direct::new(copies),
             bindings: Vec::new(),
         }
     }

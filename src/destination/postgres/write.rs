@@ -4,7 +4,7 @@ use super::{
     ErrorStore, Parents,
     batch::{Planned, bind, plan},
     error::{Aside, LaneError, Meaning},
-    fast::coalesce,
+    fast::{MapBatch, coalesce},
     progress::Upto,
     session::{Session, adopt, next_progress},
     target::{Item, Target},
@@ -129,20 +129,39 @@ impl Session {
         upto: &[Upto],
         durable: bool,
     ) -> Result<(), Setback> {
-        let Some(coalesced) = coalesce(planned, targets) else {
+        let Some(mut coalesced) = coalesce(planned, targets) else {
             return Err(Setback::InOrder);
         };
         let next = next_progress(targets, planned, upto);
         let deadline = self.deadline;
-        let attempt = self.fast_transaction(targets, &coalesced, &next, durable);
-        match tokio::time::timeout(deadline, attempt).await {
-            Ok(Ok(())) => {
-                adopt(targets, next);
-                Ok(())
+        loop {
+            let attempt = self.fast_transaction(targets, &coalesced, &next, durable);
+            let (map, meaning) = match tokio::time::timeout(deadline, attempt).await {
+                Ok(Ok(())) => break,
+                Ok(Err(failed)) => failed,
+                Err(_) => return Err(Setback::Lane(LaneError::lost("no answer in time"))),
+            };
+            let refused = matches!(meaning, Meaning::Record(_) | Meaning::Surprise);
+            let setback = self.failed(map, meaning).await;
+            // It may only be that a row is there that was taken for new.
+            let batch = coalesced.maps.iter_mut().find(|batch| Some(batch.map) == map);
+            if !refused || !batch.is_some_and(MapBatch::give_up_copy) {
+                return Err(setback);
             }
-            Ok(Err((map, meaning))) => Err(self.failed(map, meaning).await),
-            Err(_) => Err(Setback::Lane(LaneError::lost("no answer in time"))),
+            if let Setback::Lane(error) = setback {
+                return Err(Setback::Lane(error));
+            }
+            if let Some(target) = map.and_then(|map| targets.get_mut(map)) {
+                target.direct.failed();
+            }
         }
+        for batch in &coalesced.maps {
+            if let Some(target) = targets.get_mut(batch.map) {
+                target.direct.wrote(!batch.inserts.is_empty());
+            }
+        }
+        adopt(targets, next);
+        Ok(())
     }
 
     /// Rolls back, and says what a failure means for the batch.
