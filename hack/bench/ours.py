@@ -2,7 +2,7 @@
 
 import json
 
-from .process import Process, Usage, until
+from .process import Failed, Process, Usage, until
 
 API = "tablemap.dev/v1alpha1"
 COLUMNS = ["id", "customer", "amount", "changed", "note"]
@@ -88,9 +88,22 @@ class Ours:
         self.patch(self.maps[0], {"state": state})
 
     def condition(self, condition, seconds=120):
-        for begin in range(0, len(self.maps), 200):
-            self.plane.kubectl("wait", f"--for=condition={condition}", f"--timeout={seconds}s", "tablemap",
-                               *self.maps[begin:begin + 200])
+        type_, status = condition.split("=")
+        path = f'{{range .items[*]}}{{.metadata.name}} {{.status.conditions[?(@.type=="{type_}")].status}}{{"\\n"}}{{end}}'
+        wanted = {f"{name} {status}" for name in self.maps}
+        few = len(wanted) < 10
+
+        def met():
+            # One list for all: `kubectl wait` looks at one after the other.
+            try:
+                said = self.plane.kubectl("get", "tablemaps", "-o", f"jsonpath={path}")
+            except Failed:
+                if few:
+                    raise
+                return False
+            return wanted <= set(said.splitlines())
+
+        until(f"{condition} of {len(wanted)} maps", seconds, met, 0.02 if few else 1)
 
     def queue(self):
         """The name of the queue's keys in Redis, up to the last part."""

@@ -161,12 +161,16 @@ impl Queue {
         }
     }
 
-    /// Up to when what was written would outlive a failover of Redis; None: that is not known now.
+    /// Position and epoch, as [`Queue::meta`]; and up to when what was written would outlive a failover of Redis, unless
+    /// that is not known now.
     ///
     /// # Errors
-    /// Redis cannot be asked.
-    pub async fn kept(&self) -> Result<Option<Instant>, QueueError> {
-        self.link.kept().await
+    /// As [`Queue::meta`].
+    pub async fn read_back(&self) -> Result<(Option<Meta>, Option<Instant>), QueueError> {
+        // What was read is older than what the replicas are asked about, and from the same server.
+        let opened = self.link.opened().await;
+        let meta = self.meta().await?;
+        Ok((meta, self.link.kept(opened).await.unwrap_or_default()))
     }
 
     /// Leaving Direct: everything at or below `t` is at the destination; custody begins at `q`. Without counters those of

@@ -109,8 +109,9 @@ struct Known {
     /// Of which settings.
     number: u64,
     connection: MultiplexedConnection,
-    /// Where it leads.
+    /// Where it leads, and since when: no two connections have been opened at the same time.
     address: Address,
+    opened: Instant,
     /// When it was last asked whether it is still the one, and when that was last said.
     named: Instant,
     vouched: Instant,
@@ -205,6 +206,7 @@ impl Link {
             number,
             connection: connection.clone(),
             address,
+            opened: Instant::now(),
             named: Instant::now(),
             vouched: Instant::now(),
             looks: replication::Looks::default(),

@@ -73,14 +73,25 @@ impl Offsets {
 }
 
 impl Link {
+    /// Tells one connection from the next, which may lead to another server.
+    pub async fn opened(&self) -> Option<Instant> {
+        self.shared
+            .connection
+            .lock()
+            .await
+            .as_ref()
+            .map(|known| known.opened)
+    }
+
     /// Up to when everything that was written would outlive a failover: a server alone has none, and another is looked at
-    /// together with its replicas, as long as the others name it. None: that is not known now. A master that is cut off
+    /// together with its replicas, as long as the others name it, and if what was read since `opened` came from it. None:
+    /// that is not known now. A master that is cut off
     /// from the others takes writes that are lost when it comes back (Redis manual, "WAIT": a failover may choose a replica
     /// that has not acknowledged).
     ///
     /// # Errors
     /// As [`Link::query`].
-    pub async fn kept(&self) -> Result<Option<Instant>, QueueError> {
+    pub async fn kept(&self, opened: Option<Instant>) -> Result<Option<Instant>, QueueError> {
         let at = Instant::now();
         if matches!(
             self.shared.settings.borrow().1.topology,
@@ -98,10 +109,11 @@ impl Link {
             return Ok(None);
         };
         let mut known = self.shared.connection.lock().await;
-        let vouched = |known: &&mut super::Known| known.vouched.elapsed() < VOUCHED;
+        let is_vouched_for =
+            |known: &&mut super::Known| known.vouched.elapsed() < VOUCHED && Some(known.opened) == opened;
         Ok(known
             .as_mut()
-            .filter(vouched)
+            .filter(is_vouched_for)
             .and_then(|known| known.looks.look(offsets, at)))
     }
 }

@@ -381,19 +381,25 @@ pub(super) fn next_progress(
     planned: &[Planned<'_>],
     upto: &[Upto],
 ) -> Vec<(usize, Progress)> {
+    let mut written: HashMap<usize, u64> = HashMap::new();
+    for write in planned {
+        *written.entry(write.map).or_default() += 1;
+    }
     let next = upto.iter().filter_map(|upto| {
         let target = targets.get(upto.map)?;
-        let written = planned.iter().filter(|write| write.map == upto.map).count() as u64;
+        let count = written.get(&upto.map).copied();
+        if !planned.is_empty() && count.is_none() {
+            return None;
+        }
         let progress = Progress {
             position: upto.position.max(target.progress.position),
             counters: upto.counters,
-            written: target.progress.written + written,
+            written: target.progress.written + count.unwrap_or_default(),
             ..target.progress.clone()
         };
         Some((upto.map, progress))
     });
-    next.filter(|(map, _)| planned.is_empty() || planned.iter().any(|write| write.map == *map))
-        .collect()
+    next.collect()
 }
 
 pub(super) fn adopt(targets: &mut [Target], next: Vec<(usize, Progress)>) {

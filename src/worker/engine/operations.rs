@@ -475,15 +475,9 @@ async fn adopt_sides(
 /// Reads meta and epoch of every map.
 pub async fn read_back(asked: Vec<Asked>) -> Vec<ReadBack> {
     let reads = asked.into_iter().map(|asked| async move {
-        // What was read is older than what the replicas are asked about.
-        let read = async {
-            let meta = asked.queue.meta().await?;
-            Ok((meta, asked.queue.kept().await.unwrap_or_default()))
-        };
         let late = |_| Err(QueueError::Unavailable("no answer in time".into()));
-        let read = tokio::time::timeout(READ_DEADLINE, read)
-            .await
-            .unwrap_or_else(late);
+        let read = tokio::time::timeout(READ_DEADLINE, asked.queue.read_back());
+        let read = read.await.unwrap_or_else(late);
         let (result, kept) = match read {
             Ok((meta, kept)) => (Ok(meta), kept),
             Err(error) => (Err(error), None),

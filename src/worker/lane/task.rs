@@ -134,6 +134,8 @@ pub(super) struct Task {
     pub advance: bool,
     pub flushed_at: Instant,
     pub wrote_at: Instant,
+    /// Bytes that were written since.
+    pub unflushed: usize,
     /// A large batch may grow for a moment.
     pub growth: Growth,
     pub replay_next: bool,
@@ -176,6 +178,7 @@ impl Task {
             advance: false,
             flushed_at: Instant::now(),
             wrote_at: Instant::now(),
+            unflushed: 0,
             growth: Growth::default(),
             replay_next: false,
             wake: Arc::new(Notify::new()),
@@ -370,6 +373,7 @@ impl Task {
     /// Everything committed is flushed: tells the engine, and forgets it.
     pub(super) fn flushed(&mut self) {
         self.flushed_at = Instant::now();
+        self.unflushed = 0;
         self.losses = 0;
         self.window.flushed();
         self.merge.flushed();

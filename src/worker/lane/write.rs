@@ -18,6 +18,8 @@ use tokio::{sync::mpsc, time::Instant};
 /// Records and bytes of a batch, at most.
 pub(super) const RECORDS: usize = 8192;
 const BYTES: usize = 4 << 20;
+/// Bytes that are committed and not flushed, about: they are kept until then.
+const UNFLUSHED: usize = 8 << 20;
 
 /// Which of the two streams a batch comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +85,7 @@ impl Task {
     }
 
     async fn write(&mut self, from: From, count: usize) {
-        let overdue = self.flushed_at.elapsed() >= FLUSH_EVERY;
+        let durable = self.flushed_at.elapsed() >= FLUSH_EVERY || self.unflushed >= UNFLUSHED;
         let Self {
             session,
             targets,
@@ -117,10 +119,11 @@ impl Task {
             store: &**store,
             parents: &standing,
         };
-        let write = live.write(targets, &items, &upto, overdue, around);
+        let write = live.write(targets, &items, &upto, durable, around);
         match patience.wait(write).await {
             Some(Ok(written)) => {
                 let committed = items.iter().filter(|item| !written.is_aside(item.map)).count();
+                self.unflushed += items.iter().map(|item| item.change.size()).sum::<usize>();
                 self.wrote(from, committed, &written);
             }
             Some(Err(error)) => self.fail(error),
