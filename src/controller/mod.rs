@@ -98,8 +98,6 @@ pub enum Error {
     Api(#[from] kube::Error),
     #[error("the API server did not answer in time")]
     Timeout,
-    #[error("{0}")]
-    Resolve(#[from] worker::ResolveError),
     #[error("the object has no namespace")]
     NoNamespace,
 }

@@ -18,6 +18,8 @@ pub struct Accepted<'a> {
     pub table: u32,
     pub source: &'a Origin,
     pub destination: &'a Origin,
+    /// As in [`super::Beginning`].
+    pub serves: &'a str,
     /// What the destination has counted, for a queue that is gone or empty; None keeps the queue's own count.
     pub counters: Option<Counters>,
     /// The parked records from now on, and how many of them are superseded.
@@ -51,7 +53,8 @@ impl Queue {
             .arg(accepted.parks)
             .arg(accepted.superseded)
             .arg(accepted.ids)
-            .arg(accepted.set_aside.map_or_else(String::new, |at| at.to_string()));
+            .arg(accepted.set_aside.map_or_else(String::new, |at| at.to_string()))
+            .arg(accepted.serves);
         self.account(&accept).await
     }
 

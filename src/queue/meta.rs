@@ -19,6 +19,8 @@ pub struct Meta {
     /// The databases between which the map was made to write (rule 16).
     pub source: Origin,
     pub destination: Origin,
+    /// The tables and the key that it was made for: no other map may adopt it.
+    pub serves: Option<String>,
     pub account: Account,
     /// The token at which the destination is fenced.
     pub fenced: Option<i64>,
@@ -43,6 +45,8 @@ pub struct Beginning {
     pub table: u32,
     pub source: Origin,
     pub destination: Origin,
+    /// Names both tables and the key.
+    pub serves: String,
 }
 
 impl Meta {
@@ -75,6 +79,7 @@ impl Meta {
             table: optional(fields, "table")?,
             source: field(fields, "source")?,
             destination: field(fields, "destination")?,
+            serves: optional(fields, "serves")?,
             account: Account::read(&account)?,
             fenced: optional(fields, "fenced")?,
             unbased: fields.contains_key("unbased"),

@@ -31,7 +31,7 @@ macro_rules! script {
     };
 }
 
-// ARGV: epoch, era, position, table, source, destination. The first position of a map. A join that did not finish is begun anew; so is one whose
+// ARGV: epoch, era, position, table, source, destination, what it serves. The first position of a map. A join that did not finish is begun anew; so is one whose
 // end was not seen, as long as nothing came after it: nothing else has counted up the version.
 script!(
     JOIN,
@@ -41,7 +41,8 @@ local known = redis.call('HMGET', KEYS[2], 'joined', 'v')
 if known[1] == '1' and known[2] ~= '1' then return redis.error_reply('TMJOINED the map has joined') end
 redis.call('DEL', KEYS[3], KEYS[4], KEYS[2])
 redis.call('SET', KEYS[1], ARGV[1])
-redis.call('HSET', KEYS[2], 'joined', '0', 'v', '1', 'appended', '0', 'appendedBytes', '0', 'era', ARGV[2], 'table', ARGV[4], 'source', ARGV[5], 'destination', ARGV[6], 'q', ARGV[3], 'last', ARGV[3], 't', ARGV[3], 'seq', '0',
+redis.call('HSET', KEYS[2], 'joined', '0', 'v', '1', 'appended', '0', 'appendedBytes', '0', 'era', ARGV[2], 'table', ARGV[4], 'source', ARGV[5], 'destination', ARGV[6],
+  'serves', ARGV[7], 'q', ARGV[3], 'last', ARGV[3], 't', ARGV[3], 'seq', '0',
   'records', '0', 'bytes', '0', 'received', '0', 'filtered', '0', 'parks', '0', 'superseded', '0', 'errorSeq', '0')
 return 1
 "
@@ -256,7 +257,7 @@ return dropped
 );
 
 // ARGV: epoch, operation, era, from, table, source, destination, whether counters are given, received, filtered, parks,
-// superseded, ids given, where unmarked records are set aside. A queue that is gone begins empty; of one that is there all stays.
+// superseded, ids given, where unmarked records are set aside, what it serves. A queue that is gone begins empty; of one that is there all stays.
 script!(
     ACCEPT,
     WHEN_FULL,
@@ -288,7 +289,7 @@ end
 redis.call('HDEL', KEYS[2], 'lastPark')
 if newest ~= '' then redis.call('HSET', KEYS[2], 'lastPark', newest) end
 redis.call('HSET', KEYS[2], 'joined', '1', 'era', ARGV[3], 'table', ARGV[5], 'source', ARGV[6], 'destination', ARGV[7],
-  'parks', ARGV[11], 'superseded', ARGV[12], 'accepting', ARGV[2])
+  'serves', ARGV[15], 'parks', ARGV[11], 'superseded', ARGV[12], 'accepting', ARGV[2])
 ",
     ACCOUNT
 );

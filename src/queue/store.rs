@@ -115,7 +115,8 @@ impl Queue {
             .arg(beginning.first.to_string())
             .arg(beginning.table)
             .arg(beginning.source.to_string())
-            .arg(beginning.destination.to_string());
+            .arg(beginning.destination.to_string())
+            .arg(&beginning.serves);
         self.run(&join).await
     }
 

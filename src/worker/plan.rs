@@ -69,6 +69,19 @@ impl Plan {
         Queue::connect(&self.queue_settings, &self.namespace, &self.id, &self.name).await
     }
 
+    /// Names the tables and the key of the map: they are what its queue was made for.
+    #[must_use]
+    pub fn serves(&self) -> String {
+        let columns: Vec<&str> = self.mapping.destinations().collect();
+        let key: Vec<&str> = self
+            .mapping
+            .key()
+            .iter()
+            .filter_map(|at| columns.get(*at).copied())
+            .collect();
+        format!("{:?} {:?} {key:?}", self.source_table, self.destination_table)
+    }
+
     /// The object's status says that the map has a position.
     #[must_use]
     pub fn joined(&self) -> bool {

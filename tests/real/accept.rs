@@ -234,6 +234,8 @@ async fn a_destination_put_back_goes_on_with_what_is_queued() {
     let _time = timed("a_destination_put_back_goes_on_with_what_is_queued");
     let mut scene = Scene::start().await;
     let copy = scene.copies.path().join("copy");
+    // What is seen there may not be on its disk yet.
+    scene.rig.erp().await.batch_execute("CHECKPOINT").await.unwrap();
     scene.rig.destination.copy_to(&copy);
     scene.insert("items", 50).await;
     scene.rig.equal("items", "id").await;
@@ -273,6 +275,8 @@ async fn what_was_parked_outlives_a_destination_that_is_put_back() {
     let _time = timed("what_was_parked_outlives_a_destination_that_is_put_back");
     let mut scene = Scene::start().await;
     let copy = scene.copies.path().join("copy");
+    // What is seen there may not be on its disk yet.
+    scene.rig.erp().await.batch_execute("CHECKPOINT").await.unwrap();
     scene.rig.destination.copy_to(&copy);
     scene.rig.park_one().await;
     scene.insert("items", 10).await;

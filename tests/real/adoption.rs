@@ -122,12 +122,29 @@ async fn a_queue_is_adopted_by_its_id() {
     event(&rig, "u", "QueueNotFound", "begins empty").await;
     crm.batch_execute("INSERT INTO u VALUES (2)").await.unwrap();
     rig.more_rows("u", 1).await;
-    for map in ["t", "u"] {
-        rig.api.kubectl(&["delete", "tablemap", map, "--timeout=60s"]);
-    }
-    let sql = "SELECT count(*) FROM tablemap.progress";
-    let rows: i64 = rig.erp().await.query_one(sql, &[]).await.unwrap().get(0);
-    assert_eq!(rows, 0);
+    rig.api.kubectl(&["delete", "tablemap", "u", "--timeout=60s"]);
+
+    // One of other tables does not get it, and leaves it as it is.
+    let held = async || {
+        let sql = "SELECT count(*) FROM tablemap.progress";
+        rig.erp()
+            .await
+            .query_one(sql, &[])
+            .await
+            .unwrap()
+            .get::<_, i64>(0)
+    };
+    tear_out(&rig, "t").await;
+    rig.api.apply(&adopting("wrong", "u", &id, "Running"));
+    let status = rig.phase("wrong", "Blocked").await;
+    let why = status["conditions"].to_string();
+    assert!(why.contains("it was made for"), "{why}");
+    rig.api.kubectl(&["delete", "tablemap", "wrong", "--timeout=60s"]);
+    assert_eq!(held().await, 1);
+    rig.api.apply(&adopting("t", "t", &id, "Running"));
+    event(&rig, "t", "QueueAdopted", "0 records").await;
+    rig.api.kubectl(&["delete", "tablemap", "t", "--timeout=60s"]);
+    assert_eq!(held().await, 0);
 }
 
 /// Everything in a namespace is deleted at once, Connections, Secrets and the worker's Lease too; nothing can be made in

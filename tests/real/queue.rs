@@ -37,6 +37,7 @@ async fn queue(redis: &Redis) -> Queue {
         table: 7,
         source: Origin::new("1", "crm"),
         destination: Origin::new("2", "erp"),
+        serves: String::new(),
     };
     queue.join(&beginning, 1).await.unwrap();
     queue.finish_join().await.unwrap();

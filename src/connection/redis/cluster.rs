@@ -1,6 +1,6 @@
 //! Which node of a Redis Cluster serves a key.
 
-use super::{ASKED, Address, Settings, open::open};
+use super::{ASKED, Address, Found, Settings, open::open};
 use crate::queue::QueueError;
 use futures::future::join_all;
 use redis::{Value, from_redis_value};
@@ -21,7 +21,7 @@ pub(super) async fn find_owner(
     settings: &Settings,
     key: &str,
     nodes: &[Address],
-) -> Result<Address, QueueError> {
+) -> Result<Found, QueueError> {
     let mut answers = look(settings, key, nodes).await;
     let known = answers.iter().flatten().flat_map(|view| &view.masters);
     let mut others: Vec<Address> = known.filter(|master| !nodes.contains(master)).cloned().collect();
@@ -30,9 +30,16 @@ pub(super) async fn find_owner(
     answers.extend(look(settings, key, &others).await);
     let (views, errors): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
     match views.into_iter().flatten().max_by_key(|view| view.epoch) {
-        Some(view) => view
-            .owner
-            .ok_or_else(|| unavailable("no node of the cluster serves the slot of this map's queue")),
+        // A node for which the cluster is well sees most of its masters.
+        Some(View {
+            owner: Some(address), ..
+        }) => Ok(Found {
+            address,
+            is_sure: true,
+        }),
+        Some(_) => Err(unavailable(
+            "no node of the cluster serves the slot of this map's queue",
+        )),
         None => Err(errors
             .into_iter()
             .find_map(Result::err)
@@ -51,21 +58,17 @@ async fn look(settings: &Settings, key: &str, nodes: &[Address]) -> Vec<Result<V
 
 async fn ask_node(settings: &Settings, node: &Address, key: &str) -> Result<View, QueueError> {
     let mut connection = open(settings, (&node.0, node.1), true).await?;
-    let mut ask = redis::pipe();
-    ask.cmd("CLUSTER").arg("KEYSLOT").arg(key);
-    ask.cmd("CLUSTER").arg("INFO");
-    ask.cmd("CLUSTER").arg("SLOTS");
-    let answers: Result<(u64, String, Vec<Vec<Value>>), _> = ask.query_async(&mut connection).await;
-    let (slot, info, ranges) = answers.map_err(|error| {
-        let disabled = error
-            .detail()
-            .is_some_and(|detail| detail.contains("cluster support disabled"));
-        if disabled {
-            unavailable("these servers are no Redis Cluster: name one under topology.standalone instead")
-        } else {
-            QueueError::from(error)
-        }
-    })?;
+    // One after the other: of a pipeline that fails it is not told why.
+    let mut info = redis::cmd("CLUSTER");
+    let info: String = info
+        .arg("INFO")
+        .query_async(&mut connection)
+        .await
+        .map_err(refused)?;
+    let mut slot = redis::cmd("CLUSTER");
+    let slot: u64 = slot.arg("KEYSLOT").arg(key).query_async(&mut connection).await?;
+    let mut ranges = redis::cmd("CLUSTER");
+    let ranges: Vec<Vec<Value>> = ranges.arg("SLOTS").query_async(&mut connection).await?;
     let facts: HashMap<&str, &str> = info.lines().filter_map(|line| line.split_once(':')).collect();
     if facts.get("cluster_state") != Some(&"ok") {
         return Err(unavailable("the cluster is down: see CLUSTER INFO"));
@@ -82,6 +85,17 @@ async fn ask_node(settings: &Settings, node: &Address, key: &str) -> Result<View
             .map(|(.., master)| master.clone()),
         masters: ranges.into_iter().map(|(.., master)| master).collect(),
     })
+}
+
+fn refused(error: redis::RedisError) -> QueueError {
+    let is_none = error
+        .detail()
+        .is_some_and(|detail| detail.contains("cluster support disabled"));
+    if is_none {
+        unavailable("these servers are no Redis Cluster: name one under topology.standalone instead")
+    } else {
+        QueueError::from(error)
+    }
 }
 
 /// First and last slot of a range and its master, as `CLUSTER SLOTS` answers. A master without a name is reached where the

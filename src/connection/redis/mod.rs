@@ -55,6 +55,13 @@ pub enum Topology {
 /// Host and port.
 pub type Address = (String, u16);
 
+/// The server that has a key.
+struct Found {
+    address: Address,
+    /// Most of those who must know agree.
+    is_sure: bool,
+}
+
 /// Everything needed to connect. Its Debug form shows no secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -114,7 +121,7 @@ struct Known {
     opened: Instant,
     /// When it was last asked whether it is still the one, and when that was last said.
     named: Instant,
-    vouched: Instant,
+    vouched: Option<Instant>,
     looks: replication::Looks,
 }
 
@@ -188,14 +195,14 @@ impl Link {
         {
             return Ok(current.connection.clone());
         }
-        let address = match (self.find(&settings).await, current) {
-            (Ok(address), Some(current)) if address != current.address => address,
-            (Ok(address), None) => address,
+        let Found { address, is_sure } = match (self.find(&settings).await, current) {
+            (Ok(found), Some(current)) if found.address != current.address => found,
+            (Ok(found), None) => found,
             // When nobody can be asked, the server is as good as before.
             (found, Some(current)) => {
                 current.named = Instant::now();
-                if found.is_ok() {
-                    current.vouched = current.named;
+                if found.is_ok_and(|found| found.is_sure) {
+                    current.vouched = Some(current.named);
                 }
                 return Ok(current.connection.clone());
             }
@@ -208,16 +215,19 @@ impl Link {
             address,
             opened: Instant::now(),
             named: Instant::now(),
-            vouched: Instant::now(),
+            vouched: is_sure.then(Instant::now),
             looks: replication::Looks::default(),
         });
         Ok(connection)
     }
 
     /// The server that has the key now.
-    async fn find(&self, settings: &Settings) -> Result<Address, QueueError> {
+    async fn find(&self, settings: &Settings) -> Result<Found, QueueError> {
         match &settings.topology {
-            Topology::Standalone { host, port } => Ok((host.clone(), *port)),
+            Topology::Standalone { host, port } => Ok(Found {
+                address: (host.clone(), *port),
+                is_sure: true,
+            }),
             Topology::Sentinel { master, hosts } => sentinel::find_master(settings, master, hosts).await,
             Topology::Cluster { nodes } => cluster::find_owner(settings, &self.shared.key, nodes).await,
         }

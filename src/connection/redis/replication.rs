@@ -56,6 +56,10 @@ impl Offsets {
             info.lines()
                 .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
         };
+        // One that was a master has what its new one had a while ago.
+        if value("role")?.trim() != "master" {
+            return None;
+        }
         let written = value("master_repl_offset")?.trim().parse().ok()?;
         let replicas = info
             .lines()
@@ -109,8 +113,9 @@ impl Link {
             return Ok(None);
         };
         let mut known = self.shared.connection.lock().await;
-        let is_vouched_for =
-            |known: &&mut super::Known| known.vouched.elapsed() < VOUCHED && Some(known.opened) == opened;
+        let is_vouched_for = |known: &&mut super::Known| {
+            known.vouched.is_some_and(|at| at.elapsed() < VOUCHED) && Some(known.opened) == opened
+        };
         Ok(known
             .as_mut()
             .filter(is_vouched_for)
@@ -140,6 +145,7 @@ mod tests {
         let alone = "role:master\r\nconnected_slaves:0\r\nmaster_repl_offset:1000\r\n";
         assert_eq!(Offsets::read(alone), Some(offsets(1000, 1000)));
         assert_eq!(Offsets::read("role:master\r\n"), None);
+        assert_eq!(Offsets::read(&alone.replace("master\r", "slave\r")), None);
     }
 
     #[test]

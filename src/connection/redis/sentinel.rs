@@ -1,38 +1,69 @@
 //! Which server sentinels name.
 
-use super::{ASKED, Settings, open::open};
+use super::{ASKED, Address, Found, Settings, open::open};
 use crate::queue::QueueError;
+use futures::future::join_all;
+use std::collections::HashMap;
+use tokio::time::timeout;
 
-/// Asks the sentinels in order which server is the master now (Redis manual, "Guidelines for Redis clients with support
-/// for Redis Sentinel"). A sentinel may have another login than the servers: then it is asked without one.
+/// What one sentinel says.
+struct Named {
+    address: Address,
+    /// Rises with every failover.
+    epoch: u64,
+}
+
+/// Asks the sentinels which server is the master now (Redis manual, "SENTINEL MASTER"). The newest failover counts: a
+/// sentinel that is cut off from the others has not heard of it. More than half of them must agree for the master to be sure.
 pub(super) async fn find_master(
     settings: &Settings,
     name: &str,
-    sentinels: &[(String, u16)],
-) -> Result<(String, u16), QueueError> {
-    for (host, port) in sentinels {
-        for logs_in in [true, false] {
-            let asked = tokio::time::timeout(ASKED, ask_sentinel(settings, (host, *port), logs_in, name));
-            match asked.await {
-                Ok(Ok(Some(master))) => return Ok(master),
-                Ok(_) => {}
-                Err(_) => break,
-            }
-        }
-    }
-    Err(QueueError::Unavailable(format!(
-        "no sentinel names a master {name:?}"
-    )))
+    sentinels: &[Address],
+) -> Result<Found, QueueError> {
+    let answers = join_all(sentinels.iter().map(|sentinel| ask(settings, sentinel, name))).await;
+    let named: Vec<Named> = answers.into_iter().flatten().collect();
+    let newest = named.iter().max_by_key(|named| named.epoch);
+    let Some(newest) = newest else {
+        return Err(QueueError::Unavailable(format!(
+            "no sentinel names a master {name:?}"
+        )));
+    };
+    let agree = named
+        .iter()
+        .filter(|named| named.address == newest.address)
+        .count();
+    Ok(Found {
+        is_sure: agree * 2 > sentinels.len(),
+        address: newest.address.clone(),
+    })
 }
 
-async fn ask_sentinel(
+/// A sentinel may have another login than the servers: then it is asked without one.
+async fn ask(settings: &Settings, sentinel: &Address, name: &str) -> Option<Named> {
+    for logs_in in [true, false] {
+        match timeout(ASKED, ask_once(settings, sentinel, logs_in, name)).await {
+            Ok(Ok(named)) => return named,
+            Ok(Err(_)) => {}
+            Err(_) => return None,
+        }
+    }
+    None
+}
+
+async fn ask_once(
     settings: &Settings,
-    sentinel: (&str, u16),
+    sentinel: &Address,
     logs_in: bool,
     name: &str,
-) -> Result<Option<(String, u16)>, QueueError> {
-    let mut connection = open(settings, sentinel, logs_in).await?;
+) -> Result<Option<Named>, QueueError> {
+    let mut connection = open(settings, (&sentinel.0, sentinel.1), logs_in).await?;
     let mut ask = redis::cmd("SENTINEL");
-    ask.arg("GET-MASTER-ADDR-BY-NAME").arg(name);
-    Ok(ask.query_async(&mut connection).await?)
+    ask.arg("MASTER").arg(name);
+    let facts: HashMap<String, String> = ask.query_async(&mut connection).await?;
+    let number = |name: &str| facts.get(name)?.parse::<u64>().ok();
+    let port = number("port").and_then(|port| u16::try_from(port).ok());
+    Ok(facts.get("ip").cloned().zip(port).map(|address| Named {
+        address,
+        epoch: number("config-epoch").unwrap_or_default(),
+    }))
 }

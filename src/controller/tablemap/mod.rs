@@ -133,7 +133,9 @@ async fn dereference(map: &TableMap, context: &Context, namespace: &str) -> Resu
         .await
         .map(|_| ());
     let name = worker::name(&map.spec.source.connection_ref.name, &map.spec.worker_group);
-    let lease = context.cluster.get::<Lease>(namespace, &name, "Lease").await?;
+    // Not one of a moment ago: a worker that was late may have renewed it since.
+    let leases: Api<Lease> = Api::namespaced(context.client.clone(), namespace);
+    let lease = within(leases.get_opt(&name)).await?;
     let worker = match lease {
         None => Worker::None,
         Some(lease) if lease::is_current(&lease) => Worker::Holds { name },

@@ -3,6 +3,7 @@
 use super::{
     batch::key_columns,
     error::{Meaning, meaning},
+    fast::Row,
     target::Target,
 };
 use crate::mapping::{Key, Value};
@@ -20,9 +21,9 @@ const PIECE: usize = 1 << 18;
 pub const COPY_FROM: usize = 20;
 
 /// Inserts rows that are not there. One that is makes it fail.
-pub async fn insert(client: &Client, target: &Target, rows: &[&[Value<'_>]]) -> Result<(), Meaning> {
+pub async fn insert(client: &Client, target: &Target, rows: &[Row<'_, '_>]) -> Result<(), Meaning> {
     let sql = target.copy_sql(&target.qualified(), false);
-    copy(client, &sql, rows.iter().map(|row| row.iter().map(Some))).await
+    copy(client, &sql, rows.iter().map(|(_, row)| row.iter().map(Some))).await
 }
 
 /// Upserts rows by way of the session's table `stage`.
@@ -30,14 +31,14 @@ pub async fn upsert<'s>(
     client: &Client,
     target: &Target,
     stage: &'s str,
-    rows: &[&[Value<'_>]],
+    rows: &[Row<'_, '_>],
     used: &mut HashSet<&'s str>,
 ) -> Result<(), Meaning> {
     empty(client, stage, used).await?;
     copy(
         client,
         &target.copy_sql(stage, false),
-        rows.iter().map(|row| row.iter().map(Some)),
+        rows.iter().map(|(_, row)| row.iter().map(Some)),
     )
     .await?;
     client

@@ -28,11 +28,14 @@ pub struct Coalesced<'p, 'a> {
 pub struct MapBatch<'p, 'a> {
     pub map: usize,
     /// New rows, which are copied into the table itself.
-    pub inserts: Vec<&'p [Value<'a>]>,
-    pub upserts: Vec<&'p [Value<'a>]>,
+    pub inserts: Vec<Row<'p, 'a>>,
+    pub upserts: Vec<Row<'p, 'a>>,
     pub updates: Vec<(&'p Key, &'p [Value<'a>])>,
     pub deletes: Vec<&'p Key>,
 }
+
+/// A row, and its place in the batch: rows of one table may refer to each other.
+pub type Row<'p, 'a> = (usize, &'p [Value<'a>]);
 
 /// Coalesces a batch. None: it holds something that must go in order.
 pub fn coalesce<'p, 'a>(planned: &'p [Planned<'a>], targets: &[Target]) -> Option<Coalesced<'p, 'a>> {
@@ -72,8 +75,8 @@ pub fn coalesce<'p, 'a>(planned: &'p [Planned<'a>], targets: &[Target]) -> Optio
             maps.last_mut()?
         };
         match &write.act {
-            Act::Upsert { values, .. } if *is_new => batch.inserts.push(values),
-            Act::Upsert { values, .. } => batch.upserts.push(values),
+            Act::Upsert { values, .. } if *is_new => batch.inserts.push((write.index, values)),
+            Act::Upsert { values, .. } => batch.upserts.push((write.index, values)),
             Act::Update { key, values, .. } => batch.updates.push((key, values)),
             Act::Delete { key } => batch.deletes.push(key),
             _ => return None,
@@ -100,6 +103,7 @@ impl MapBatch<'_, '_> {
     pub fn give_up_copy(&mut self) -> bool {
         let some = !self.inserts.is_empty();
         self.upserts.append(&mut self.inserts);
+        self.upserts.sort_by_key(|(index, _)| *index);
         some
     }
 }
@@ -266,7 +270,7 @@ impl Session {
         }
         match (&statements.upsert, &statements.stage) {
             (Some(statement), _) => {
-                let rows = batch.upserts.iter().map(|values| {
+                let rows = batch.upserts.iter().map(|(_, values)| {
                     let parameters: Vec<Text<'_>> = values.iter().map(text).collect();
                     client.execute_raw(statement, parameters)
                 });

@@ -143,7 +143,7 @@ impl Admin {
     /// Waits for the writers that are under way, without holding up new ones for long.
     /// A turn that it waits for lets no other table wait.
     async fn lock<'t>(&self, name: &str, turns: &'t Semaphore) -> Result<SemaphorePermit<'t>, JoinError> {
-        let started = Instant::now();
+        let mut started = None;
         let sql = format!(
             "BEGIN; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; LOCK TABLE {name} IN SHARE ROW EXCLUSIVE MODE"
         );
@@ -153,6 +153,7 @@ impl Admin {
                 .acquire()
                 .await
                 .map_err(|_| JoinError::Locked(name.to_owned()))?;
+            let started = *started.get_or_insert_with(Instant::now);
             match within(self.client().batch_execute(&sql)).await {
                 Ok(()) => return Ok(turn),
                 Err(SourceError::Server(code)) if code == "55P03" => {}

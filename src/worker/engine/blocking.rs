@@ -31,7 +31,7 @@ impl Engine {
         tracing::warn!(map = %map.plan.name, reason = blocked.reason(), message = blocked.message(), "blocked");
         if let Blocked::EpochLost { message } = &blocked {
             // From here on the status is the other worker's.
-            self.over = Some(Over(format!("{}: {message}", map.plan.name)));
+            self.over = Some(Over::Taken(format!("{}: {message}", map.plan.name)));
             return;
         }
         map.gate.set_lost(blocked.is_loss());

@@ -1,7 +1,7 @@
 //! Taking maps over: at the worker's start, and whenever an object is new or changed.
 
 use super::{
-    Engine, Event,
+    Engine, Event, Over,
     event::BootError,
     operations::{self, Booted},
 };
@@ -29,10 +29,22 @@ pub struct Attempt {
     pub cleaned: Option<Result<Left, String>>,
 }
 
+/// A map whose object went without its clean-up.
+#[derive(Clone, Copy, Debug)]
+pub struct Torn {
+    pub at: Instant,
+    /// What the source might forget for it, if it has a position.
+    pub may_forget: Option<Position>,
+}
+
 impl Engine {
     /// A map's object is new or changed.
     pub(super) fn planned(&mut self, plan: Plan) {
         let id = plan.id.clone();
+        if self.torn.contains_key(&id) {
+            self.over = Some(Over::Adopted(id));
+            return;
+        }
         let plan = Arc::new(plan);
         self.unresolved.remove(&id);
         self.plans.insert(id.clone(), plan.clone());
@@ -97,6 +109,9 @@ impl Engine {
 
     /// A map's object is gone: its finalizer was removed after the clean-up, or by force.
     pub(super) fn removed(&mut self, id: &MapId) {
+        if let Some(torn) = self.torn_out(id) {
+            self.torn.insert(id.clone(), torn);
+        }
         self.plans.remove(id);
         self.emptied.remove(id);
         self.cleaning_since.remove(id);
@@ -109,6 +124,25 @@ impl Engine {
         self.tell_stands();
         self.statuses.forget(id);
         self.bind_again();
+    }
+
+    /// What is left of a map that goes without its clean-up. None: it was cleaned up, or has nothing.
+    fn torn_out(&mut self, id: &MapId) -> Option<Torn> {
+        let (at, confirmed) = (Instant::now(), self.link.confirmed());
+        let may_forget = match self.maps.get_mut(id) {
+            Some(map) if map.stage == Stage::Gone => return None,
+            Some(map) => map.has_joined().then(|| map.confirmable.position(at)),
+            None => {
+                let joined = self.plans.get(id)?.joined();
+                let attempt = self.booting.get(id)?;
+                let cleaned = matches!(attempt.cleaned, Some(Ok(_)));
+                if cleaned || !joined && !attempt.under_way {
+                    return None;
+                }
+                joined.then_some(confirmed)
+            }
+        };
+        Some(Torn { at, may_forget })
     }
 
     /// Takes a map out of the engine. False: it was not there.
@@ -172,7 +206,9 @@ impl Engine {
         tracing::warn!(map = %id, %message, "the map could not be taken over; trying again");
         let blocked = match error {
             BootError::Lost(blocked) => blocked.clone(),
-            BootError::QueueConnection(_) | BootError::Queue(_) => Blocked::QueueUnavailable { message },
+            BootError::QueueConnection(_) | BootError::Queue(_) | BootError::NotAdopted(_) => {
+                Blocked::QueueUnavailable { message }
+            }
         };
         let retry = self.pace.retry;
         let attempt = self.booting.entry(id.clone()).or_default();

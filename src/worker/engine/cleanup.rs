@@ -56,6 +56,10 @@ impl Engine {
         if self.booting.get(id).is_none_or(|attempt| attempt.under_way) {
             return;
         }
+        if plan.adopts && !plan.joined() {
+            // It has made nothing, and what it names is another's.
+            return self.cleaned_up(id, Ok(Left::default()));
+        }
         let late = self.is_late(id);
         let Some(attempt) = self.booting.get_mut(id) else {
             return;

@@ -191,6 +191,9 @@ pub enum BootError {
     QueueConnection(#[from] RedisConnectError),
     #[error("{0}")]
     Queue(#[from] QueueError),
+    /// The queue that is to be adopted cannot be.
+    #[error("{0}")]
+    NotAdopted(String),
     /// Something is missing that must be there.
     #[error("{}", .0.message())]
     Lost(Blocked),

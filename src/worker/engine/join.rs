@@ -223,6 +223,7 @@ impl Joining {
                 table,
                 source,
                 destination: control.database().clone(),
+                serves: self.plan.serves(),
             };
             let (ready, answer) = oneshot::channel();
             let _ = self.events.send(Event::Activate {

@@ -147,6 +147,9 @@ pub struct Engine {
     to_readings: mpsc::Sender<Reading>,
     tasks: JoinSet<()>,
     ticked: Instant,
+    tails_told: Instant,
+    /// Maps whose objects went without their clean-up.
+    torn: HashMap<MapId, boot::Torn>,
     looking_at_tables: bool,
     /// Checks that have passed, and wait until what was counted before the queue is stored with it.
     rebasing: HashMap<MapId, Box<operations::Checked>>,
@@ -166,10 +169,16 @@ pub struct Engine {
     over: Option<Over>,
 }
 
-/// Another worker has taken a map over: this one is not the writer any more (rule 4).
+/// Why the engine cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("another worker has taken over: {0}")]
-pub struct Over(String);
+pub enum Over {
+    /// This worker is not the writer any more (rule 4).
+    #[error("another worker has taken over: {0}")]
+    Taken(String),
+    /// What is under way for the object before must not meet the one that has its queue now.
+    #[error("queue {0} has gone over to another object: it is read anew")]
+    Adopted(MapId),
+}
 
 /// How often the engine looks at its clocks.
 const CLOCK: Duration = Duration::from_millis(100);
@@ -203,6 +212,8 @@ impl Engine {
             to_readings,
             tasks: JoinSet::new(),
             ticked: Instant::now(),
+            tails_told: Instant::now(),
+            torn: HashMap::new(),
             looking_at_tables: false,
             rebasing: HashMap::new(),
             emptied: HashSet::new(),

@@ -38,6 +38,42 @@ pub struct Booted {
     pub durability: Option<redis::Durability>,
 }
 
+/// A queue is adopted only by a map of the same tables and key, and only where both custodians know it, or neither.
+async fn may_adopt(
+    plan: &Plan,
+    queue: &Queue,
+    destination_knows: Result<bool, &CheckFailure>,
+) -> Result<(), BootError> {
+    let refuse = |text: &str| {
+        Err(BootError::NotAdopted(format!(
+            "queue {} is not adopted: {text}",
+            plan.id
+        )))
+    };
+    let Ok(destination_knows) = destination_knows else {
+        return refuse("the destination cannot be asked whether it knows it. Trying again.");
+    };
+    let meta = match queue.meta().await {
+        Ok(meta) => meta.filter(|meta| meta.joined),
+        Err(QueueError::EpochMissing) => None,
+        Err(error) => return Err(error.into()),
+    };
+    match (meta, destination_knows) {
+        (Some(meta), _) if meta.serves != Some(plan.serves()) => {
+            let serves = meta.serves.unwrap_or_default();
+            refuse(&format!(
+                "it was made for {serves}, and this map is of {}. Correct tables and key, or name another queue.",
+                plan.serves()
+            ))
+        }
+        (None, true) => refuse(
+            "the destination knows it, and Redis has nothing of it in this namespace. Name the Connection to the Redis \
+             where it is.",
+        ),
+        _ => Ok(()),
+    }
+}
+
 /// The version of a queue's account that has only just joined.
 const JOINED: u64 = 1;
 
@@ -58,6 +94,9 @@ pub async fn boot<T>(
         Err(error) => Err(CheckFailure::Away(error.clone())),
     };
     let progress = known.as_ref().ok().and_then(Option::as_ref);
+    if plan.adopts && !plan.joined() {
+        may_adopt(&plan, &queue, known.as_ref().map(Option::is_some)).await?;
+    }
     let epoch = next_epoch(lease_epoch, seen, progress);
     queue.use_epoch(epoch);
     let joined = plan.joined() || matches!(known, Ok(Some(_)));

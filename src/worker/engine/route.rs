@@ -16,6 +16,7 @@ use crate::{
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 /// Which maps take a source table's changes.
@@ -79,6 +80,11 @@ impl Routes {
         table.maps.first().map(|(_, fit)| fit.clone())
     }
 }
+
+/// So many replays can be told of each chunk.
+const FEW: usize = 32;
+/// Else they are told at least so long apart, and at each tick of the engine's clock.
+const BETWEEN_TAILS: Duration = Duration::from_millis(20);
 
 impl Engine {
     /// Hands a chunk's changes to the gates of the maps that take them.
@@ -310,8 +316,13 @@ impl Engine {
         }
     }
 
-    /// Tells the replays how far their queues reach.
-    pub(super) fn tell_tails(&self) {
+    /// Tells the replays how far their queues reach: each of them wakes up, so of many not at each chunk.
+    pub(super) fn tell_tails(&mut self) {
+        let now = Instant::now();
+        if self.maps.len() > FEW && now.duration_since(self.tails_told) < BETWEEN_TAILS {
+            return;
+        }
+        self.tails_told = now;
         for map in self
             .maps
             .values()

@@ -160,7 +160,7 @@ impl Engine {
             Ok(seen) => *seen,
             Err(error) => return self.source_failed(&error),
         };
-        let unread = |plan: &Arc<Plan>| plan.joined() && !self.maps.contains_key(&plan.id);
+        let unread = |plan: &Arc<Plan>| (plan.joined() || plan.adopts) && !self.maps.contains_key(&plan.id);
         let joined = self.maps.values().any(Map::has_joined) || self.plans.values().any(unread);
         match seen.slot {
             Some(slot) => {

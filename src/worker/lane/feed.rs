@@ -87,6 +87,17 @@ impl Feed {
     }
 }
 
+#[cfg(test)]
+impl Feed {
+    /// What is fed is given by a test.
+    pub fn of(fed: mpsc::Receiver<Fed>) -> Self {
+        Self {
+            fed,
+            task: tokio::spawn(std::future::pending()),
+        }
+    }
+}
+
 struct Reader {
     queue: Queue,
     seq: u64,

@@ -6,7 +6,7 @@ use crate::{
     record::{Counted, Position},
 };
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     time::Instant,
 };
 
@@ -51,6 +51,8 @@ pub struct Merge {
     strands: BTreeMap<usize, Strand>,
     taken: VecDeque<Item>,
     committed: usize,
+    /// Of what was taken when all that was committed was flushed: each seat's records, and when its first was committed.
+    left: HashMap<usize, (usize, i64)>,
     rate: Option<Rate>,
 }
 
@@ -128,43 +130,20 @@ impl Merge {
             .map(|item| item.change.size())
             .sum();
         let mut count = waiting;
-        while count < room && size < bytes {
-            let Some(item) = self.next() else { break };
-            size += item.change.size();
-            count += 1;
-            self.taken.push_back(item);
+        if count < room && size < bytes {
+            let mut order = Order::of(&mut self.strands);
+            while count < room && size < bytes {
+                let Some(item) = order.next(&mut self.strands) else {
+                    break;
+                };
+                size += item.change.size();
+                count += 1;
+                self.taken.push_back(item);
+            }
         }
         self.strands
             .iter_mut()
             .find_map(|(seat, strand)| strand.corrupt.take().map(|text| (*seat, text)))
-    }
-
-    /// The lowest change of all heads, if no map whose head is empty may still bring a lower one.
-    fn next(&mut self) -> Option<Item> {
-        let mut lowest: Option<(Position, usize)> = None;
-        let mut bound: Option<Position> = None;
-        for (seat, strand) in self.strands.iter_mut().filter(|(_, strand)| strand.begun) {
-            strand.pull();
-            match strand.head.front() {
-                Some(Counted { change, .. })
-                    if lowest.is_none_or(|(position, _)| change.position < position) =>
-                {
-                    lowest = Some((change.position, *seat));
-                }
-                Some(_) => {}
-                None => bound = Some(bound.map_or(strand.end, |bound| bound.min(strand.end))),
-            }
-        }
-        let (position, seat) = lowest?;
-        if bound.is_some_and(|bound| position > bound) {
-            return None;
-        }
-        let Counted { change, counters } = self.strands.get_mut(&seat)?.head.pop_front()?;
-        Some(Item {
-            map: seat,
-            change,
-            counters,
-        })
     }
 
     /// The items that are not committed yet.
@@ -205,6 +184,11 @@ impl Merge {
     pub fn flushed(&mut self) {
         self.taken.drain(..self.committed);
         self.committed = 0;
+        self.left.clear();
+        for item in &self.taken {
+            let left = self.left.entry(item.map).or_insert((0, item.change.commit_time));
+            left.0 += 1;
+        }
     }
 
     /// The connection is gone: what was committed may be lost.
@@ -213,7 +197,7 @@ impl Merge {
         self.committed = 0;
     }
 
-    /// What a seat's queue may be trimmed of, now that `flushed` is durable at the destination.
+    /// What a seat's queue may be trimmed of, now that `flushed` is durable at the destination: after [`Merge::flushed`].
     pub fn passed(&mut self, seat: usize, flushed: Position) -> Option<Passed> {
         let strand = self.strands.get_mut(&seat)?;
         let mut passed = Passed::default();
@@ -223,15 +207,58 @@ impl Merge {
             passed.records += open.records;
             strand.open.pop_front();
         }
-        let waiting = strand.head.len() + self.taken.iter().filter(|item| item.map == seat).count();
+        let left = self.left.get(&seat);
+        let waiting = strand.head.len() + left.map_or(0, |(count, _)| *count);
         let open: u64 = strand.open.iter().map(|open| open.records).sum();
         passed.partial = open.saturating_sub(waiting as u64);
-        let taken = self.taken.iter().find(|item| item.map == seat);
-        let first = taken
-            .map(|item| &item.change)
-            .or_else(|| strand.head.front().map(|record| &record.change));
-        passed.oldest = first.map(|change| change.commit_time);
+        let head = strand.head.front().map(|record| record.change.commit_time);
+        passed.oldest = left.map(|(_, at)| *at).or(head);
         Some(passed)
+    }
+}
+
+/// The strands by what comes next of each, so that many maps cost a record no more than few.
+struct Order {
+    heads: BTreeSet<(Position, usize)>,
+    /// Of those that have nothing now: nothing below it is to come.
+    ends: BTreeSet<(Position, usize)>,
+}
+
+impl Order {
+    fn of(strands: &mut BTreeMap<usize, Strand>) -> Self {
+        let mut order = Self {
+            heads: BTreeSet::new(),
+            ends: BTreeSet::new(),
+        };
+        for (seat, strand) in strands.iter_mut().filter(|(_, strand)| strand.begun) {
+            order.place(*seat, strand);
+        }
+        order
+    }
+
+    fn place(&mut self, seat: usize, strand: &mut Strand) {
+        strand.pull();
+        match strand.head.front() {
+            Some(record) => self.heads.insert((record.change.position, seat)),
+            None => self.ends.insert((strand.end, seat)),
+        };
+    }
+
+    /// The lowest change of all heads, if no map that has nothing now may still bring a lower one.
+    fn next(&mut self, strands: &mut BTreeMap<usize, Strand>) -> Option<Item> {
+        let (position, seat) = *self.heads.first()?;
+        if self.ends.first().is_some_and(|(end, _)| position > *end) {
+            return None;
+        }
+        self.heads.pop_first();
+        let strand = strands.get_mut(&seat)?;
+        let Counted { change, counters } = strand.head.pop_front()?;
+        self.place(seat, strand);
+        Some(Item {
+            map: seat,
+            change,
+            counters,
+        })
     }
 }
 
@@ -271,5 +298,152 @@ impl Rate {
         self.tokens = (self.tokens + gained).min((self.cap / 4.0).max(1.0));
         self.at = now;
         self.tokens.max(0.0) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Change, Counters, Lsn, Operation, Relation, ReplicaIdentity};
+    use std::sync::Arc;
+    use tokio::sync::mpsc;
+
+    fn at(commit: u64) -> Position {
+        Position {
+            generation: 1,
+            commit: Lsn(commit),
+            change: Lsn(1),
+            index: 0,
+        }
+    }
+
+    fn records(commits: &[u64]) -> Vec<Counted> {
+        let relation = Arc::new(Relation {
+            id: 1,
+            schema: "public".into(),
+            name: "t".into(),
+            identity: ReplicaIdentity::Default,
+            columns: Vec::new(),
+        });
+        let record = |commit: &u64| Counted {
+            change: Change {
+                position: at(*commit),
+                operation: Operation::Insert,
+                commit_time: i64::try_from(*commit).unwrap(),
+                origin: None,
+                relation: relation.clone(),
+                old: None,
+                new: None,
+            },
+            counters: Counters::default(),
+        };
+        commits.iter().map(record).collect()
+    }
+
+    fn entry(seq: u64, commits: &[u64]) -> Fed {
+        Fed::Entry(Entry {
+            seq,
+            last: at(*commits.last().unwrap()),
+            records: commits.len() as u64,
+            changes: records(commits),
+        })
+    }
+
+    /// A merge of so many strands that have begun, and what feeds each of them.
+    fn merge(strands: usize) -> (Merge, Vec<mpsc::Sender<Fed>>) {
+        let mut merge = Merge::default();
+        let mut feeds = Vec::new();
+        for seat in 0..strands {
+            let (sender, fed) = mpsc::channel(1);
+            merge.start(seat, Feed::of(fed), None);
+            feeds.push(sender);
+        }
+        merge.begin(&(0..strands).collect::<Vec<_>>());
+        (merge, feeds)
+    }
+
+    fn taken(merge: &Merge) -> Vec<(usize, u64)> {
+        let taken = merge.pending();
+        taken
+            .map(|item| (item.map, item.change.position.commit.0))
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn a_map_of_which_nothing_is_known_holds_the_others_back() {
+        let (mut merge, feeds) = merge(3);
+        feeds[0].try_send(entry(1, &[10, 30])).unwrap();
+        feeds[1].try_send(entry(1, &[20])).unwrap();
+        assert!(merge.fill(100, 1 << 20).is_none());
+        assert_eq!(taken(&merge), []);
+        feeds[2].try_send(Fed::End(at(25))).unwrap();
+        merge.fill(100, 1 << 20);
+        assert_eq!(taken(&merge), [(0, 10), (1, 20)], "the second may bring 21 yet");
+        feeds[1].try_send(Fed::End(at(40))).unwrap();
+        feeds[2].try_send(entry(1, &[26, 27])).unwrap();
+        merge.fill(100, 1 << 20);
+        assert_eq!(taken(&merge)[2..], [(2, 26), (2, 27)]);
+        assert_eq!(merge.through(), at(27));
+        feeds[2].try_send(Fed::End(at(40))).unwrap();
+        merge.fill(100, 1 << 20);
+        assert_eq!(taken(&merge)[4..], [(0, 30)]);
+    }
+
+    #[tokio::test]
+    async fn what_is_flushed_may_be_trimmed_and_what_waits_is_told() {
+        let (mut merge, feeds) = merge(1);
+        feeds[0].try_send(entry(1, &[10, 20])).unwrap();
+        merge.fill(100, 1 << 20);
+        feeds[0].try_send(entry(2, &[30, 40])).unwrap();
+        merge.fill(3, 1 << 20);
+        assert_eq!(taken(&merge), [(0, 10), (0, 20), (0, 30)]);
+        merge.commit(3);
+        merge.flushed();
+        let passed = merge.passed(0, at(30)).unwrap();
+        assert_eq!((passed.seq, passed.records, passed.partial), (1, 2, 1));
+        assert_eq!((passed.through, passed.oldest), (at(20), Some(40)));
+        merge.fill(100, 1 << 20);
+        merge.flushed();
+        let passed = merge.passed(0, at(30)).unwrap();
+        assert_eq!((passed.seq, passed.partial, passed.oldest), (0, 1, Some(40)));
+    }
+
+    /// Whatever comes when, all of it is taken, in the order of the source.
+    #[tokio::test]
+    async fn many_maps_come_in_one_order() {
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..50 {
+            let (mut merge, feeds) = merge(7);
+            let mut wanted: Vec<(usize, u64)> = Vec::new();
+            let mut queues: Vec<VecDeque<Fed>> = (0..7).map(|_| VecDeque::new()).collect();
+            for commit in 1..200 {
+                wanted.push((random.usize(0..7), commit));
+            }
+            for (seat, queue) in queues.iter_mut().enumerate() {
+                let own: Vec<u64> = wanted
+                    .iter()
+                    .filter(|(of, _)| *of == seat)
+                    .map(|(_, commit)| *commit)
+                    .collect();
+                for (seq, part) in own.chunks(random.usize(1..9)).enumerate() {
+                    queue.push_back(entry(seq as u64 + 1, part));
+                }
+                queue.push_back(Fed::End(at(500)));
+            }
+            let mut got = Vec::new();
+            while got.len() < wanted.len() {
+                let seat = random.usize(0..7);
+                if let Some(fed) = queues[seat].pop_front()
+                    && let Err(mpsc::error::TrySendError::Full(fed)) = feeds[seat].try_send(fed)
+                {
+                    queues[seat].push_front(fed);
+                }
+                merge.fill(random.usize(0..20), 1 << 20);
+                got.extend(taken(&merge));
+                merge.commit(merge.waiting());
+                merge.flushed();
+            }
+            assert_eq!(got, wanted);
+        }
     }
 }

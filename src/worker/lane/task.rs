@@ -239,6 +239,7 @@ impl Task {
         ]
         .into_iter()
         .flatten()
+        .filter(|_| self.session.is_some())
         .min();
         let pause = match (lost, self.merge.is_capped()) {
             (true, _) => RECONNECT,

@@ -115,6 +115,7 @@ impl Crossing {
             table,
             source: &self.source,
             destination: control.database(),
+            serves: &self.plan.serves(),
             counters,
             parks,
             superseded,
