@@ -172,13 +172,15 @@ impl TableMap {
         adopted.or_else(|| self.metadata.uid.clone()).unwrap_or_default()
     }
 
-    /// Of maps that name one queue, the least has it: whose own it is, else the oldest. One that is not applied yet comes last.
+    /// Of maps that name one queue, the least has it: whose own it is, else the one that serves already, else the oldest. One
+    /// that is not applied yet comes last.
     #[must_use]
     pub fn precedence(&self) -> impl Ord + use<> {
         let metadata = &self.metadata;
         let adopts = metadata.uid.as_ref() != Some(&self.queue_id());
         let created = metadata.creation_timestamp.as_ref().map(|time| time.0);
-        (adopts, created.is_none(), created, metadata.uid.clone())
+        let serves = self.status.as_ref().is_some_and(|status| status.queue.is_some());
+        (adopts, !serves, created.is_none(), created, metadata.uid.clone())
     }
 }
 

@@ -85,7 +85,7 @@ async fn a_queue_is_adopted_by_its_id() {
 
     rig.api.apply(&adopting("t", "t", &id, "Paused"));
     rig.condition("t", "Paused", "True").await;
-    event(&rig, "t", "QueueAdopted", "3 records").await;
+    event(&rig, "t", "QueueAdopted", "wait in it: 3").await;
     queued(&rig, "t", 3).await;
     let status = rig.status("t").await;
     assert_eq!(status["queue"]["id"], *id);
@@ -134,6 +134,10 @@ async fn a_queue_is_adopted_by_its_id() {
             .unwrap()
             .get::<_, i64>(0)
     };
+    rig.pause("t");
+    rig.condition("t", "Paused", "True").await;
+    crm.batch_execute("INSERT INTO t VALUES (5)").await.unwrap();
+    queued(&rig, "t", 1).await;
     tear_out(&rig, "t").await;
     rig.api.apply(&adopting("wrong", "u", &id, "Running"));
     let status = rig.phase("wrong", "Blocked").await;
@@ -142,7 +146,7 @@ async fn a_queue_is_adopted_by_its_id() {
     rig.api.kubectl(&["delete", "tablemap", "wrong", "--timeout=60s"]);
     assert_eq!(held().await, 1);
     rig.api.apply(&adopting("t", "t", &id, "Running"));
-    event(&rig, "t", "QueueAdopted", "0 records").await;
+    event(&rig, "t", "QueueAdopted", "wait in it: 1").await;
     rig.api.kubectl(&["delete", "tablemap", "t", "--timeout=60s"]);
     assert_eq!(held().await, 0);
 }

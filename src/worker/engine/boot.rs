@@ -302,10 +302,7 @@ impl Engine {
             map.fall_back();
             map.confirmable = map.fresh_confirmable(self.pace.confirm_delay);
         }
-        if map.plan.adopts && !map.plan.joined() && stage == Stage::Serving {
-            let note = format!("Goes on with queue {id}: {} records are queued.", map.waiting());
-            self.statuses.note(&map.plan, QUEUE_ADOPTED, note);
-        }
+        self.tell_adopted(&map);
         self.maps.insert(id.clone(), map);
         self.tell_stands();
         self.statuses.adopt(&id, durability);
@@ -320,6 +317,15 @@ impl Engine {
             self.delete(&id);
         }
         self.report(&id);
+    }
+
+    /// The queue of another object is this one's now.
+    fn tell_adopted(&self, map: &Map) {
+        if map.plan.adopts && !map.plan.joined() && map.stage == Stage::Serving {
+            let (id, waiting) = (&map.id, map.waiting());
+            let note = format!("Goes on with queue {id}. Records that wait in it: {waiting}.");
+            self.statuses.note(&map.plan, QUEUE_ADOPTED, note);
+        }
     }
 
     /// A map that has a position: its changes are taken from there on.

@@ -8,7 +8,7 @@ use crate::{
     record::{Era, Lsn, Position},
     source::postgres::{Admin, Identity, SourceError},
     worker::{
-        map::{Blocked, Lost, Map, MapId, Side, SideState},
+        map::{Blocked, Lost, Map, MapId, Side, SideState, Stage},
         plan::Plan,
         reader::{Reader, Start},
     },
@@ -124,7 +124,9 @@ impl Engine {
         let waiting = self.plans.keys().any(|id| {
             !self.maps.contains_key(id) && self.attempt(id).is_none_or(|attempt| attempt.blocked.is_none())
         });
-        if !self.listed || waiting || self.closing.is_some() || self.maps.is_empty() {
+        // Maps that are cleaned up wait only for their objects to go.
+        let gone = self.maps.values().all(|map| map.stage == Stage::Gone);
+        if !self.listed || waiting || self.closing.is_some() || gone {
             return;
         }
         match self.link.state {
