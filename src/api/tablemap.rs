@@ -165,6 +165,12 @@ pub struct QueueSpec {
 }
 
 impl TableMap {
+    /// Names a queue that another object had.
+    #[must_use]
+    pub fn adopts(&self) -> bool {
+        self.spec.queue.as_ref().is_some_and(|queue| queue.id.is_some())
+    }
+
     /// Names its queue in Redis and its progress at the destination: what it adopts, or its own UID.
     #[must_use]
     pub fn queue_id(&self) -> String {

@@ -1,8 +1,11 @@
 //! Where the objects that a map refers to are read: from the cluster, or from manifests that are not applied yet.
 
 use super::resolve::ResolveError;
-use crate::api::TableMap;
-use k8s_openapi::{ByteString, NamespaceResourceScope};
+use crate::api::{Connection, TableMap};
+use k8s_openapi::{
+    ByteString, NamespaceResourceScope,
+    api::core::v1::{ConfigMap, Secret},
+};
 use kube::{Api, Client, Resource, api::ListParams};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -28,16 +31,9 @@ pub trait Object:
 {
 }
 
-impl<K> Object for K where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType: Default>
-        + Clone
-        + Debug
-        + DeserializeOwned
-        + Send
-        + Sync
-        + 'static
-{
-}
+impl Object for Connection {}
+impl Object for ConfigMap {}
+impl Object for Secret {}
 
 /// Manifests, and the cluster for what is not among them, if it can be asked.
 #[derive(Clone)]
@@ -138,7 +134,7 @@ impl Cluster {
     ///
     /// # Errors
     /// The API server cannot be asked.
-    pub async fn get<K: Object>(
+    async fn get<K: Object>(
         &self,
         namespace: &str,
         name: &str,
@@ -190,7 +186,6 @@ fn find(files: &[Value], namespace: &str, name: &str, kind: &str) -> Option<Valu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use k8s_openapi::api::core::v1::Secret;
 
     #[test]
     fn a_secret_of_a_file_reads_as_the_cluster_would_keep_it() {

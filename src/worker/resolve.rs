@@ -108,7 +108,7 @@ impl Resolver {
         Ok(Plan {
             id: object.queue_id().into(),
             uid: object.uid().unwrap_or_default(),
-            adopts: spec.queue.as_ref().is_some_and(|queue| queue.id.is_some()),
+            adopts: object.adopts(),
             namespace: self.namespace.clone(),
             name: object.name_any(),
             generation: object.meta().generation.unwrap_or(0),
@@ -142,7 +142,7 @@ impl Resolver {
 
     /// A queue that is adopted serves no other map.
     async fn has_queue(&self, object: &TableMap) -> Result<(), ResolveError> {
-        if object.spec.queue.as_ref().is_none_or(|queue| queue.id.is_none()) {
+        if !object.adopts() {
             return Ok(());
         }
         let id = object.queue_id();

@@ -178,8 +178,7 @@ impl Watch {
             Err(error) => {
                 tracing::warn!(map = %object.name_any(), %error, "the map's references cannot be read; trying again");
                 // Of a queue that may be another's nothing is wished.
-                let adopts = object.spec.queue.as_ref().is_some_and(|queue| queue.id.is_some());
-                if self.known.contains_key(&uid) || !adopts {
+                if self.known.contains_key(&uid) || !object.adopts() {
                     self.wish(&now);
                 }
                 self.waiting.insert(uid, object);

@@ -26,19 +26,7 @@ async fn begin(rig: &mut Rig, cluster: &Cluster) -> Process {
     let nodes: Vec<String> = nodes
         .map(|node| format!("{{host: 127.0.0.1, port: {}}}", node.port))
         .collect();
-    rig.api.kubectl(&["delete", "connection", "queue"]);
-    rig.api.apply(&format!(
-        "apiVersion: tablemap.dev/v1alpha1
-kind: Connection
-metadata: {{name: queue, namespace: {NAMESPACE}}}
-spec:
-  redis:
-    topology: {{cluster: {{nodes: [{}]}}}}
-    tls: {{mode: Disable}}
-    connectTimeoutSeconds: 3
-",
-        nodes.join(", ")
-    ));
+    rig.queue_at(&format!("{{cluster: {{nodes: [{}]}}}}", nodes.join(", ")));
     let operator = rig.operator(&[]);
     for table in TABLES {
         rig.api.apply(&same_map(table, &["id"], COLUMNS));

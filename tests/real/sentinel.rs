@@ -101,17 +101,8 @@ async fn failovers_by_sentinels_lose_nothing() {
         .iter()
         .map(|sentinel| format!("{{host: 127.0.0.1, port: {}}}", sentinel.port))
         .collect();
-    rig.api.kubectl(&["delete", "connection", "queue"]);
-    rig.api.apply(&format!(
-        "apiVersion: tablemap.dev/v1alpha1
-kind: Connection
-metadata: {{name: queue, namespace: {NAMESPACE}}}
-spec:
-  redis:
-    topology: {{sentinel: {{masterName: tm, hosts: [{}]}}}}
-    tls: {{mode: Disable}}
-    connectTimeoutSeconds: 3
-",
+    rig.queue_at(&format!(
+        "{{sentinel: {{masterName: tm, hosts: [{}]}}}}",
         hosts.join(", ")
     ));
     rig.arguments.push("--confirm-delay-milliseconds=5000".into());

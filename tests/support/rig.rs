@@ -101,6 +101,12 @@ impl Rig {
         self.api.apply(&queue(name, port));
     }
 
+    /// Replaces the queue's Connection by one to servers that stand to each other like this.
+    pub fn queue_at(&self, topology: &str) {
+        self.api.kubectl(&["delete", "connection", "queue"]);
+        self.api.apply(&redis("queue", topology));
+    }
+
     /// What `tablemap check` prints for these manifests. What is not among them it reads from the cluster, or nowhere.
     pub fn check(&self, manifests: &str, with_cluster: bool) -> String {
         let file = self.folder.path().join("manifests.yaml");
@@ -380,13 +386,20 @@ stringData: {{username: postgres, password: unused}}
 }
 
 fn queue(name: &str, port: u16) -> String {
+    redis(
+        name,
+        &format!("{{standalone: {{host: 127.0.0.1, port: {port}}}}}"),
+    )
+}
+
+fn redis(name: &str, topology: &str) -> String {
     format!(
         "apiVersion: tablemap.dev/v1alpha1
 kind: Connection
 metadata: {{name: {name}, namespace: {NAMESPACE}}}
 spec:
   redis:
-    topology: {{standalone: {{host: 127.0.0.1, port: {port}}}}}
+    topology: {topology}
     tls: {{mode: Disable}}
     connectTimeoutSeconds: 3
 "

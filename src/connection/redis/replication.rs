@@ -89,9 +89,8 @@ impl Link {
 
     /// Up to when everything that was written would outlive a failover: a server alone has none, and another is looked at
     /// together with its replicas, as long as the others name it, and if what was read since `opened` came from it. None:
-    /// that is not known now. A master that is cut off
-    /// from the others takes writes that are lost when it comes back (Redis manual, "WAIT": a failover may choose a replica
-    /// that has not acknowledged).
+    /// that is not known now. A master that is cut off from the others takes writes that are lost when it comes back (Redis
+    /// manual, "WAIT": a failover may choose a replica that has not acknowledged).
     ///
     /// # Errors
     /// As [`Link::query`].

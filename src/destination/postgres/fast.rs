@@ -101,10 +101,12 @@ pub fn coalesce<'p, 'a>(planned: &'p [Planned<'a>], targets: &[Target]) -> Optio
 impl MapBatch<'_, '_> {
     /// New rows go the way of all others. False: there are none.
     pub fn give_up_copy(&mut self) -> bool {
-        let some = !self.inserts.is_empty();
+        if self.inserts.is_empty() {
+            return false;
+        }
         self.upserts.append(&mut self.inserts);
         self.upserts.sort_by_key(|(index, _)| *index);
-        some
+        true
     }
 }
 
