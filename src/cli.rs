@@ -102,6 +102,15 @@ struct Common {
     /// A map that takes no changes for so long gets a replication slot of its own, in seconds.
     #[arg(long, default_value_t = 60)]
     side_slot_seconds: u64,
+    /// No map may have more records queued than this, whatever its limits say.
+    #[arg(long)]
+    max_queue_records: Option<u64>,
+    /// Nor more bytes in Redis.
+    #[arg(long)]
+    max_queue_bytes: Option<u64>,
+    /// Nor records that wait for longer, in seconds.
+    #[arg(long)]
+    max_queue_age_seconds: Option<u64>,
     /// How long a statement may take at a destination, in milliseconds.
     #[arg(long, default_value_t = 30_000, hide = true)]
     statement_timeout_milliseconds: u64,
@@ -116,6 +125,11 @@ impl Common {
         pace.counters = Duration::from_secs(self.counters_seconds);
         pace.side_slot = Duration::from_secs(self.side_slot_seconds);
         pace.clean_up = Duration::from_secs(self.clean_up_seconds);
+        pace.ceiling = worker::Measures {
+            records: self.max_queue_records,
+            bytes: self.max_queue_bytes,
+            age: self.max_queue_age_seconds.map(Duration::from_secs),
+        };
         pace.timeouts.statement = Duration::from_millis(self.statement_timeout_milliseconds);
         pace
     }

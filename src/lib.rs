@@ -4,6 +4,7 @@
 pub mod api;
 pub mod check;
 pub mod cli;
+mod clock;
 pub mod connection;
 pub mod controller;
 pub mod destination;

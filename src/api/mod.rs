@@ -1,5 +1,6 @@
 //! The custom resources of group `tablemap.dev`: types and validation rules, no I/O.
 
+mod bytes;
 mod connection;
 mod crds;
 mod fields;
@@ -9,6 +10,7 @@ mod reference;
 mod status;
 mod tablemap;
 
+pub use bytes::Bytes;
 pub use connection::{
     CertificateAuthority, ClientCertificate, Connection, ConnectionSpec, ConnectionStatus, Credentials, Host,
     KeySelector, Management, PostgresSpec, RedisSpec, Replication, SecretName, Slot, SlotStatus, Standalone,
@@ -20,11 +22,12 @@ pub use fields::{
     ValueMapEntry,
 };
 pub use operation::{
-    AcceptGap, Action, TableMapOperation, TableMapOperationSpec, TableMapOperationStatus, TableMapRef,
+    AcceptGap, Action, Match, Mode, RecordKey, RecordsFrom, Selection, SelectionType, TableMapOperation,
+    TableMapOperationSpec, TableMapOperationStatus, TableMapRef,
 };
 pub use reference::{LocalRef, TableRef};
 pub use status::TableMapStatus;
 pub use tablemap::{
-    CatchUp, DeletionPolicy, DestinationSpec, OnExit, QueueSpec, SourceFilter, SourceSpec, State, TableMap,
-    TableMapSpec,
+    CatchUp, DeletionPolicy, DestinationSpec, ErrorsSpec, OnExit, QueueBounds, QueueLimits, QueueSpec,
+    SourceFilter, SourceSpec, State, TableMap, TableMapSpec,
 };

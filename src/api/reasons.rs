@@ -12,6 +12,7 @@ pub const CONDITIONS: &[(&str, &[&str])] = &[
             "Pausing",
             "Buffering",
             "SchemaMismatch",
+            "QueueHardLimit",
             "QueueUnavailable",
             "PositionLost",
             "ErrorsLost",
@@ -34,6 +35,7 @@ pub const CONDITIONS: &[(&str, &[&str])] = &[
             "NotStalled",
             "CannotFence",
             "SchemaMismatch",
+            "QueueHardLimit",
             "QueueUnavailable",
             "PositionLost",
             "ErrorsLost",
@@ -107,6 +109,7 @@ pub const CONDITIONS: &[(&str, &[&str])] = &[
             "TableLocked",
             "TableFailing",
             "WaitsForParent",
+            "TooManyErrors",
             "Fenced",
             "ProgressUnreadable",
         ],
@@ -122,7 +125,7 @@ pub const CONDITIONS: &[(&str, &[&str])] = &[
             "NotChecked",
         ],
     ),
-    ("WithinLimits", &["BelowSoftLimit"]),
+    ("WithinLimits", &["BelowSoftLimit", "SoftLimit", "HardLimit"]),
     (
         "CleanedUp",
         &["CleanedUp", "CleaningUp", "CleanUpFailed", "QueueNotEmpty"],
@@ -151,6 +154,22 @@ pub const QUEUE_ADOPTED: &str = "QueueAdopted";
 /// The queue that a map was to go on with is not there: it begins empty.
 pub const QUEUE_NOT_FOUND: &str = "QueueNotFound";
 
+/// Parked records were written again.
+pub const RECORDS_RETRIED: &str = "RecordsRetried";
+/// Parked records were given up.
+pub const RECORDS_DISCARDED: &str = "RecordsDiscarded";
+
+/// A queue has reached its soft limit.
+pub const SOFT_LIMIT: &str = "SoftLimit";
+
+/// Parked records are to be purged.
+pub const PURGE_SOON: &str = "PurgeSoon";
+/// Parked records were purged.
+pub const ERRORS_PURGED: &str = "ErrorsPurged";
+
+/// Queued records were given up, or kept as errors.
+pub const QUEUE_SKIPPED: &str = "QueueSkipped";
+
 /// Reasons of events.
 pub const EVENTS: &[&str] = &[
     JOINED,
@@ -162,13 +181,49 @@ pub const EVENTS: &[&str] = &[
     GAP_ACCEPTED,
     NO_SIDE_SLOT,
     SLOT_NEARLY_LOST,
+    SOFT_LIMIT,
+    PURGE_SOON,
+    ERRORS_PURGED,
+    RECORDS_RETRIED,
+    RECORDS_DISCARDED,
+    QUEUE_SKIPPED,
 ];
 
 /// Conditions of a `TableMapOperation`, and their reasons.
 pub const OPERATION_CONDITIONS: &[(&str, &[&str])] = &[
-    ("Complete", &["GapAccepted", "InProgress"]),
-    ("Failed", &["AnotherGap", "NoGap", "MapDeleted", "MapMissing"]),
-    ("Waiting", &["Queued", "MapStarting", "Unreachable"]),
+    (
+        "Complete",
+        &[
+            "GapAccepted",
+            "Completed",
+            "CompletedWithFailures",
+            "DryRun",
+            "InProgress",
+        ],
+    ),
+    (
+        "Failed",
+        &[
+            "AnotherGap",
+            "NoGap",
+            "MapDeleted",
+            "MapMissing",
+            "SelectionInvalid",
+            "SelectionFailed",
+            "TooMany",
+        ],
+    ),
+    (
+        "Waiting",
+        &[
+            "Queued",
+            "MapStarting",
+            "MapPaused",
+            "MapBuffering",
+            "MapBlocked",
+            "Unreachable",
+        ],
+    ),
 ];
 
 /// Added by the operator, removed once the worker has cleaned up.

@@ -1,6 +1,6 @@
 //! The kind `TableMap`: what keeps one destination table in step with one source table.
 
-use super::{Field, LocalRef, TableMapStatus, TableRef};
+use super::{Bytes, Field, LocalRef, TableMapStatus, TableRef};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -74,6 +74,9 @@ pub struct TableMapSpec {
     /// Where changes are queued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<QueueSpec>,
+    /// How many refused records are kept, and for how long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub errors: Option<ErrorsSpec>,
     /// How the queue is replayed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub catch_up: Option<CatchUp>,
@@ -162,6 +165,38 @@ pub struct QueueSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"))]
     pub id: Option<String>,
+    /// How much may be queued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<QueueLimits>,
+}
+
+/// How much may be queued, by each measure; whichever is reached first counts.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueLimits {
+    /// Here changes stay at the source until half of it is drained. Default: 1 GiB, and 604800 seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hard: Option<QueueBounds>,
+    /// Here `WithinLimits` becomes False. Default: 80 % of the hard limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soft: Option<QueueBounds>,
+}
+
+/// A bound for each measure.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueBounds {
+    /// Records that wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000_000_000_i64))]
+    pub records: Option<i64>,
+    /// Their size in Redis.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<Bytes>,
+    /// Age of the oldest of them, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 315_360_000))]
+    pub age_seconds: Option<i64>,
 }
 
 impl TableMap {
@@ -188,6 +223,20 @@ impl TableMap {
         let serves = self.status.as_ref().is_some_and(|status| status.queue.is_some());
         (adopts, !serves, created.is_none(), created, metadata.uid.clone())
     }
+}
+
+/// How many refused records are kept, and for how long.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ErrorsSpec {
+    /// A record that has waited for so long is purged: it never reaches the destination. Default: 604800, 7 days.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 60, max = 315_360_000))]
+    pub retention_seconds: Option<i64>,
+    /// When so many wait, the map buffers instead of parking more. Default: 10000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub max_records: Option<i64>,
 }
 
 /// How the queue is replayed.

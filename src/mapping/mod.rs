@@ -14,7 +14,7 @@ mod write;
 
 pub use binding::{BindError, Binding};
 pub use field::{FieldSpec, From, Mapping, MappingError};
-pub use filter::{Decision, Filter, FilterError, FilterSpec, FilterVerdict, OnExit};
-pub use key::{ColumnType, Key, KeyType, UnsupportedKey};
+pub use filter::{Decision, Filter, FilterError, FilterSpec, FilterVerdict, MatchError, Matcher, OnExit};
+pub use key::{ColumnType, Key, KeyType, UnsupportedKey, joined_key, key_columns};
 pub use transform::{Transform, Unmatched, Value, ValueMap};
 pub use write::{ChangeKeys, IfMissing, Write, into_exit};

@@ -6,6 +6,15 @@ use super::{
 };
 use crate::record::{Counters, Era, Origin, Position};
 
+/// How many parked records go on, and what became of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    pub parks: u64,
+    pub superseded: u64,
+    pub moved: u64,
+    pub settled: u64,
+}
+
 /// Where a map's queue goes on.
 #[derive(Clone, Debug)]
 pub struct Accepted<'a> {
@@ -22,9 +31,8 @@ pub struct Accepted<'a> {
     pub serves: &'a str,
     /// What the destination has counted, for a queue that is gone or empty; None keeps the queue's own count.
     pub counters: Option<Counters>,
-    /// The parked records from now on, and how many of them are superseded.
-    pub parks: u64,
-    pub superseded: u64,
+    /// The parked records from now on.
+    pub left: Left,
     /// So many ids were given to parked records before.
     pub ids: u64,
     /// Records are parked here of which it is not known any more whether they were replaced since: they must never be
@@ -50,11 +58,13 @@ impl Queue {
             .arg(u8::from(accepted.counters.is_some()))
             .arg(counters.received)
             .arg(counters.filtered)
-            .arg(accepted.parks)
-            .arg(accepted.superseded)
+            .arg(accepted.left.parks)
+            .arg(accepted.left.superseded)
             .arg(accepted.ids)
             .arg(accepted.set_aside.map_or_else(String::new, |at| at.to_string()))
-            .arg(accepted.serves);
+            .arg(accepted.serves)
+            .arg(accepted.left.moved)
+            .arg(accepted.left.settled);
         self.account(&accept).await
     }
 

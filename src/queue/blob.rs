@@ -66,7 +66,9 @@ pub fn read(id: String, blob: &[u8]) -> Result<ParkedRecord, String> {
         first_time: card.first_time,
         last_time: card.last_time,
         attempts: card.attempts,
-        superseded_by: None,
-        moved_by: None,
+        superseded: None,
+        moved: None,
+        completed: None,
+        operation: None,
     })
 }

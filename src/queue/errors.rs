@@ -2,7 +2,7 @@
 
 use crate::{
     failure::Class,
-    record::{ParkedRecord, Position},
+    record::{Has, ParkedRecord},
 };
 use std::collections::BTreeMap;
 
@@ -19,6 +19,8 @@ pub struct RecentError {
     pub object: Option<String>,
     pub remedy: String,
     pub attempts: u32,
+    /// Pending, `InProgress` or Failed.
+    pub retry_status: &'static str,
     /// Microseconds since the Unix epoch.
     pub last_time: i64,
 }
@@ -28,25 +30,34 @@ pub struct RecentError {
 pub struct ErrorSummary {
     pub count: u64,
     pub by_class: BTreeMap<Class, u64>,
+    /// Newest first.
     pub recent: Vec<RecentError>,
+    /// When the oldest record was first refused of those that wait; or settled, of the others. Microseconds since the Unix
+    /// epoch.
+    pub oldest: Option<i64>,
+    /// Of those that wait alone.
+    pub oldest_waiting: Option<i64>,
 }
 
 impl ErrorSummary {
-    /// Sums up what is not superseded, as of a destination that has everything up to `has`; newest first.
-    #[must_use]
-    pub fn of(records: &[ParkedRecord], has: Position) -> Self {
-        let mut summary = Self::default();
-        let waits = |record: &&ParkedRecord| {
-            record.change.position <= has && record.superseded_by.is_none_or(|by| by > has)
-        };
-        let mut waiting: Vec<&ParkedRecord> = records.iter().filter(waits).collect();
-        waiting.sort_by_key(|record| std::cmp::Reverse((record.last_time, record.change.position)));
-        for record in &waiting {
-            summary.count += 1;
-            *summary.by_class.entry(record.refusal.class).or_default() += 1;
+    /// Counts a record, if it waits at a destination that is so far.
+    pub fn count(&mut self, record: &ParkedRecord, has: Has) {
+        let least =
+            |known: &mut Option<i64>, time| *known = Some(known.map_or(time, |known| known.min(time)));
+        least(&mut self.oldest, record.kept_since(has));
+        if !record.waits(has) {
+            return;
         }
-        summary.recent = waiting.into_iter().take(RECENT).map(recent).collect();
-        summary
+        least(&mut self.oldest_waiting, record.first_time);
+        self.count += 1;
+        *self.by_class.entry(record.refusal.class).or_default() += 1;
+        // Of one time, the later record comes first.
+        let newer = |known: &RecentError| known.last_time > record.last_time;
+        let place = self.recent.iter().take_while(|known| newer(known)).count();
+        if place < RECENT {
+            self.recent.insert(place, recent(record));
+            self.recent.truncate(RECENT);
+        }
     }
 }
 
@@ -59,6 +70,11 @@ fn recent(record: &ParkedRecord) -> RecentError {
         object: record.refusal.object.clone(),
         remedy: record.refusal.remedy.clone(),
         attempts: record.attempts,
+        retry_status: match (&record.operation, record.attempts) {
+            (Some(_), _) => "InProgress",
+            (None, 2..) => "Failed",
+            (None, _) => "Pending",
+        },
         last_time: record.last_time,
     }
 }

@@ -4,7 +4,7 @@ use super::{
     QueueError,
     account::{Account, FIELDS},
 };
-use crate::record::{Era, Origin, Parks, Position};
+use crate::record::{Era, Origin, Parks, Position, Skip};
 use std::collections::HashMap;
 
 /// The queue's own account, written in the same script as what it accounts for.
@@ -29,8 +29,18 @@ pub struct Meta {
     /// Records ever parked.
     pub parks: u64,
     pub superseded: u64,
-    /// The last one of them.
+    /// Key changes of which only the new row is still wanted.
+    pub moved: u64,
+    /// Those that a retry has settled.
+    pub settled: u64,
+    /// Those that a person has given up.
+    pub discarded: u64,
+    /// Those whose time was over.
+    pub purged: u64,
+    /// The last one that was parked.
     pub last_park: Option<Position>,
+    /// What is queued up to some position is not to be written.
+    pub skip: Option<Skip>,
     /// The operation that is accepting a gap, and the one that did so last.
     pub accepting: Option<String>,
     pub accepted: Option<String>,
@@ -50,13 +60,18 @@ pub struct Beginning {
 }
 
 impl Meta {
-    /// How many records the destination has parked, or replaced, that are not known here (rule 3): at least one, if its
-    /// last one is not.
+    /// How many records the destination has parked, replaced or settled of which that is not known here (rule 3): at least
+    /// one, if its last one is not.
     #[must_use]
     pub fn missing_parks(&self, known: &Parks) -> u64 {
         let missing = known.parked.saturating_sub(self.parks);
-        let marks = known.superseded.saturating_sub(self.superseded);
-        missing.max(marks).max(u64::from(known.last > self.last_park))
+        let marks = [
+            known.superseded.saturating_sub(self.superseded),
+            known.moved.saturating_sub(self.moved),
+            known.settled.saturating_sub(self.settled),
+        ];
+        let last = u64::from(known.last > self.last_park);
+        marks.into_iter().fold(missing.max(last), u64::max)
     }
 }
 
@@ -85,7 +100,12 @@ impl Meta {
             unbased: fields.contains_key("unbased"),
             parks: field(fields, "parks")?,
             superseded: field(fields, "superseded")?,
+            moved: optional(fields, "moved")?.unwrap_or_default(),
+            settled: optional(fields, "settled")?.unwrap_or_default(),
+            discarded: optional(fields, "discarded")?.unwrap_or_default(),
+            purged: optional(fields, "purged")?.unwrap_or_default(),
             last_park: optional(fields, "lastPark")?,
+            skip: optional(fields, "skip")?,
             accepting: optional(fields, "accepting")?,
             accepted: optional(fields, "accepted")?,
         })

@@ -1,30 +1,25 @@
 //! A map's queue and error store in Redis. Each call has a deadline; none is tried again by itself.
 
 use super::{
-    Account, Beginning, ErrorSummary, Header, Keys, Meta, QueueError, blob,
+    Account, Beginning, Header, Keys, Meta, QueueError,
     scripts::{
-        ADVANCE, APPEND, BEGIN, DROP_ALL, DROP_PROVISIONAL, FENCED, FINISH_JOIN, JOIN, MARK, PARK,
-        RENAME_DESTINATION, TAKE_EPOCH, TRIM,
+        ADVANCE, APPEND, BEGIN, DROP_ALL, FENCED, FINISH_JOIN, JOIN, RENAME_DESTINATION, TAKE_EPOCH, TRIM,
     },
 };
 use crate::{
     connection::redis::{self as servers, Durability, Link, RedisConnectError, Settings},
-    record::{Counters, Mark, Origin, ParkedKey, ParkedRecord, Position},
+    record::{Counters, Origin, Position},
 };
 use bytes::Bytes;
 use redis::{FromRedisValue, Script, ScriptInvocation};
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 /// The handle of one map's queue. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Queue {
-    link: Link,
-    keys: Arc<Keys>,
-    name: Arc<str>,
+    pub(super) link: Link,
+    pub(super) keys: Arc<Keys>,
+    pub(super) name: Arc<str>,
     epoch: i64,
 }
 
@@ -197,23 +192,25 @@ impl Queue {
         self.account(&begin).await
     }
 
-    /// Appends an entry that [`super::encode`] made.
+    /// Appends entries that [`super::encode`] made, each of which names the one before it: all of them, or none.
     ///
     /// # Errors
     /// Another predecessor or epoch, a full Redis, or Redis fails; then nothing was written, but for a lost reply.
-    pub async fn append(&self, entry: Vec<u8>) -> Result<Account, QueueError> {
-        let entry = Bytes::from(entry);
-        let header = Header::split_from(&mut entry.clone())?;
+    pub async fn append(&self, entries: Vec<Vec<u8>>) -> Result<Account, QueueError> {
         let mut append = self.invoke(&APPEND);
-        append
-            .arg(header.meta.previous.to_string())
-            .arg(header.last.to_string())
-            .arg(header.count)
-            .arg(header.meta.counters.received)
-            .arg(header.meta.counters.filtered)
-            .arg(header.oldest)
-            .arg(&entry[..]);
-        drop(entry);
+        for (index, entry) in entries.into_iter().map(Bytes::from).enumerate() {
+            let header = Header::split_from(&mut entry.clone())?;
+            if index == 0 {
+                append.arg(header.meta.previous.to_string());
+            }
+            append
+                .arg(header.last.to_string())
+                .arg(header.count)
+                .arg(header.meta.counters.received)
+                .arg(header.meta.counters.filtered)
+                .arg(header.oldest)
+                .arg(&entry[..]);
+        }
         self.account(&append).await
     }
 
@@ -293,104 +290,6 @@ impl Queue {
     pub async fn rename_destination(&self, destination: &Origin) -> Result<(), QueueError> {
         let mut rename = self.invoke(&RENAME_DESTINATION);
         self.run(rename.arg(destination.to_string())).await
-    }
-
-    /// Parks records; returns their ids.
-    ///
-    /// # Errors
-    /// Another epoch, a full Redis, or Redis fails.
-    pub async fn park(&self, records: &[ParkedRecord]) -> Result<Vec<String>, QueueError> {
-        let mut park = self.invoke(&PARK);
-        park.arg(&*self.name);
-        for record in records {
-            let blob = blob::write(record).map_err(|error| QueueError::Blob(error.to_string()))?;
-            park.arg(record.change.position.to_string()).arg(blob);
-        }
-        self.run(&park).await
-    }
-
-    /// Marks parked records as replaced; each mark holds once the destination has the replacing record (rule 3).
-    ///
-    /// # Errors
-    /// Another epoch, or Redis fails.
-    pub async fn mark(&self, marks: &[Mark]) -> Result<(), QueueError> {
-        let mut script = self.invoke(&MARK);
-        for mark in marks {
-            let (kind, parked, by) = match mark {
-                Mark::Superseded { parked, by } => ("s", parked, by),
-                Mark::Moved { parked, by } => ("m", parked, by),
-            };
-            script.arg(kind).arg(parked.to_string()).arg(by.to_string());
-        }
-        self.run(&script).await
-    }
-
-    /// Removes what was parked or marked beyond what the destination has, since it will come again (rule 3); and reads
-    /// the keys of what waits.
-    ///
-    /// # Errors
-    /// Another epoch, Redis fails, or a record cannot be read.
-    pub async fn settle_errors(&self, has: Position) -> Result<Vec<ParkedKey>, QueueError> {
-        let () = self
-            .run(self.invoke(&DROP_PROVISIONAL).arg(has.to_string()))
-            .await?;
-        let waiting = self.errors().await?.into_iter();
-        let waiting = waiting.filter(|record| record.superseded_by.is_none());
-        Ok(waiting.map(ParkedKey::of).collect())
-    }
-
-    /// Whether a record is parked beyond `position`.
-    ///
-    /// # Errors
-    /// Redis fails.
-    pub async fn has_errors_beyond(&self, position: Position) -> Result<bool, QueueError> {
-        let fields: Vec<String> = self
-            .link
-            .query(redis::cmd("HKEYS").arg(&self.keys.errors))
-            .await?;
-        let mut parked = fields.iter().filter_map(|field| field.strip_prefix("r:"));
-        Ok(parked.any(|at| at > position.to_string().as_str()))
-    }
-
-    /// Every parked record, in the order of their positions.
-    ///
-    /// # Errors
-    /// Redis fails, or a record cannot be read.
-    pub async fn errors(&self) -> Result<Vec<ParkedRecord>, QueueError> {
-        let fields: HashMap<String, Bytes> = self
-            .link
-            .query(redis::cmd("HGETALL").arg(&self.keys.errors))
-            .await?;
-        let mut ids = BTreeMap::new();
-        let (mut marks, mut moves) = (HashMap::new(), HashMap::new());
-        let mut blobs = BTreeMap::new();
-        for (field, value) in fields {
-            let text = || String::from_utf8_lossy(&value).into_owned();
-            match field.split_once(':') {
-                Some(("id", position)) => drop(ids.insert(position.to_owned(), text())),
-                Some(("s", position)) => drop(marks.insert(position.to_owned(), text())),
-                Some(("m", position)) => drop(moves.insert(position.to_owned(), text())),
-                Some(("r", position)) => drop(blobs.insert(position.to_owned(), value)),
-                _ => {}
-            }
-        }
-        let records = blobs.into_iter().map(|(position, blob)| {
-            let id = ids.get(&position).cloned().unwrap_or_default();
-            let mut record = blob::read(id, &blob).map_err(QueueError::Blob)?;
-            record.superseded_by = marks.get(&position).and_then(|by| by.parse().ok());
-            record.moved_by = moves.get(&position).and_then(|by| by.parse().ok());
-            Ok(record)
-        });
-        records.collect()
-    }
-
-    /// The errors that wait, counted. What lies beyond `has`, as marks that name a position beyond it, is provisional
-    /// and not shown (rule 3).
-    ///
-    /// # Errors
-    /// As [`Queue::errors`].
-    pub async fn error_summary(&self, has: Position) -> Result<ErrorSummary, QueueError> {
-        Ok(ErrorSummary::of(&self.errors().await?, has))
     }
 
     /// Removes every key of the map.

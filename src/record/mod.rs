@@ -8,12 +8,14 @@ mod parked;
 mod position;
 mod relation;
 mod row;
+mod skip;
 
 pub use change::{Change, OldRow, Operation};
 pub use counters::{Counted, Counters};
 pub use lsn::{Lsn, ParseLsnError};
 pub use origin::{MARK, Origin};
-pub use parked::{Mark, ParkedKey, ParkedRecord, Parks};
+pub use parked::{Has, Mark, Once, ParkedKey, ParkedRecord, Parks, Retried};
 pub use position::{Era, ParsePositionError, Position};
 pub use relation::{Column, Relation, ReplicaIdentity};
 pub use row::{Cell, Cells, Row, RowBuilder, RowError};
+pub use skip::{Fate, ParseSkipError, Skip};

@@ -30,6 +30,14 @@ impl Position {
         index: 0,
     };
 
+    /// Above every change.
+    pub const MAX: Self = Self {
+        generation: u32::MAX,
+        commit: Lsn(u64::MAX),
+        change: Lsn(u64::MAX),
+        index: u32::MAX,
+    };
+
     /// Everything that ended at or below `end` (`end_lsn` of a Commit, or a keepalive's end).
     #[must_use]
     pub const fn through(generation: u32, end: Lsn) -> Self {

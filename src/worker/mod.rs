@@ -5,6 +5,7 @@ mod command;
 mod custody;
 mod engine;
 mod lane;
+mod limits;
 mod map;
 mod objects;
 mod plan;
@@ -16,6 +17,7 @@ mod watch;
 mod work;
 
 pub use engine::{JoinFailure, Pace, fit};
+pub use limits::Measures;
 pub use objects::{Cluster, Objects};
 pub use plan::Plan;
 pub use resolve::{ResolveError, Resolver};

@@ -9,9 +9,9 @@ use crate::{
     mapping::Mapping,
     queue::Queue,
     record::Lsn,
-    worker::status::Ledger,
+    worker::{limits::Limits, status::Ledger},
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// One table, by its exact names.
 pub type TableName = (String, String);
@@ -42,6 +42,11 @@ pub struct Plan {
     pub destination_table: TableName,
     pub queue_connection: String,
     pub queue_settings: redis::Settings,
+    pub limits: Limits,
+    /// Parked records are kept so long.
+    pub retention: Duration,
+    /// So many may wait.
+    pub most_errors: usize,
     pub cap: Option<u32>,
     pub deletion: Option<DeletionPolicy>,
     /// The object's status says Paused=True.

@@ -2,8 +2,9 @@
 
 use crate::{
     api::{
-        CertificateAuthority, Connection, Credentials, KeySelector, OnExit, PostgresSpec, RedisSpec, State,
-        TableMap, TableMapStatus, TlsSpec, TlsVerification, Transform as TransformSpec, UnmatchedPolicy,
+        Bytes, CertificateAuthority, Connection, Credentials, KeySelector, OnExit, PostgresSpec, QueueBounds,
+        QueueLimits, RedisSpec, State, TableMap, TableMapStatus, TlsSpec, TlsVerification,
+        Transform as TransformSpec, UnmatchedPolicy,
     },
     connection::{
         postgres::{self, Tls, TlsMode},
@@ -11,6 +12,7 @@ use crate::{
     },
     mapping::{self, FieldSpec, FilterSpec, From, Mapping, Transform, Unmatched, ValueMap},
     worker::{
+        limits::{Limits, Measures},
         objects::{Cluster, Object, Objects},
         plan::{Plan, StatusBefore},
         status::Ledger,
@@ -100,6 +102,7 @@ impl Resolver {
                 )
             })?;
         let queue = self.connection(&queue_name).await?;
+        let errors = spec.errors.clone().unwrap_or_default();
         let status = object.status.clone().unwrap_or_default();
         let shown = status
             .conditions
@@ -116,7 +119,8 @@ impl Resolver {
             actor: actor(object),
             source_table: (spec.source.table.schema.clone(), spec.source.table.name.clone()),
             mapping: Arc::new(mapping(object)?),
-            stamp: serde_json::to_string(&(&spec.fields, &spec.source.filter)).unwrap_or_default(),
+            stamp: serde_json::to_string(&(&spec.fields, &spec.source.filter, errors.max_records))
+                .unwrap_or_default(),
             destination: spec.destination.connection_ref.name.clone(),
             destination_settings,
             destination_table: (
@@ -125,6 +129,12 @@ impl Resolver {
             ),
             queue_connection: queue_name,
             queue_settings: self.redis(&queue).await?,
+            limits: limits(spec.queue.as_ref().and_then(|queue| queue.limits.as_ref())),
+            retention: errors.retention_seconds.map_or(RETENTION, seconds),
+            most_errors: errors
+                .max_records
+                .and_then(|most| usize::try_from(most).ok())
+                .unwrap_or(MOST_ERRORS),
             cap: spec
                 .catch_up
                 .as_ref()
@@ -399,6 +409,24 @@ fn before(status: &TableMapStatus) -> StatusBefore {
         queued: count(queue.and_then(|queue| queue.records)),
         queue_bytes: count(queue.and_then(|queue| queue.bytes)),
     }
+}
+
+/// `spec.errors`, where the map does not say.
+const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
+const MOST_ERRORS: usize = 10_000;
+
+/// What a map may have queued. A soft limit that is not given is four fifths of the hard one, whatever that is by then.
+fn limits(given: Option<&QueueLimits>) -> Limits {
+    let measures = |bounds: Option<&QueueBounds>| {
+        bounds.map_or_else(Measures::default, |bounds| Measures {
+            records: bounds.records.map(i64::unsigned_abs),
+            bytes: bounds.bytes.as_ref().and_then(Bytes::count),
+            age: bounds.age_seconds.map(seconds),
+        })
+    };
+    let hard = measures(given.and_then(|limits| limits.hard.as_ref())).or(Measures::DEFAULT);
+    let soft = measures(given.and_then(|limits| limits.soft.as_ref())).or(hard.soft());
+    Limits { hard, soft }
 }
 
 /// Who wrote `spec.state` last, as far as the object says.

@@ -134,7 +134,7 @@ async fn serve(context: &Context, lease: &WorkerLease, shutdown: CancellationTok
     let _slots = AbortOnDropHandle::new(tokio::spawn(slots));
     let publish = super::status::publish(client.clone(), context.identity.clone(), to_publish);
     let _publisher = AbortOnDropHandle::new(tokio::spawn(publish));
-    let telling = AbortOnDropHandle::new(tokio::spawn(command::write(client.clone(), told)));
+    let telling = AbortOnDropHandle::new(tokio::spawn(command::write(client.clone(), told, events.clone())));
     let commands = command::watch(client.clone(), context.namespace.clone(), events.clone());
     let mut commanding = AbortOnDropHandle::new(tokio::spawn(commands));
     let (names, wanted) = watch::channel(BTreeSet::from([context.connection.clone()]));

@@ -1,6 +1,7 @@
 //! Accepting a gap: the way on where changes are lost for good (rules 1, 3 and 14).
 
 use crate::support::{
+    operations::operation,
     postgres::Postgres,
     process::Process,
     proxy::Proxy,
@@ -90,30 +91,12 @@ impl Scene {
     /// Asks for the gap to be accepted, and waits for an end.
     async fn accept(&self, name: &str, map: &str, lost_after: &str) -> Value {
         self.ask(name, map, lost_after);
-        self.ended(name).await
+        self.rig.ended(name).await
     }
 
     fn ask(&self, name: &str, map: &str, lost_after: &str) {
-        self.rig.api.apply(&operation(name, map, lost_after));
-    }
-
-    async fn ended(&self, name: &str) -> Value {
-        wait_for(SOON, &format!("the end of {name}"), async || {
-            let status = self.operation(name);
-            let ended = ["Complete", "Failed"]
-                .iter()
-                .any(|type_| said(&status, type_).is_some_and(|said| said["status"] == "True"));
-            ended.then_some(status)
-        })
-        .await
-    }
-
-    fn operation(&self, name: &str) -> Value {
-        let shown = self
-            .rig
-            .api
-            .kubectl(&["get", "tmop", name, "-n", NAMESPACE, "-o", "json"]);
-        serde_json::from_str::<Value>(&shown).unwrap()["status"].clone()
+        let gap = format!("acceptGap: {{lostAfter: {lost_after}}}");
+        self.rig.ask(name, map, &["action: AcceptGap", &gap]);
     }
 
     async fn rows(&self, table: &str) -> i64 {
@@ -149,19 +132,6 @@ impl Scene {
             .api
             .kubectl(&["get", "events", "-n", NAMESPACE, "--field-selector", &field])
     }
-}
-
-fn operation(name: &str, map: &str, lost_after: &str) -> String {
-    format!(
-        "apiVersion: tablemap.dev/v1alpha1
-kind: TableMapOperation
-metadata: {{name: {name}, namespace: {NAMESPACE}}}
-spec:
-  tableMapRef: {{name: {map}}}
-  action: AcceptGap
-  acceptGap: {{lostAfter: {lost_after}}}
-"
-    )
 }
 
 async fn insert(client: &Client, table: &str, rows: u32) {
@@ -424,7 +394,8 @@ async fn an_operation_belongs_to_its_map_and_goes_when_its_time_is_over() {
         kubectl(&["get", "tmop", "none", "-n", NAMESPACE, "-o", &owner]) == "items"
     })
     .await;
-    let mut short = operation("short", "items", "0/1234");
+    let gap = ["action: AcceptGap", "acceptGap: {lostAfter: 0/1234}"];
+    let mut short = operation("short", "items", &gap);
     short.push_str("  ttlSecondsAfterFinished: 1\n");
     scene.rig.api.apply(&short);
     wait_until(SOON, "an operation whose time is over", async || {
@@ -512,7 +483,7 @@ async fn a_worker_that_dies_while_accepting_is_followed_by_one_that_ends_it() {
             .line(&format!("failpoint {place} SIGKILL"), SOON)
             .await;
         let _next = scene.rig.worker(&[]);
-        let ended = scene.ended("others").await;
+        let ended = scene.rig.ended("others").await;
         assert!(is_complete(&ended), "{ended:#}");
         scene.insert("others", 3).await;
         scene.queued("others", 33).await;

@@ -40,6 +40,12 @@ fn a_build_that_opens_before_the_queue_is_empty_is_caught() {
     fails("open-early", "siblings::one_map_paused_the_other_two_go_on");
 }
 
+#[test]
+fn a_build_that_retries_what_was_replaced_is_caught() {
+    let _time = timed("a_build_that_retries_what_was_replaced_is_caught");
+    fails("retry-replaced", "retry::a_retry_never_overwrites_newer_data");
+}
+
 /// `make test` builds the program as it is shipped and puts it aside.
 #[test]
 fn the_shipped_program_has_no_failpoints() {

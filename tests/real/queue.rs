@@ -80,7 +80,7 @@ async fn append(queue: &Queue, previous: Position, positions: &[u64]) {
     let records: Vec<Counted> = positions.iter().map(record).collect();
     let none: [&[u8]; 0] = [];
     let entry = encode(&records, previous, none.iter()).unwrap();
-    queue.append(entry).await.unwrap();
+    queue.append(vec![entry]).await.unwrap();
 }
 
 /// A trim that is late meets a Redis that went back, and was given other entries with the same numbers since.

@@ -1,9 +1,9 @@
-//! Every built-in type, with its limits, directly and by way of the queue: equal at the destination, byte for byte in
-//! text form.
+//! Every built-in type, with its limits, directly, by way of the queue, and parked and tried again: equal at the
+//! destination, byte for byte in text form.
 
 use crate::{
     scene::Scene,
-    support::{rig::assert_balanced, timing::timed},
+    support::{operations::counts, rig::assert_balanced, timing::timed},
 };
 use std::fmt::Write;
 
@@ -181,4 +181,19 @@ async fn every_type_arrives_as_it_is() {
     let status = rig.settled("types").await;
     assert_eq!(status["errors"]["count"], 0, "{:#}", status["errors"]);
     assert_balanced(&status);
+
+    let at_destination = async |sql: &str| scene.erp.batch_execute(sql).await.unwrap();
+    at_destination("ALTER TABLE types ADD CONSTRAINT closed CHECK (false) NOT VALID").await;
+    run(&format!(
+        "INSERT INTO types (id, {more}) SELECT id + 200, {more} FROM sample"
+    ))
+    .await;
+    scene.errors("types", ROWS as u64).await;
+    at_destination("ALTER TABLE types DROP CONSTRAINT closed").await;
+    rig.ask_errors("again", "types", "Retry", "{type: All}");
+    let again = rig.ended("again").await;
+    assert_eq!(counts(&again), [ROWS as u64, ROWS as u64, 0, 0, 0], "{again:#}");
+    rig.equal("types", "id").await;
+    scene.errors("types", 0).await;
+    rig.settled("types").await;
 }

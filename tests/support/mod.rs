@@ -8,6 +8,7 @@ pub mod certificates;
 pub mod cluster;
 pub mod folder;
 pub mod load;
+pub mod operations;
 pub mod ports;
 pub mod postgres;
 pub mod process;

@@ -41,6 +41,10 @@ pub enum Act<'a> {
         values: Vec<Value<'a>>,
         if_missing: IfMissing,
     },
+    /// A parked record that, looked at again, is not the map's.
+    Filtered {
+        keys: Vec<Key>,
+    },
     Refused {
         keys: Vec<Key>,
         refusal: Refusal,
@@ -53,7 +57,7 @@ impl Act<'_> {
         match self {
             Self::Upsert { key, .. } | Self::Update { key, .. } | Self::Delete { key } => vec![key],
             Self::Move { old, key, .. } => vec![old, key],
-            Self::Refused { keys, .. } => keys.iter().collect(),
+            Self::Filtered { keys } | Self::Refused { keys, .. } => keys.iter().collect(),
         }
     }
 
@@ -62,7 +66,7 @@ impl Act<'_> {
         match self {
             Self::Upsert { .. } | Self::Delete { .. } => true,
             Self::Move { if_missing, .. } => *if_missing == IfMissing::Insert,
-            Self::Update { .. } | Self::Refused { .. } => false,
+            Self::Update { .. } | Self::Filtered { .. } | Self::Refused { .. } => false,
         }
     }
 }
@@ -174,35 +178,5 @@ fn unbound(message: &str) -> Refusal {
         object: None,
         server_text: String::new(),
         remedy: format!("{message}; then retry."),
-    }
-}
-
-/// The columns of a canonical key, in the order of `integrationKey`.
-pub fn key_columns(key: &[u8]) -> Vec<Vec<u8>> {
-    let mut columns = vec![Vec::new()];
-    let mut escaped = false;
-    for byte in key {
-        match (byte, escaped) {
-            (b'\\', false) => escaped = true,
-            (b',', false) => columns.push(Vec::new()),
-            _ => {
-                escaped = false;
-                if let Some(column) = columns.last_mut() {
-                    column.push(*byte);
-                }
-            }
-        }
-    }
-    columns
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn key_columns_are_split_and_unescaped() {
-        assert_eq!(key_columns(b"a\\,b,c\\\\"), [b"a,b".to_vec(), b"c\\".to_vec()]);
-        assert_eq!(key_columns(b""), [b"".to_vec()]);
     }
 }

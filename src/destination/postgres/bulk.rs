@@ -1,12 +1,11 @@
 //! Rows in thousands: COPY into a table of the session, then one statement.
 
 use super::{
-    batch::key_columns,
     error::{Meaning, meaning},
     fast::Row,
     target::Target,
 };
-use crate::mapping::{Key, Value};
+use crate::mapping::{Key, Value, key_columns};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::SinkExt;
 use std::collections::HashSet;

@@ -68,6 +68,12 @@ pub enum Aside {
         position: Position,
         since: Position,
     },
+    /// `since`: everything before it is written, or parked.
+    #[error(
+        "{most} records are parked, as many as spec.errors.maxRecords allows, and the next one is refused too: mend the cause, \
+         then retry or discard them, or raise the limit"
+    )]
+    TooManyErrors { most: usize, since: Position },
     #[error("the destination table could not be written in time ({code}): {remedy}")]
     Stuck { code: String, remedy: String },
     #[error("the destination table does not fit the mapping any more ({code}): {remedy}")]
@@ -81,6 +87,7 @@ impl Aside {
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::WaitsForParent { .. } => "WaitsForParent",
+            Self::TooManyErrors { .. } => "TooManyErrors",
             Self::Stuck { .. } => "TableLocked",
             Self::Unfit { .. } => "SchemaMismatch",
             Self::Failing { .. } => "TableFailing",

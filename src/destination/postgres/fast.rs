@@ -2,7 +2,7 @@
 //! succeed (rule 9): anything unusual is left to the ordered way.
 
 use super::{
-    batch::{Act, Planned, key_columns},
+    batch::{Act, Planned},
     bulk,
     error::{Meaning, meaning},
     progress::Progress,
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     failpoint,
-    mapping::{IfMissing, Key, Value},
+    mapping::{IfMissing, Key, Value, key_columns},
 };
 use std::collections::{HashMap, HashSet, hash_map::Entry};
 use tokio_postgres::Statement;

@@ -2,7 +2,8 @@
 //!
 //! `write` chooses for a batch one of three ways, each slower and surer than the one before (rule 9): `fast`
 //! (coalesced, reordered by foreign keys), `ordered` (a source transaction at a time, constraints deferred), `single`
-//! (record by record, constraints immediate: only what fails there is parked).
+//! (record by record, constraints immediate: only what fails there is parked). Parked records are tried again in the
+//! last way (`retry`).
 
 mod batch;
 mod bulk;
@@ -14,8 +15,10 @@ mod inspect;
 mod ordered;
 mod parked;
 mod progress;
+mod retry;
 mod session;
 mod single;
+mod skip;
 mod sql;
 mod statement;
 mod target;
@@ -25,11 +28,12 @@ mod write;
 pub use control::{Control, InspectError, Regained};
 pub use error::{Aside, LaneError, SchemaProblem, StoreError};
 pub use progress::{Progress, Upto};
+pub use retry::Tried;
 pub use session::Session;
 pub use target::{ForeignKey, Item, Shape, Target};
 pub use write::{Around, Written, last_of};
 
-use crate::record::{Mark, ParkedKey, ParkedRecord, Position};
+use crate::record::{Has, Mark, ParkedKey, ParkedRecord, Position, Retried};
 use futures::future::BoxFuture;
 
 /// Where refused records are parked, durably, before the progress that passes them (rule 3).
@@ -40,15 +44,21 @@ pub trait ErrorStore: Send + Sync {
         records: &'a [ParkedRecord],
     ) -> BoxFuture<'a, Result<(), StoreError>>;
 
-    /// Marks parked records as replaced; a mark holds once the destination has the replacing record.
-    fn mark<'a>(&'a self, map_id: &'a str, marks: &'a [Mark]) -> BoxFuture<'a, Result<(), StoreError>>;
+    /// Marks parked records as replaced; a mark holds once the destination is so far. Tells of each whether it is new: a
+    /// record may be gone.
+    fn mark<'a>(&'a self, map_id: &'a str, marks: &'a [Mark])
+    -> BoxFuture<'a, Result<Vec<bool>, StoreError>>;
 
-    /// Drops what is parked or marked beyond `has`, and tells what waits.
-    fn settle<'a>(
+    /// Marks records as written that an operation has tried again; a mark holds once the destination is so far.
+    fn completed<'a>(
         &'a self,
         map_id: &'a str,
-        has: Position,
-    ) -> BoxFuture<'a, Result<Vec<ParkedKey>, StoreError>>;
+        operation: &'a str,
+        completed: &'a [Retried],
+    ) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// Drops what is parked or marked beyond `has`, and tells what waits.
+    fn settle<'a>(&'a self, map_id: &'a str, has: Has) -> BoxFuture<'a, Result<Vec<ParkedKey>, StoreError>>;
 }
 
 /// Who else of this worker writes to this destination.

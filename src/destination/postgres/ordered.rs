@@ -1,7 +1,7 @@
 //! The ordered way: one destination transaction for each source transaction, uncoalesced, constraints deferred.
 
 use super::{
-    batch::{Act, Planned, key_columns},
+    batch::{Act, Planned},
     error::{LaneError, Meaning, meaning},
     fast::sent,
     parked::Replaced,
@@ -9,12 +9,12 @@ use super::{
     session::Session,
     statement::{Text, text},
     target::{Item, Target},
-    turn::{Hit, Turn},
+    turn::{Hit, Purpose, Turn},
     write::{Around, Setback},
 };
 use crate::{
     failpoint,
-    mapping::{IfMissing, Key, Value},
+    mapping::{IfMissing, Key, Value, key_columns},
 };
 use std::collections::HashMap;
 
@@ -26,6 +26,7 @@ pub(super) struct Group<'g, 'a> {
     pub items: &'g [&'g Item],
     /// Where each map is after the group.
     pub ends: &'g [Upto],
+    pub purpose: Purpose<'g>,
 }
 
 impl Group<'_, '_> {
@@ -48,7 +49,12 @@ impl Session {
         for writes in planned.chunk_by(|one, next| one.position.commit == next.position.commit) {
             let ends = ends(writes, items, upto, &last);
             let ends = &ends;
-            let group = Group { writes, items, ends };
+            let group = Group {
+                writes,
+                items,
+                ends,
+                purpose: Purpose::Changes,
+            };
             match self.write_together(targets, group, around).await {
                 Ok(()) => {}
                 Err(Setback::InOrder) => self.one_by_one(targets, group, around).await?,
@@ -106,17 +112,17 @@ impl Session {
         }
     }
 
-    async fn together(
+    async fn together<'g>(
         &mut self,
         targets: &mut [Target],
-        group: Group<'_, '_>,
+        group: Group<'g, '_>,
         around: Around<'_>,
-    ) -> Result<Turn, (Option<usize>, Meaning)> {
+    ) -> Result<Turn<'g>, (Option<usize>, Meaning)> {
         let none = |meaning| (None, meaning);
         self.open(targets, &group.maps(), "DEFERRED")
             .await
             .map_err(none)?;
-        let mut turn = Turn::new(targets, group.ends);
+        let mut turn = Turn::new(targets, group.ends, group.purpose);
         for write in group.writes {
             let replaced = turn.replaced_by(targets, write);
             let hit = self
@@ -185,6 +191,7 @@ impl Session {
                 values,
                 if_missing,
             } => self.shift(target, [old, key], values, *if_missing).await,
+            Act::Filtered { .. } => Ok(Hit::Missed),
             Act::Refused { .. } => Err(Meaning::Surprise),
         }
     }

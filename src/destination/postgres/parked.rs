@@ -3,7 +3,7 @@
 
 use crate::{
     mapping::Key,
-    record::{Mark, ParkedKey, Position},
+    record::{Mark, Once, ParkedKey, Position},
 };
 use std::{
     collections::{BTreeSet, HashMap},
@@ -16,15 +16,6 @@ pub struct Replaced {
     pub marks: Vec<Mark>,
     /// Old keys of replaced key changes: their rows must go first, since those key changes never will be written.
     pub sweep: Vec<Vec<u8>>,
-}
-
-impl Replaced {
-    /// How many parked records are not wanted any more.
-    #[must_use]
-    pub fn superseded(&self) -> u64 {
-        let superseded = |mark: &&Mark| matches!(mark, Mark::Superseded { .. });
-        self.marks.iter().filter(superseded).count() as u64
-    }
 }
 
 /// The keys of one parked record.
@@ -40,6 +31,8 @@ struct Keys {
 pub struct Parked {
     by_key: HashMap<Arc<[u8]>, Vec<Position>>,
     by_position: HashMap<Position, Keys>,
+    /// Those whose key nobody can tell.
+    keyless: usize,
 }
 
 impl FromIterator<ParkedKey> for Parked {
@@ -58,16 +51,38 @@ impl Parked {
         self.by_key.is_empty()
     }
 
+    /// How many wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_position.len() + self.keyless
+    }
+
     /// Whether a record of this key waits.
     #[must_use]
     pub fn waits(&self, key: &[u8]) -> bool {
         self.by_key.contains_key(key)
     }
 
+    /// Whether an earlier record of this key waits.
+    #[must_use]
+    pub fn waits_before(&self, key: &[u8], position: Position) -> bool {
+        let waiting = self.by_key.get(key).into_iter().flatten();
+        waiting.into_iter().any(|before| *before < position)
+    }
+
+    /// The keys of the record that is parked at a position, if it waits: of a key change whose old key has a newer row
+    /// only the new one.
+    #[must_use]
+    pub fn keys(&self, position: Position) -> Option<Vec<&[u8]>> {
+        let keys = self.by_position.get(&position)?;
+        Some(keys.old.iter().chain([&keys.key]).map(AsRef::as_ref).collect())
+    }
+
     /// Remembers that a record of these keys is parked: of a key change the old key comes first. A record whose key
     /// nobody can tell has none.
     pub fn park(&mut self, keys: &[Vec<u8>], position: Position) {
         let Some((key, old)) = keys.split_last() else {
+            self.keyless += 1;
             return;
         };
         let shared = |key: &Vec<u8>| Arc::<[u8]>::from(key.as_slice());
@@ -79,6 +94,16 @@ impl Parked {
             self.by_key.entry(key.clone()).or_default().push(position);
         }
         self.by_position.insert(position, keys);
+    }
+
+    /// Forgets a record that is not parked any more.
+    pub fn remove(&mut self, position: Position) {
+        let Some(keys) = self.by_position.remove(&position) else {
+            return;
+        };
+        for key in keys.old.into_iter().chain([keys.key]) {
+            self.forget(&key, position);
+        }
     }
 
     /// What a record of these keys replaces that writes or removes their whole rows at `by`.
@@ -107,10 +132,15 @@ impl Parked {
                 }
             }
         }
-        let moved = moved
-            .difference(&gone)
-            .map(|parked| Mark::Moved { parked: *parked, by });
-        let superseded = gone.iter().map(|parked| Mark::Superseded { parked: *parked, by });
+        let once = Once::Has(by);
+        let moved = moved.difference(&gone).map(|parked| Mark::Moved {
+            parked: *parked,
+            once,
+        });
+        let superseded = gone.iter().map(|parked| Mark::Superseded {
+            parked: *parked,
+            once,
+        });
         replaced.marks = superseded.chain(moved).collect();
         replaced
     }
@@ -119,16 +149,10 @@ impl Parked {
     pub fn apply(&mut self, marks: &[Mark]) {
         for mark in marks {
             let parked = mark.parked();
-            let Some(keys) = self.by_position.get_mut(&parked) else {
-                continue;
-            };
-            let old = keys.old.take();
-            let key = matches!(mark, Mark::Superseded { .. }).then(|| keys.key.clone());
-            if key.is_some() {
-                self.by_position.remove(&parked);
-            }
-            for key in old.into_iter().chain(key) {
-                self.forget(&key, parked);
+            if matches!(mark, Mark::Superseded { .. }) {
+                self.remove(parked);
+            } else if let Some(old) = self.by_position.get_mut(&parked).and_then(|keys| keys.old.take()) {
+                self.forget(&old, parked);
             }
         }
     }
@@ -171,8 +195,8 @@ mod tests {
     }
 
     fn superseded(parked: u64, by: u64) -> Mark {
-        let (parked, by) = (at(parked), at(by));
-        Mark::Superseded { parked, by }
+        let (parked, once) = (at(parked), Once::Has(at(by)));
+        Mark::Superseded { parked, once }
     }
 
     #[test]
@@ -201,7 +225,7 @@ mod tests {
         let (marks, sweep) = write(&mut parked, "a", 5);
         let moved = Mark::Moved {
             parked: at(2),
-            by: at(5),
+            once: Once::Has(at(5)),
         };
         assert_eq!(marks, [moved]);
         assert!(sweep.is_empty());
@@ -216,6 +240,17 @@ mod tests {
         sweep.sort_unstable();
         assert_eq!(marks, [superseded(1, 5), superseded(2, 5)]);
         assert_eq!(sweep, [b"a", b"b"]);
+    }
+
+    #[test]
+    fn a_record_waits_behind_earlier_ones_of_its_key_only() {
+        let mut parked = parked(&[(&["a"], 1), (&["a", "b"], 3)]);
+        assert!(parked.waits_before(b"a", at(3)) && !parked.waits_before(b"a", at(1)));
+        assert_eq!(parked.keys(at(3)), Some(vec![&b"a"[..], b"b"]));
+        parked.remove(at(1));
+        assert!(!parked.waits_before(b"a", at(3)) && parked.waits(b"a"));
+        parked.remove(at(3));
+        assert!(parked.is_empty() && parked.keys(at(3)).is_none());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The progress row: what the destination has of each map, written in the transaction that writes the records (I4).
 
 use super::error::LaneError;
-use crate::record::{Counters, Era, Parks, Position};
+use crate::record::{Counters, Era, Has, Parks, Position};
 use tokio_postgres::{Client, Row};
 
 /// Made by the worker if it may, else by an administrator.
@@ -21,9 +21,12 @@ CREATE TABLE IF NOT EXISTS tablemap.progress (
   last_park text NOT NULL DEFAULT '' COLLATE \"C\",
   superseded bigint NOT NULL DEFAULT 0,
   discarded bigint NOT NULL DEFAULT 0
-);";
+);
+ALTER TABLE tablemap.progress ADD COLUMN IF NOT EXISTS moved bigint NOT NULL DEFAULT 0,
+  ADD COLUMN IF NOT EXISTS settled bigint NOT NULL DEFAULT 0;";
 
-pub const COLUMNS: &str = "map_id, epoch, token, era, position, received, filtered, written, missed, parks, superseded, last_park, discarded";
+pub const COLUMNS: &str = "map_id, epoch, token, era, position, received, filtered, written, missed, parks, superseded, moved, settled, \
+                           last_park, discarded";
 
 /// One map's progress row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,7 +44,11 @@ pub struct Progress {
     /// Records ever parked.
     pub parks: u64,
     pub superseded: u64,
-    /// The last one of them.
+    /// Parked key changes of which only the new row is still wanted.
+    pub moved: u64,
+    /// Parked records that retries have settled: `written`, or `missed`, counts them too.
+    pub settled: u64,
+    /// The last record that was parked.
     pub last_park: Option<Position>,
     /// Records that a person has given up.
     pub discarded: u64,
@@ -79,8 +86,10 @@ impl Progress {
             missed: count(8)?,
             parks: count(9)?,
             superseded: count(10)?,
-            last_park: text(11)?.parse().ok(),
-            discarded: count(12)?,
+            moved: count(11)?,
+            settled: count(12)?,
+            last_park: text(13)?.parse().ok(),
+            discarded: count(14)?,
         })
     }
 
@@ -90,7 +99,18 @@ impl Progress {
         Parks {
             parked: self.parks,
             superseded: self.superseded,
+            moved: self.moved,
+            settled: self.settled,
             last: self.last_park,
+        }
+    }
+
+    /// How far the destination is, for what is parked and marked.
+    #[must_use]
+    pub fn has(&self) -> Has {
+        Has {
+            position: self.position,
+            settled: self.settled,
         }
     }
 }
@@ -105,11 +125,13 @@ fn broken(what: &str) -> LaneError {
     }
 }
 
+/// Whether the table is there, with the columns that came last.
+const IS_THERE: &str = "SELECT EXISTS (SELECT FROM pg_attribute
+  WHERE attrelid = to_regclass('tablemap.progress') AND attname = 'settled' AND NOT attisdropped)";
+
 /// Makes schema and table, once; several workers may try at the same time.
 pub async fn ensure(client: &Client) -> Result<(), tokio_postgres::Error> {
-    let there = client
-        .query_one("SELECT to_regclass('tablemap.progress') IS NOT NULL", &[])
-        .await?;
+    let there = client.query_one(IS_THERE, &[]).await?;
     if there.get::<_, bool>(0) {
         return Ok(());
     }

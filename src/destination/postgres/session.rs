@@ -275,9 +275,6 @@ impl Session {
             .iter()
             .map(|(_, progress)| progress.position.to_string())
             .collect();
-        let (received, filtered) = (column(|p| p.counters.received), column(|p| p.counters.filtered));
-        let (written, missed) = (column(|p| p.written), column(|p| p.missed));
-        let (parks, superseded) = (column(|p| p.parks), column(|p| p.superseded));
         let last_park =
             |progress: &Progress| progress.last_park.map_or_else(String::new, |at| at.to_string());
         let last_parks: Vec<String> = next.iter().map(|(_, progress)| last_park(progress)).collect();
@@ -288,13 +285,16 @@ impl Session {
                 &[
                     &ids,
                     &positions,
-                    &received,
-                    &filtered,
-                    &written,
-                    &missed,
-                    &parks,
-                    &superseded,
                     &last_parks,
+                    &column(|p| p.counters.received),
+                    &column(|p| p.counters.filtered),
+                    &column(|p| p.written),
+                    &column(|p| p.missed),
+                    &column(|p| p.parks),
+                    &column(|p| p.superseded),
+                    &column(|p| p.moved),
+                    &column(|p| p.settled),
+                    &column(|p| p.discarded),
                 ],
             )
             .await;

@@ -45,7 +45,12 @@ impl Session {
             }
             // What comes before is written: else two maps, each of which waits for a record of this transaction, would
             // wait for ever (rule 10).
-            Err((Some(map), Meaning::Aside(aside @ Aside::WaitsForParent { since, .. }))) => {
+            Err((
+                Some(map),
+                Meaning::Aside(
+                    aside @ (Aside::WaitsForParent { since, .. } | Aside::TooManyErrors { since, .. }),
+                ),
+            )) => {
                 self.roll_back().await?;
                 self.undo(targets, around.store).await?;
                 let count = group
@@ -116,9 +121,14 @@ impl Session {
         self.open(targets, &group.maps(), "IMMEDIATE")
             .await
             .map_err(none)?;
-        let mut turn = Turn::new(targets, group.ends);
+        let mut turn = Turn::new(targets, group.ends, group.purpose);
         match (refusal, group.writes) {
-            (Some(refusal), [write]) => turn.refuse(targets, write, group.items, refusal),
+            (Some(refusal), [write]) => {
+                if let Some(full) = turn.is_full(targets, write) {
+                    return Err((Some(write.map), Meaning::Aside(full)));
+                }
+                turn.refuse(targets, write, group.items, refusal);
+            }
             _ => self.singly(targets, group, around.parents, &mut turn).await?,
         }
         let kept = turn.keep(targets, around.store).await;
@@ -150,7 +160,7 @@ impl Session {
         targets: &[Target],
         group: Group<'_, '_>,
         parents: &dyn Parents,
-        turn: &mut Turn,
+        turn: &mut Turn<'_>,
     ) -> Result<(), Failed> {
         let mut left: Vec<&Planned<'_>> = group.writes.iter().collect();
         let mut is_last = false;
@@ -169,7 +179,12 @@ impl Session {
                 let outcome = self.attempt(targets, write, turn).await;
                 match outcome.map_err(|meaning| (Some(write.map), meaning))? {
                     Outcome::Done => {}
-                    Outcome::Refused(refusal) => turn.refuse(targets, write, group.items, refusal),
+                    Outcome::Refused(refusal) => {
+                        if let Some(full) = turn.is_full(targets, write) {
+                            return Err((Some(write.map), Meaning::Aside(full)));
+                        }
+                        turn.refuse(targets, write, group.items, refusal);
+                    }
                     Outcome::Early(_) if !is_last => {
                         since.get_or_insert(write.position);
                         early.push(write);
@@ -180,6 +195,9 @@ impl Session {
                             .and_then(|target| waits_for(target, &error, (write.position, since), parents));
                         if let Some(aside) = waits {
                             return Err((Some(write.map), Meaning::Aside(aside)));
+                        }
+                        if let Some(full) = turn.is_full(targets, write) {
+                            return Err((Some(write.map), Meaning::Aside(full)));
                         }
                         turn.refuse(targets, write, group.items, refused(target, &error));
                     }
@@ -196,7 +214,7 @@ impl Session {
         &mut self,
         targets: &[Target],
         write: &Planned<'_>,
-        turn: &mut Turn,
+        turn: &mut Turn<'_>,
     ) -> Result<Outcome, Meaning> {
         if let Act::Refused { refusal, .. } = &write.act {
             return Ok(Outcome::Refused(refusal.clone()));

@@ -210,10 +210,12 @@ SELECT 1 / (CASE WHEN count(*) = $4::bigint THEN 1 ELSE 0 END) FROM (
     ON p.map_id = f.map_id AND p.epoch = f.epoch AND p.token = f.token
   ORDER BY p.map_id FOR UPDATE OF p) locked";
 
-/// Parameters: map ids, positions, received, filtered, written, missed, parks, superseded, last parks.
+/// Parameters: map ids, positions, last parks, and the counts in the order of the names.
 pub const STORE: &str = "\
-UPDATE tablemap.progress p SET position = u.position, received = u.received, filtered = u.filtered,
-  written = u.written, missed = u.missed, parks = u.parks, superseded = u.superseded, last_park = u.last_park
-FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
-  $8::bigint[], $9::text[]) AS u(map_id, position, received, filtered, written, missed, parks, superseded, last_park)
+UPDATE tablemap.progress p SET position = u.position, last_park = u.last_park, received = u.received,
+  filtered = u.filtered, written = u.written, missed = u.missed, parks = u.parks, superseded = u.superseded,
+  moved = u.moved, settled = u.settled, discarded = u.discarded
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
+  $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[])
+  AS u(map_id, position, last_park, received, filtered, written, missed, parks, superseded, moved, settled, discarded)
 WHERE p.map_id = u.map_id";

@@ -3,7 +3,7 @@
 use super::{direct::Direct, parked::Parked, progress::Progress};
 use crate::{
     mapping::{Binding, ColumnType, KeyType, Mapping},
-    record::{Change, Counted, Counters, Origin, ParkedKey, Relation},
+    record::{Change, Counted, Counters, Fate, Origin, ParkedKey, Position, Relation, Retried, Skip},
 };
 use std::sync::Arc;
 
@@ -69,6 +69,12 @@ pub struct Target {
     pub parked: Parked,
     /// Something was parked or marked for a transaction of which it is not known that it was committed (rule 3).
     pub provisional: bool,
+    /// What is queued up to some position is not to be written.
+    pub skip: Option<Skip>,
+    /// So many parked records may wait.
+    pub most_parked: usize,
+    /// What has come of parked records that were tried again.
+    pub(super) retried: Vec<Retried>,
     pub(super) direct: Direct,
     bindings: Vec<Bound>,
 }
@@ -101,6 +107,9 @@ impl Target {
             progress,
             parked: Parked::default(),
             provisional: false,
+            skip: None,
+            most_parked: usize::MAX,
+            retried: Vec::new(),
             direct: Direct::new(copies),
             bindings: Vec::new(),
         }
@@ -109,6 +118,20 @@ impl Target {
     /// Its parked records that wait: to be known before the first write (rule 3).
     pub fn remember(&mut self, parked: Vec<ParkedKey>) {
         self.parked = parked.into_iter().collect();
+    }
+
+    /// Whether a queued record is skipped, and what becomes of it.
+    #[must_use]
+    pub fn skips(&self, position: Position) -> Option<Fate> {
+        let skip = self.skip.as_ref()?;
+        (position <= skip.upto).then_some(skip.fate)
+    }
+
+    /// Forgets parked records that were given up.
+    pub fn forget(&mut self, positions: &[Position]) {
+        for position in positions {
+            self.parked.remove(*position);
+        }
     }
 
     /// The mapping bound to a relation, made once for each.

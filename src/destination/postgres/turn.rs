@@ -4,7 +4,7 @@
 use super::{
     ErrorStore, StoreError,
     batch::Planned,
-    error::LaneError,
+    error::{Aside, LaneError},
     parked::{Parked, Replaced},
     progress::{Progress, Upto},
     session::{Session, adopt},
@@ -12,10 +12,24 @@ use super::{
     write::Setback,
 };
 use crate::{
+    clock,
     failure::{Class, Refusal},
-    record::{Mark, ParkedRecord},
+    mapping::Key,
+    record::{Mark, Once, ParkedRecord, Retried},
 };
 use std::collections::HashMap;
+
+/// What the records of a turn are.
+#[derive(Clone, Copy)]
+pub(super) enum Purpose<'a> {
+    /// Changes that come for the first time.
+    Changes,
+    /// Parked records, by their place among the items, that an operation tries again.
+    Retry {
+        operation: &'a str,
+        records: &'a [&'a ParkedRecord],
+    },
+}
 
 /// How one record's statement ended.
 pub(super) enum Hit {
@@ -29,17 +43,20 @@ pub(super) enum Hit {
 }
 
 /// See the module.
-pub(super) struct Turn {
+pub(super) struct Turn<'a> {
     pub next: Vec<(usize, Progress)>,
+    purpose: Purpose<'a>,
     parked: Vec<(usize, ParkedRecord)>,
     marks: Vec<(usize, Mark)>,
+    /// What has come of those that were tried again.
+    retried: Vec<(usize, Retried)>,
     /// The parked records of those maps for which the turn has changed them.
     waiting: HashMap<usize, Parked>,
 }
 
-impl Turn {
+impl<'a> Turn<'a> {
     /// The progress of the maps at `ends`, before what is counted.
-    pub fn new(targets: &[Target], ends: &[Upto]) -> Self {
+    pub fn new(targets: &[Target], ends: &[Upto], purpose: Purpose<'a>) -> Self {
         let at = ends.iter().filter_map(|end| {
             let known = &targets.get(end.map)?.progress;
             let progress = Progress {
@@ -51,8 +68,10 @@ impl Turn {
         });
         Self {
             next: at.collect(),
+            purpose,
             parked: Vec::new(),
             marks: Vec::new(),
+            retried: Vec::new(),
             waiting: HashMap::new(),
         }
     }
@@ -80,9 +99,10 @@ impl Turn {
         self.waiting.entry(map).or_insert_with(known)
     }
 
-    /// A partial record of a key of which a record is parked must wait behind it (rule 11).
+    /// A partial record of a key of which an earlier one is parked must wait behind it (rule 11).
     pub fn is_behind(&self, targets: &[Target], write: &Planned<'_>) -> bool {
-        let waits = |parked: &Parked| write.act.keys().iter().any(|key| parked.waits(key.as_bytes()));
+        let before = |parked: &Parked, key: &Key| parked.waits_before(key.as_bytes(), write.position);
+        let waits = |parked: &Parked| write.act.keys().into_iter().any(|key| before(parked, key));
         !write.act.is_whole() && self.waiting(targets, write.map).is_some_and(waits)
     }
 
@@ -104,6 +124,7 @@ impl Turn {
         hit: &Hit,
         replaced: &Replaced,
     ) -> Option<Refusal> {
+        let is_retry = matches!(self.purpose, Purpose::Retry { .. });
         let progress = self.progress(write.map)?;
         match hit {
             Hit::Written => progress.written += 1,
@@ -111,21 +132,71 @@ impl Turn {
             Hit::Missing => return Some(row_missing()),
             Hit::Fixed => return Some(key_fixed()),
         }
-        progress.superseded += replaced.superseded();
-        if !replaced.marks.is_empty() {
-            self.marks
-                .extend(replaced.marks.iter().map(|mark| (write.map, *mark)));
-            self.waiting_mut(targets, write.map).apply(&replaced.marks);
+        for mark in &replaced.marks {
+            match mark {
+                Mark::Superseded { .. } => progress.superseded += 1,
+                Mark::Moved { .. } => progress.moved += 1,
+            }
+        }
+        progress.settled += u64::from(is_retry);
+        let settled = Once::Settled(progress.settled);
+        // A retry is no place in the source's log: the destination's count of them says when its marks hold.
+        let marks: Vec<Mark> = match self.purpose {
+            Purpose::Changes => replaced.marks.clone(),
+            Purpose::Retry { .. } => replaced.marks.iter().map(|mark| mark.from(settled)).collect(),
+        };
+        if is_retry {
+            let completed = Retried::Completed {
+                parked: write.position,
+                once: settled,
+            };
+            self.retried.push((write.map, completed));
+            self.waiting_mut(targets, write.map).remove(write.position);
+        }
+        if !marks.is_empty() {
+            self.waiting_mut(targets, write.map).apply(&marks);
+            self.marks.extend(marks.into_iter().map(|mark| (write.map, mark)));
         }
         None
     }
 
-    /// Parks a record.
+    /// Gives a queued record up.
+    pub fn discard(&mut self, map: usize) {
+        if let Some(progress) = self.progress(map) {
+            progress.discarded += 1;
+        }
+    }
+
+    /// One record more cannot be parked. What is tried again is parked already.
+    pub fn is_full(&self, targets: &[Target], write: &Planned<'_>) -> Option<Aside> {
+        let most = targets.get(write.map)?.most_parked;
+        let is_new = matches!(self.purpose, Purpose::Changes);
+        let parked = self.waiting(targets, write.map)?;
+        (is_new && parked.len() >= most).then_some(Aside::TooManyErrors {
+            most,
+            since: write.position,
+        })
+    }
+
+    /// Parks a record; one that was tried again stays parked.
     pub fn refuse(&mut self, targets: &[Target], write: &Planned<'_>, items: &[&Item], refusal: Refusal) {
+        let now = clock::now();
+        if let Purpose::Retry { records, .. } = self.purpose {
+            let known = records.get(write.index).copied();
+            if let Some(known) = known {
+                let failed = Retried::Failed(Box::new(ParkedRecord {
+                    refusal,
+                    last_time: now,
+                    attempts: known.attempts.saturating_add(1),
+                    ..known.clone()
+                }));
+                self.retried.push((write.map, failed));
+            }
+            return;
+        }
         let Some(item) = items.get(write.index) else {
             return;
         };
-        let now = jiff::Timestamp::now().as_microsecond();
         let keys: Vec<Vec<u8>> = write
             .act
             .keys()
@@ -141,8 +212,10 @@ impl Turn {
             first_time: now,
             last_time: now,
             attempts: 1,
-            superseded_by: None,
-            moved_by: None,
+            superseded: None,
+            moved: None,
+            completed: None,
+            operation: None,
         };
         self.parked.push((write.map, record));
         if let Some(progress) = self.progress(write.map) {
@@ -152,22 +225,14 @@ impl Turn {
     }
 
     /// Makes parks and marks durable, before the progress that passes them (rule 3).
-    pub async fn keep(&self, targets: &mut [Target], store: &dyn ErrorStore) -> Result<(), LaneError> {
+    pub async fn keep(&mut self, targets: &mut [Target], store: &dyn ErrorStore) -> Result<(), LaneError> {
         for (map, target) in targets.iter_mut().enumerate() {
-            let of = |owner: usize| owner == map;
-            let records: Vec<ParkedRecord> = self
-                .parked
-                .iter()
-                .filter(|(owner, _)| of(*owner))
-                .map(|(_, record)| record.clone())
-                .collect();
-            let marks: Vec<Mark> = self
-                .marks
-                .iter()
-                .filter(|(owner, _)| of(*owner))
-                .map(|(_, mark)| *mark)
-                .collect();
-            if records.is_empty() && marks.is_empty() {
+            let records = of(map, &self.parked);
+            let marks = of(map, &self.marks);
+            // What was refused again is kept once that is sure: there is nothing to be undone for it.
+            let mut completed = of(map, &self.retried);
+            completed.retain(|retried| matches!(retried, Retried::Completed { .. }));
+            if records.is_empty() && marks.is_empty() && completed.is_empty() {
                 continue;
             }
             target.provisional = true;
@@ -179,11 +244,31 @@ impl Turn {
             if !records.is_empty() {
                 store.park(&id, &records).await.map_err(failed)?;
             }
+            if let Purpose::Retry { operation, .. } = self.purpose {
+                store
+                    .completed(&id, operation, &completed)
+                    .await
+                    .map_err(failed)?;
+            }
             if !marks.is_empty() {
-                store.mark(&id, &marks).await.map_err(failed)?;
+                let new = store.mark(&id, &marks).await.map_err(failed)?;
+                self.take_back(map, &marks, &new);
             }
         }
         Ok(())
+    }
+
+    /// A record that was given up meanwhile is not replaced any more: it counts as given up.
+    fn take_back(&mut self, map: usize, marks: &[Mark], new: &[bool]) {
+        let Some(progress) = self.progress(map) else {
+            return;
+        };
+        for (mark, _) in marks.iter().zip(new).filter(|(_, new)| !**new) {
+            match mark {
+                Mark::Superseded { .. } => progress.superseded -= 1,
+                Mark::Moved { .. } => progress.moved -= 1,
+            }
+        }
     }
 
     /// Committed: the targets know.
@@ -194,13 +279,24 @@ impl Turn {
                 target.parked = parked;
             }
         }
-        for (map, _) in &self.parked {
-            clear(targets, *map);
+        let parked = self.parked.iter().map(|(map, _)| *map);
+        let marked = self.marks.iter().map(|(map, _)| *map);
+        let tried = self.retried.iter().map(|(map, _)| *map);
+        for map in parked.chain(marked).chain(tried) {
+            clear(targets, map);
         }
-        for (map, _) in &self.marks {
-            clear(targets, *map);
+        for (map, retried) in self.retried {
+            if let Some(target) = targets.get_mut(map) {
+                target.retried.push(retried);
+            }
         }
     }
+}
+
+/// One map's share.
+fn of<T: Clone>(map: usize, all: &[(usize, T)]) -> Vec<T> {
+    let of = all.iter().filter(|(owner, _)| *owner == map);
+    of.map(|(_, one)| one.clone()).collect()
 }
 
 fn clear(targets: &mut [Target], map: usize) {
@@ -226,7 +322,7 @@ impl Target {
     /// # Errors
     /// The error store cannot be reached.
     pub async fn settle(&mut self, store: &dyn ErrorStore) -> Result<(), LaneError> {
-        let waiting = store.settle(&self.map_id, self.progress.position).await;
+        let waiting = store.settle(&self.map_id, self.progress.has()).await;
         let failed = |error: StoreError| LaneError::Store {
             map: self.map_id.clone(),
             message: error.0,
@@ -247,7 +343,7 @@ pub(super) fn own(code: &str, remedy: &str) -> Refusal {
     }
 }
 
-fn row_missing() -> Refusal {
+pub(super) fn row_missing() -> Refusal {
     own(
         "RowMissing",
         "The destination has no such row, and the source sent only part of it: write the row anew at the source.",

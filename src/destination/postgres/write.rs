@@ -7,6 +7,7 @@ use super::{
     fast::{MapBatch, coalesce},
     progress::Upto,
     session::{Session, adopt, next_progress},
+    skip::split,
     target::{Item, Target},
 };
 use crate::record::Position;
@@ -66,9 +67,20 @@ impl Session {
         around: Around<'_>,
     ) -> Result<Written, LaneError> {
         let mut written = Written::default();
-        let mut items: Vec<&Item> = items.to_vec();
         // An earlier try may have committed a part before it failed (I4).
-        items.retain(|item| is_new(targets, item));
+        let items: Vec<&Item> = items
+            .iter()
+            .copied()
+            .filter(|item| is_new(targets, item))
+            .collect();
+        let (skipped, mut items) = split(targets, items);
+        if !skipped.is_empty() {
+            match self.skip(targets, &skipped, around).await {
+                Ok(()) => written.durable = true,
+                Err(Setback::Lane(error)) => return Err(error),
+                Err(_) => return Err(LaneError::lost("what is skipped could not be passed")),
+            }
+        }
         let mut retries = 0;
         let mut in_order = false;
         let mut reach = items.len();

@@ -83,24 +83,53 @@ pub(super) fn check_text(expression: &str) -> Result<(), FilterError> {
     Ok(())
 }
 
+/// A variable that an expression may read members of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Variable {
+    pub name: &'static str,
+    /// None: of any name.
+    pub members: Option<&'static [&'static str]>,
+}
+
+/// The variable of a filter.
+pub(super) const ROW: Variable = Variable {
+    name: "row",
+    members: None,
+};
+
 /// The columns that an expression reads, once all else in it is known to be allowed.
 pub(super) fn columns(expression: &IdedExpr) -> Result<Vec<String>, FilterError> {
-    let mut check = Check::default();
+    let members = members(expression, &[ROW])?;
+    if members.is_empty() {
+        return Err(FilterError::NoColumn);
+    }
+    Ok(members.into_iter().map(|(_, column)| column).collect())
+}
+
+/// The members of these variables that an expression reads, once all else in it is known to be allowed.
+pub(super) fn members(
+    expression: &IdedExpr,
+    variables: &'static [Variable],
+) -> Result<Vec<(&'static str, String)>, FilterError> {
+    let mut check = Check {
+        variables,
+        members: Vec::new(),
+        scope: Vec::new(),
+        additions: 0,
+        depth: 0,
+    };
     let cost = check.cost(expression)?;
     if cost > MAX_COST || check.additions > MAX_ADDITIONS {
         return Err(FilterError::TooCostly);
     }
-    if check.columns.is_empty() {
-        return Err(FilterError::NoColumn);
-    }
-    check.columns.sort_unstable();
-    check.columns.dedup();
-    Ok(check.columns)
+    check.members.sort_unstable();
+    check.members.dedup();
+    Ok(check.members)
 }
 
-#[derive(Default)]
 struct Check<'e> {
-    columns: Vec<String>,
+    variables: &'static [Variable],
+    members: Vec<(&'static str, String)>,
     /// Variables of the macros around.
     scope: Vec<&'e str>,
     additions: u32,
@@ -117,8 +146,10 @@ impl<'e> Check<'e> {
         let cost = match &expression.expr {
             Expr::Literal(_) => 1,
             Expr::Ident(name) => self.name(name)?,
-            Expr::Select(select) if is_row(&select.operand) => self.column(&select.field),
-            Expr::Select(_) => return Err(FilterError::Unsupported("a member of a member")),
+            Expr::Select(select) => match self.variable(&select.operand) {
+                Some(variable) => self.member(variable, &select.field)?,
+                None => return Err(FilterError::Unsupported("a member of a member")),
+            },
             Expr::Call(call) => self.call(call)?,
             Expr::List(list) => self.sum(&list.elements)?,
             Expr::Map(map) => self.entries(map.entries.iter().map(|entry| &entry.expr))?,
@@ -150,24 +181,47 @@ impl<'e> Check<'e> {
     fn name(&mut self, name: &str) -> Result<u64, FilterError> {
         match name {
             _ if self.scope.contains(&name) || TYPES.contains(&name) => Ok(1),
-            "row" => Err(FilterError::WholeRow),
-            _ => Err(FilterError::UnknownName(name.to_owned())),
+            _ if self.variables.iter().any(|variable| variable.name == name) => {
+                Err(FilterError::Whole(name.to_owned()))
+            }
+            _ => Err(self.unknown(name.to_owned())),
         }
     }
 
-    fn column(&mut self, name: &str) -> u64 {
-        self.columns.push(name.to_owned());
-        1
+    fn unknown(&self, name: String) -> FilterError {
+        let names: Vec<String> = self
+            .variables
+            .iter()
+            .map(|variable| format!("`{}`", variable.name))
+            .collect();
+        FilterError::UnknownName(name, names.join(" and "))
+    }
+
+    fn member(&mut self, variable: Variable, name: &str) -> Result<u64, FilterError> {
+        if variable.members.is_some_and(|known| !known.contains(&name)) {
+            return Err(self.unknown(format!("{}.{name}", variable.name)));
+        }
+        self.members.push((variable.name, name.to_owned()));
+        Ok(1)
+    }
+
+    /// The variable that an expression is, and nothing else.
+    fn variable(&self, expression: &IdedExpr) -> Option<Variable> {
+        let Expr::Ident(name) = &expression.expr else {
+            return None;
+        };
+        let mut known = self.variables.iter();
+        known.find(|variable| variable.name == name).copied()
     }
 
     fn call(&mut self, call: &'e CallExpr) -> Result<u64, FilterError> {
         let name = call.func_name.as_str();
         if let (operators::INDEX, [object, index]) = (name, call.args.as_slice())
-            && is_row(object)
+            && let Some(variable) = self.variable(object)
         {
             return match &index.expr {
-                Expr::Literal(LiteralValue::String(column)) => Ok(self.column(column.inner())),
-                _ => Err(FilterError::WholeRow),
+                Expr::Literal(LiteralValue::String(column)) => self.member(variable, column.inner()),
+                _ => Err(FilterError::Whole(variable.name.to_owned())),
             };
         }
         if !OPERATORS.contains(&name) && !FUNCTIONS.contains(&name) {
@@ -187,9 +241,10 @@ impl<'e> Check<'e> {
         if matches!(macro_.accu_init.expr, Expr::List(_) | Expr::Map(_)) {
             return Err(FilterError::Unsupported("`map` or `filter`"));
         }
-        if macro_.iter_var == "row" || macro_.iter_var2.is_some() {
+        let hides = self.variables.iter().any(|known| known.name == macro_.iter_var);
+        if hides || macro_.iter_var2.is_some() {
             return Err(FilterError::Unsupported(
-                "a macro variable named `row`, or a second one",
+                "a macro variable with the name of another, or a second one",
             ));
         }
         let range = self.cost(&macro_.iter_range)?;
@@ -205,10 +260,6 @@ impl<'e> Check<'e> {
             .saturating_add(range)
             .saturating_add(ends))
     }
-}
-
-fn is_row(expression: &IdedExpr) -> bool {
-    matches!(&expression.expr, Expr::Ident(name) if name == "row")
 }
 
 #[cfg(test)]
@@ -235,10 +286,13 @@ mod tests {
     #[test]
     fn what_a_filter_may_not_hold_is_refused_by_name() {
         let refused = |expression| compile(expression).unwrap_err();
-        assert_eq!(refused("size(row) > 1"), FilterError::WholeRow);
-        assert_eq!(refused("row[row.a] == 1"), FilterError::WholeRow);
+        assert_eq!(refused("size(row) > 1"), FilterError::Whole("row".into()));
+        assert_eq!(refused("row[row.a] == 1"), FilterError::Whole("row".into()));
         assert_eq!(refused("true"), FilterError::NoColumn);
-        assert_eq!(refused("now == row.a"), FilterError::UnknownName("now".into()));
+        assert_eq!(
+            refused("now == row.a"),
+            FilterError::UnknownName("now".into(), "`row`".into())
+        );
         assert_eq!(
             refused("row.a.matches('x')"),
             FilterError::UnknownFunction("matches".into())

@@ -23,7 +23,7 @@ pub struct BoundFilter {
 }
 
 #[derive(Clone, Debug)]
-struct BoundColumn {
+pub(super) struct BoundColumn {
     index: usize,
     name: String,
     kind: Kind,
@@ -52,7 +52,7 @@ impl Kind {
 }
 
 impl BoundColumn {
-    fn new(index: usize, column: &Column) -> Self {
+    pub(super) fn new(index: usize, column: &Column) -> Self {
         Self {
             index,
             name: column.name.clone(),
@@ -167,7 +167,7 @@ impl BoundFilter {
     }
 }
 
-fn read<'a>(column: &BoundColumn, cell: Cell<'a>) -> Result<Box<dyn Val + 'a>, Refusal> {
+pub(super) fn read<'a>(column: &BoundColumn, cell: Cell<'a>) -> Result<Box<dyn Val + 'a>, Refusal> {
     let Cell::Text(bytes) = cell else {
         return Ok(Box::new(CelNull));
     };

@@ -3,9 +3,11 @@
 mod check;
 mod decision;
 mod evaluate;
+mod matcher;
 
 pub use decision::Decision;
 pub(super) use evaluate::BoundFilter;
+pub use matcher::{MatchError, Matcher};
 
 use std::{fmt, sync::Arc};
 
@@ -35,15 +37,15 @@ pub enum FilterError {
     TooCostly,
     #[error("is not a CEL expression: {0}")]
     Syntax(String),
-    #[error("must read columns as `row.name` or `row[\"name\"]`: `row` cannot be used on its own")]
-    WholeRow,
+    #[error("must read members as `{0}.name` or `{0}[\"name\"]`: `{0}` cannot be used on its own")]
+    Whole(String),
     #[error("must read at least one column of `row`")]
     NoColumn,
-    #[error("uses `{0}`, which is unknown here: the only variable is `row`")]
-    UnknownName(String),
-    #[error("calls `{0}`, which filters do not have")]
+    #[error("uses `{0}`, which is unknown here: it may read {1}")]
+    UnknownName(String, String),
+    #[error("calls `{0}`, which is not available here")]
     UnknownFunction(String),
-    #[error("uses `{0}`, which filters do not have")]
+    #[error("uses `{0}`, which is not available here")]
     Unsupported(&'static str),
 }
 

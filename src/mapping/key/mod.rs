@@ -148,6 +148,37 @@ impl KeyBuilder {
     }
 }
 
+/// The columns of a canonical key, in the order of `integrationKey`.
+#[must_use]
+pub fn key_columns(key: &[u8]) -> Vec<Vec<u8>> {
+    let mut columns = vec![Vec::new()];
+    let mut escaped = false;
+    for byte in key {
+        match (byte, escaped) {
+            (b'\\', false) => escaped = true,
+            (b',', false) => columns.push(Vec::new()),
+            _ => {
+                escaped = false;
+                if let Some(column) = columns.last_mut() {
+                    column.push(*byte);
+                }
+            }
+        }
+    }
+    columns
+}
+
+/// The canonical key of columns that are canonical themselves.
+#[must_use]
+pub fn joined_key<'a>(columns: impl IntoIterator<Item = &'a str>) -> Key {
+    let mut key = KeyBuilder::default();
+    for column in columns {
+        // Text is UTF-8.
+        let _ = key.push("", column.as_bytes());
+    }
+    key.finish()
+}
+
 /// A key column's value is not one of its destination type.
 pub(super) fn invalid(field: &str, server_text: &str) -> Refusal {
     Refusal {
@@ -179,6 +210,13 @@ mod tests {
         assert_eq!(key(&["C-1007".into()]).as_str(), "C-1007");
         assert_eq!(key(&["a,b".into(), "c\\".into()]).as_str(), "a\\,b,c\\\\");
         assert!(KeyBuilder::default().push("id", &[0xff]).is_err());
+    }
+
+    #[test]
+    fn columns_are_split_and_joined() {
+        let key = joined_key(["a,b", "c\\"]);
+        assert_eq!(key_columns(key.as_bytes()), [b"a,b".to_vec(), b"c\\".to_vec()]);
+        assert_eq!(key_columns(b""), [b"".to_vec()]);
     }
 
     #[test]

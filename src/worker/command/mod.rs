@@ -1,12 +1,18 @@
 //! `TableMapOperations`: commands of people on maps of this worker.
 
+mod job;
+mod selection;
 mod status;
 mod watch;
+mod work;
 
+pub use job::{Ended, Job, JobError, Lent, Teller};
+pub use selection::Selection;
 pub use status::write;
 pub use watch::watch;
+pub use work::{Counts, Failure, Work};
 
-use crate::record::Lsn;
+use crate::record::{Fate, Lsn};
 use std::sync::Arc;
 
 /// One operation that has not ended.
@@ -19,13 +25,58 @@ pub struct Command {
     pub generation: i64,
     /// The name of its map.
     pub map: String,
+    /// Who asked for it, as far as the object says.
+    pub requested_by: Option<String>,
     pub order: Order,
 }
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
-    AcceptGap { lost_after: Lsn },
+    AcceptGap {
+        lost_after: Lsn,
+    },
+    Errors(OnErrors),
+    Queue(OnQueue),
+    /// It cannot be carried out as it is.
+    Unfit {
+        message: String,
+    },
+}
+
+/// Something to be done with parked records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OnErrors {
+    pub act: Act,
+    pub selection: Selection,
+    /// Only count.
+    pub dry_run: bool,
+    /// Records in a second, at most.
+    pub cap: Option<u32>,
+}
+
+/// All that is queued is to be skipped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnQueue {
+    pub fate: Fate,
+    /// Only count.
+    pub dry_run: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Write them again.
+    Retry,
+    /// Give them up.
+    Discard,
+}
+
+impl OnErrors {
+    /// Whether it writes to the destination.
+    #[must_use]
+    pub fn writes(&self) -> bool {
+        self.act == Act::Retry && !self.dry_run
+    }
 }
 
 /// How far an operation is. Reasons and what to do about them: docs/conditions.md.
@@ -69,4 +120,6 @@ impl Stand {
 pub struct Said {
     pub command: Command,
     pub stand: Stand,
+    /// What it has done with records.
+    pub work: Option<Work>,
 }

@@ -1,7 +1,7 @@
 //! Says how far an operation is: all of its status in one apply.
 
-use super::{Command, Said, Stand};
-use crate::api::TableMapOperation;
+use super::{Command, Failure, Said, Stand, Work};
+use crate::{api::TableMapOperation, worker::engine::Event};
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
@@ -18,7 +18,11 @@ type Since = HashMap<(Arc<str>, &'static str), (&'static str, String)>;
 
 /// Writes until the engine is gone. An end is written until it is seen written: a worker that has carried something out
 /// and could not say so would do it again.
-pub async fn write(client: Client, mut said: mpsc::UnboundedReceiver<Said>) {
+pub async fn write(
+    client: Client,
+    mut said: mpsc::UnboundedReceiver<Said>,
+    events: mpsc::UnboundedSender<Event>,
+) {
     let mut since = Since::new();
     while let Some(said) = said.recv().await {
         let status = status(&said, &mut since);
@@ -28,6 +32,9 @@ pub async fn write(client: Client, mut said: mpsc::UnboundedReceiver<Said>) {
             }
             tracing::warn!(operation = said.command.name, %error, "an operation's status was not written");
             tokio::time::sleep(RETRY).await;
+        }
+        if said.stand.is_end() {
+            let _ = events.send(Event::EndSaid(said.command));
         }
     }
 }
@@ -56,11 +63,43 @@ fn status(said: &Said, since: &mut Since) -> Value {
         "observedGeneration": said.command.generation, "phase": said.stand.phase(), "message": message,
         "conditions": conditions,
     });
+    if let Some(by) = &said.command.requested_by {
+        status["requestedBy"] = json!(by);
+    }
+    if let Some(work) = &said.work {
+        tell(&mut status, work, &now);
+    }
     if said.stand.is_end() {
         status["completionTime"] = json!(now);
         since.retain(|(id, _), _| *id != said.command.id);
     }
     status
+}
+
+fn tell(status: &mut Value, work: &Work, now: &str) {
+    let counts = work.counts;
+    status["counts"] = json!({
+        "selected": counts.selected, "completed": counts.completed, "failed": counts.failed,
+        "superseded": counts.superseded, "remaining": counts.remaining, "time": now,
+    });
+    let started = jiff::Timestamp::from_microsecond(work.started).unwrap_or_default();
+    status["startTime"] = json!(started.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+    if let Some(id) = &work.last_error {
+        status["cutoff"] = json!({"errorId": id});
+    }
+    if !work.failures.is_empty() {
+        status["failures"] = work.failures.iter().map(failure).collect();
+    }
+}
+
+fn failure(failure: &Failure) -> Value {
+    let mut value = json!({
+        "id": failure.id, "class": failure.class.as_str(), "code": failure.code, "attempts": failure.attempts,
+    });
+    if let Some(object) = &failure.object {
+        value["object"] = json!(object);
+    }
+    value
 }
 
 fn reason(stand: &Stand) -> &'static str {

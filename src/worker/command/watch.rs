@@ -1,8 +1,9 @@
 //! Watches the operations of the namespace; which of them are for maps of this worker the engine knows.
 
-use super::{Command, Order};
+use super::{Act, Command, OnErrors, OnQueue, Order, Selection};
 use crate::{
-    api::{Action, TableMapOperation},
+    api::{self, Action, Mode, RecordsFrom, TableMapOperation, TableMapOperationSpec},
+    record::Fate,
     worker::engine::Event,
 };
 use futures::{StreamExt, TryStreamExt};
@@ -39,17 +40,42 @@ fn command(object: &TableMapOperation) -> Option<Command> {
     if object.is_finished() || object.metadata.deletion_timestamp.is_some() {
         return None;
     }
-    let order = match object.spec.action {
-        Action::AcceptGap => Order::AcceptGap {
-            lost_after: object.spec.accept_gap.as_ref()?.lost_after.parse().ok()?,
+    let spec = &object.spec;
+    let dry_run = spec.mode == Mode::DryRun;
+    let queued = |fate| Order::Queue(OnQueue { fate, dry_run });
+    let order = match (spec.action, spec.from, &spec.selection) {
+        (Action::AcceptGap, ..) => Order::AcceptGap {
+            lost_after: spec.accept_gap.as_ref()?.lost_after.parse().ok()?,
         },
+        (Action::Discard, Some(RecordsFrom::Queue), _) => queued(Fate::Discard),
+        (Action::Park, ..) => queued(Fate::Park),
+        (Action::Retry, _, Some(selection)) => on_errors(Act::Retry, selection, spec),
+        (Action::Discard, _, Some(selection)) => on_errors(Act::Discard, selection, spec),
+        (Action::Retry | Action::Discard, _, None) => return None,
     };
+    let by = object.annotations().get(CREATED_BY).cloned();
     Some(Command {
         id: object.uid()?.into(),
         namespace: object.namespace()?,
         name: object.name_any(),
         generation: object.metadata.generation.unwrap_or(0),
         map: object.spec.table_map_ref.name.clone(),
+        requested_by: by,
         order,
     })
+}
+
+/// Who made an operation: set by whoever makes it, and proved by an admission policy.
+const CREATED_BY: &str = "tablemap.dev/created-by";
+
+fn on_errors(act: Act, selection: &api::Selection, spec: &TableMapOperationSpec) -> Order {
+    match Selection::of(selection) {
+        Ok(selection) => Order::Errors(OnErrors {
+            act,
+            selection,
+            dry_run: spec.mode == Mode::DryRun,
+            cap: spec.max_records_per_second,
+        }),
+        Err(message) => Order::Unfit { message },
+    }
 }

@@ -12,6 +12,7 @@ use crate::{
     record::{Counters, Position},
     worker::{
         custody::{Confirmable, Held},
+        limits::Meter,
         map::{Appender, Blocked, Errors, Left, Map, MapId, Operations, Stage, Stock},
         plan::Plan,
     },
@@ -194,6 +195,7 @@ impl Engine {
         match result {
             Ok(booted) => {
                 self.booting.remove(id);
+                self.arrived = Some(Instant::now());
                 self.install(plan, *booted);
                 self.start_source();
             }
@@ -260,6 +262,7 @@ impl Engine {
             unsafe_log: target.as_ref().is_some_and(|target| target.shape.unsafe_log),
             target,
             stock: Stock::default(),
+            meter: Meter::default(),
             confirmable: Confirmable::new(self.pace.confirm_delay, held),
             operations: meta.as_ref().map(Operations::of).unwrap_or_default(),
             table: meta.as_ref().and_then(|meta| meta.table),
@@ -293,6 +296,9 @@ impl Engine {
             cutover_since: None,
             catch_up: None,
             errors: Errors::default(),
+            skip: None,
+            given_up: 0,
+            purged: 0,
             commit_time: None,
             plan,
         };

@@ -24,6 +24,8 @@ const HELD_BYTES: usize = 8 << 20;
 /// every cutover before the few records are written that remain.
 const ENOUGH: usize = HELD_BYTES / 2;
 const WAIT: Duration = Duration::from_millis(400);
+/// A map on its way into the replay is waited for so long after the one before it came.
+const ARRIVAL: Duration = Duration::from_millis(500);
 
 impl Engine {
     /// Begins, finishes or gives up cutovers.
@@ -54,7 +56,8 @@ impl Engine {
         // A map that joins while others hold changes back would wait for them, and they for it: all begin anew.
         let alone = all(&|map| map.gate.route() != Route::Cutover);
         let over = over || self.is_gathering(lane);
-        let near = !over && self.link.is_streaming() && (cutting || alone && all(&is_near));
+        let may_begin = alone && all(&is_near) && !self.others_arrive(lane);
+        let near = !over && self.link.is_streaming() && (cutting || may_begin);
         if drained {
             return self.go_direct(lane, &group);
         }
@@ -64,6 +67,22 @@ impl Engine {
             }
             self.drive(&id);
         }
+    }
+
+    /// One map after the other comes into the replay, as when a worker starts: each would end a cutover of those that are
+    /// there. One that is on its way and does not come is waited for no longer (I7).
+    fn others_arrive(&self, lane: &str) -> bool {
+        let recent = self.arrived.is_some_and(|at| at.elapsed() < ARRIVAL);
+        let of_lane = |id: &MapId| self.plans.get(id).is_some_and(|plan| plan.destination == lane);
+        let booting = || {
+            let mut attempts = self.booting.iter();
+            attempts.any(|(id, attempt)| attempt.under_way && of_lane(id))
+        };
+        let opening = |map: &Map| {
+            let may = !map.gate.wanted() && map.gate.usable() && map.blocked.is_none() && map.has_joined();
+            may && map.plan.destination == lane && !map.gate.is_direct() && !map.gate.draining()
+        };
+        recent && (booting() || self.maps.values().any(opening))
     }
 
     /// The maps of a lane whose queues are replayed.

@@ -246,6 +246,8 @@ impl Engine {
                     before: _,
                 } = *checked;
                 map.restock(&meta.account, Some(partial));
+                map.given_up = map.given_up.max(meta.discarded);
+                map.purged = map.purged.max(meta.purged);
                 map.destination = meta.destination;
                 adopt(map, target.progress.clone());
                 map.unsafe_log = target.shape.unsafe_log;
@@ -325,6 +327,7 @@ impl Engine {
         map.tell_tail(self.through);
         map.comes = None;
         map.unbegun = true;
+        self.arrived = Some(Instant::now());
         seating.lane.order(Order::Replay {
             seat: map.seat,
             target: Box::new(target),

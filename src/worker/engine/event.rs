@@ -10,11 +10,11 @@ use crate::{
     connection::redis::RedisConnectError,
     destination::postgres::{InspectError, LaneError, Progress},
     gate::Step,
-    queue::{Account, Beginning, ErrorSummary, Meta, QueueError},
-    record::{Lsn, Position},
+    queue::{Account, Beginning, ErrorSummary, Meta, Purged, QueueError},
+    record::{Lsn, Position, Skip},
     source::postgres::{JoinError, SlotState, SourceError},
     worker::{
-        command::Command,
+        command::{Command, Ended, JobError, Work},
         lane::{Evicted, Notice},
         map::{Blocked, Left, MapId, Unusable, UnusableKind},
         plan::Plan,
@@ -133,10 +133,9 @@ pub enum Event {
         map: MapId,
         version: u64,
     },
-    /// The errors of a map were read, as of so many parks and superseded ones.
+    /// The errors of a map were read.
     ErrorsRead {
         map: MapId,
-        of: (u64, u64),
         result: Result<ErrorSummary, QueueError>,
     },
     /// What a map that is deleted had at destination and queue is removed.
@@ -180,6 +179,36 @@ pub enum Event {
         map: MapId,
         result: Result<Outcome, AcceptError>,
     },
+    /// How far an operation on parked records is.
+    Worked {
+        command: Arc<str>,
+        work: Work,
+    },
+    /// Parked records were given up; so many of the map's are in all.
+    GivenUp {
+        map: MapId,
+        positions: Vec<Position>,
+        all: u64,
+    },
+    /// What is skipped was stored, or not.
+    SkipStored {
+        map: MapId,
+        skip: Option<Skip>,
+        result: Result<(), QueueError>,
+    },
+    /// Parked records whose time was over were purged, or not.
+    Purged {
+        map: MapId,
+        result: Result<Purged, QueueError>,
+    },
+    /// An operation on parked records has ended, or cannot go on now.
+    JobEnded {
+        command: Arc<str>,
+        map: MapId,
+        result: Result<Ended, JobError>,
+    },
+    /// The end of an operation is written.
+    EndSaid(Command),
     /// The Lease had expired and is held again: statuses must be forced once.
     LeaseRegained,
 }

@@ -141,7 +141,7 @@ impl Engine {
                 record: position,
                 since,
             },
-            Aside::Stuck { .. } | Aside::Failing { .. } => UnusableKind::Stuck,
+            Aside::Stuck { .. } | Aside::Failing { .. } | Aside::TooManyErrors { .. } => UnusableKind::Stuck,
             Aside::Unfit { .. } => UnusableKind::Unfit,
         };
         self.unusable(

@@ -14,12 +14,14 @@ mod drive;
 mod event;
 mod join;
 mod lanes;
+mod limits;
 mod operations;
 mod permits;
 mod queueing;
 mod reach;
 mod readback;
 mod report;
+mod retention;
 mod route;
 mod side;
 mod slots;
@@ -34,6 +36,7 @@ pub use join::fit;
 use super::{
     budget::Budget,
     lane::{Lane, Stand, Stands, Timeouts},
+    limits::Measures,
     map::{Map, MapId},
     plan::Plan,
     reader::{Reader, Reading},
@@ -77,7 +80,7 @@ impl Source {
     }
 }
 
-/// Times that tests shorten.
+/// Times and bounds of a worker.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     /// The source is confirmed so far behind queued positions and parks (rules 3 and 7).
@@ -93,6 +96,8 @@ pub struct Pace {
     pub clean_up: Duration,
     /// A map that takes no changes for so long gets a slot of its own.
     pub side_slot: Duration,
+    /// No map may have more queued than this.
+    pub ceiling: Measures,
 }
 
 impl Default for Pace {
@@ -105,6 +110,7 @@ impl Default for Pace {
             timeouts: Timeouts::default(),
             clean_up: Duration::from_secs(300),
             side_slot: Duration::from_secs(60),
+            ceiling: Measures::default(),
         }
     }
 }
@@ -160,6 +166,8 @@ pub struct Engine {
     permits: Permits,
     /// So many maps are in a cutover.
     cutovers: usize,
+    /// When a map was taken over last, or came into a replay.
+    arrived: Option<Instant>,
     feeds: Feeds,
     slots: Slots,
     /// Slot and publication are being removed with this map.
@@ -220,6 +228,7 @@ impl Engine {
             cleaning_since: HashMap::new(),
             permits: Permits::default(),
             cutovers: 0,
+            arrived: None,
             feeds: Feeds::default(),
             slots: Slots::default(),
             closing: None,
@@ -311,7 +320,7 @@ impl Engine {
             Event::SourceSeen { session, result } => self.source_seen(session, result),
             Event::SourceStarted { session, result } => self.source_started(session, result),
             Event::StatusWritten { map, version } => self.status_written(&map, version),
-            Event::ErrorsRead { map, of, result } => self.errors_read(&map, of, result),
+            Event::ErrorsRead { map, result } => self.errors_read(&map, result),
             Event::Emptied { map, result } => self.emptied(&map, result),
             Event::CleanedUp { map, result } => self.cleaned_up(&map, result),
             Event::Reached { connection, reached } => self.reached_as(&connection, *reached),
@@ -322,6 +331,12 @@ impl Engine {
             Event::Commanded(command) => self.commanded(command),
             Event::TakenBack(command) => self.taken_back(&command),
             Event::Accepted { command, map, result } => self.accepted(&command, &map, result),
+            Event::SkipStored { map, skip, result } => self.skip_stored(&map, skip, result),
+            Event::Purged { map, result } => self.purged(&map, result),
+            Event::Worked { command, work } => self.worked(&command, work),
+            Event::GivenUp { map, positions, all } => self.given_up(&map, positions, all),
+            Event::JobEnded { command, map, result } => self.job_ended(&command, &map, result),
+            Event::EndSaid(command) => self.end_said(&command),
             Event::LeaseRegained => self.statuses.force_once(),
         }
     }
@@ -350,6 +365,7 @@ impl Engine {
         self.look_at_cutovers();
         self.look_at_errors(now);
         self.look_at_commands(now);
+        self.look_at_limits();
         self.tell_stands();
         if now.duration_since(self.ticked) >= self.pace.tick {
             self.ticked = now;
@@ -357,6 +373,7 @@ impl Engine {
             self.read_queues_back();
             self.look_at_tables();
             self.look_at_slots();
+            self.look_at_retention();
         }
         self.confirm(now);
         self.report_all();

@@ -222,7 +222,7 @@ pub async fn check(
     if unknown && queue.has_errors_beyond(held.durable()).await? {
         return Err(CheckFailure::SourceNotSeen);
     }
-    target.remember(queue.settle_errors(has).await?);
+    target.remember(queue.settle_errors(target.progress.has()).await?);
     let Settled { partial, counters } = settle(&queue, has).await?;
     let (meta, _) = custodians(&control, &plan, &queue).await?;
     // The queue has counted from its beginning on what the destination has of it.
@@ -291,7 +291,7 @@ async fn take(
     if meta.missing_parks(&progress.parks()) > 0 {
         return Err(CheckFailure::Lost(errors_gone(meta, progress.last_park)));
     }
-    Ok(Target::new(
+    let mut target = Target::new(
         plan.id.to_string(),
         plan.name.clone(),
         plan.destination_table.clone(),
@@ -300,7 +300,10 @@ async fn take(
         shape,
         epoch,
         progress,
-    ))
+    );
+    target.most_parked = plan.most_errors;
+    target.skip.clone_from(&meta.skip);
+    Ok(target)
 }
 
 /// What the destination has of a queue.

@@ -4,9 +4,10 @@ use super::{Engine, Event, operations};
 use crate::{
     failpoint,
     gate::{Outcome, Route, Step},
-    queue::{Account, QueueError, encode},
+    mapping::Binding,
+    queue::{Account, BatchError, QueueError, encode},
     record::Position,
-    worker::map::{Blocked, Map, MapId, Refused},
+    worker::map::{Batch, Blocked, Map, MapId, Refused},
 };
 use std::time::Instant;
 
@@ -20,37 +21,27 @@ impl Engine {
         if map.before.is_some() && !map.appender.is_busy() {
             return self.rebase(id);
         }
-        let Some(batch) = map.appender.next() else { return };
-        let previous = map.stock.account.q;
-        let queue = map.queue.clone();
-        let Some(relation) = batch.records.first().map(|record| record.change.relation.clone()) else {
+        let batches = map.appender.next();
+        let Some(first) = batches.first().and_then(|batch| batch.records.first()) else {
             return;
         };
-        let binding = map.plan.mapping.bind(&relation).ok();
+        let last = batches.last().and_then(|batch| batch.records.last());
+        let last = last.map_or(Position::ZERO, |record| record.change.position);
+        let previous = map.stock.account.q;
+        let binding = map.plan.mapping.bind(&first.change.relation).ok();
+        let queue = map.queue.clone();
         let map = id.clone();
         self.spawn(async move {
-            let keys = batch.records.iter().flat_map(|record| {
-                let keys = binding
-                    .as_ref()
-                    .and_then(|binding| binding.keys(&record.change).ok());
-                keys.into_iter()
-                    .flat_map(|keys| keys.old.into_iter().chain([keys.key]))
-            });
-            let encoded = encode(&batch.records, previous, keys);
-            let last = batch
-                .records
-                .last()
-                .map_or(previous, |record| record.change.position);
-            let result = match encoded {
-                Ok(bytes) => {
+            let result = match entries(&batches, previous, binding.as_ref()) {
+                Ok(entries) => {
                     failpoint::hit("before-queue-script");
-                    let done = queue.append(bytes).await;
+                    let done = queue.append(entries).await;
                     failpoint::hit("between-append-and-confirm");
                     done
                 }
                 Err(error) => Err(QueueError::from(error)),
             };
-            drop(batch.shares);
+            drop(batches);
             Event::Appended { map, last, result }
         });
     }
@@ -250,4 +241,23 @@ impl Engine {
         }
         self.look_at_cutovers();
     }
+}
+
+/// Each entry names the one before it, and the keys of its records.
+fn entries(
+    batches: &[Batch],
+    mut previous: Position,
+    binding: Option<&Binding>,
+) -> Result<Vec<Vec<u8>>, BatchError> {
+    let mut entries = Vec::with_capacity(batches.len());
+    for Batch { records, .. } in batches {
+        let keys = records.iter().flat_map(|record| {
+            let keys = binding.and_then(|binding| binding.keys(&record.change).ok());
+            keys.into_iter()
+                .flat_map(|keys| keys.old.into_iter().chain([keys.key]))
+        });
+        entries.push(encode(records, previous, keys)?);
+        previous = records.last().map_or(previous, |record| record.change.position);
+    }
+    Ok(entries)
 }

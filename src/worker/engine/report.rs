@@ -6,6 +6,7 @@ use crate::{
     queue::{ErrorSummary, QueueError},
     record::{Lsn, Position},
     worker::{
+        limits::{Level, Meter},
         map::{Blocked, Left, Map, MapId, Stage, Unusable, UnusableKind},
         status::{CatchUpFacts, Facts, GapFacts, Ledger, PauseFacts, Said},
     },
@@ -41,40 +42,31 @@ impl Engine {
     pub(super) fn look_at_errors(&mut self, now: Instant) {
         let mut looks = Vec::new();
         for map in self.maps.values_mut() {
-            let progress = map.progress.as_ref();
-            if let Some(progress) = progress.filter(|progress| map.errors.is_due(progress, now)) {
+            let seen = map.seen().filter(|seen| map.errors.is_due(now, *seen));
+            if let (Some(seen), Some(progress)) = (seen, &map.progress) {
                 map.errors.reading = true;
-                looks.push((map.id.clone(), map.queue.clone(), progress.clone()));
+                // What changes from now on is looked at again.
+                map.errors.of = Some(seen);
+                looks.push((map.id.clone(), map.queue.clone(), progress.has()));
             }
         }
-        for (map, queue, progress) in looks {
+        for (map, queue, has) in looks {
             self.spawn(async move {
-                let result = queue.error_summary(progress.position).await;
-                Event::ErrorsRead {
-                    map,
-                    of: (progress.parks, progress.superseded),
-                    result,
-                }
+                let result = queue.error_summary(has).await;
+                Event::ErrorsRead { map, result }
             });
         }
     }
 
-    pub(super) fn errors_read(
-        &mut self,
-        id: &MapId,
-        of: (u64, u64),
-        result: Result<ErrorSummary, QueueError>,
-    ) {
+    pub(super) fn errors_read(&mut self, id: &MapId, result: Result<ErrorSummary, QueueError>) {
         let retry = self.pace.retry;
         let Some(map) = self.maps.get_mut(id) else { return };
         map.errors.reading = false;
         map.errors.retry_at = result.is_err().then(|| Instant::now() + retry);
         match result {
-            Ok(summary) => {
-                map.errors.summary = summary;
-                map.errors.of = of;
-            }
+            Ok(summary) => map.errors.summary = summary,
             Err(error) => {
+                map.errors.look_again();
                 tracing::info!(map = %map.plan.name, %error, "the errors were not read; looking again");
             }
         }
@@ -122,7 +114,7 @@ impl Engine {
             message,
         };
         conditions.push(caught);
-        conditions.push(within_limits());
+        conditions.push(within_limits(&Meter::default()));
         if plan.deletion.is_some() {
             conditions.push(cleaned(
                 self.attempt(id).and_then(|attempt| attempt.cleaned.as_ref()),
@@ -210,7 +202,7 @@ impl Engine {
             self.source_connected(map),
             destination_connected(map),
             self.queue_durable(map),
-            within_limits(),
+            within_limits(&map.meter),
         ];
         if map.plan.deletion.is_some() {
             said.push(cleaned_up(map));
@@ -311,15 +303,16 @@ fn ledger(map: &Map) -> Ledger {
     let Some(progress) = &map.progress else {
         return map.plan.said.ledger;
     };
+    let gone = progress.superseded + progress.settled + map.given_up + map.purged;
     Ledger {
         received: map.counters.received,
         written: progress.written,
         in_flight: map.in_flight(),
         queued: map.waiting(),
-        errored: progress.parks.saturating_sub(progress.superseded),
+        errored: progress.parks.saturating_sub(gone),
         superseded: progress.superseded,
-        discarded: progress.discarded,
-        purged: 0,
+        discarded: progress.discarded + map.given_up,
+        purged: map.purged,
         filtered: map.counters.filtered + progress.missed,
     }
 }
@@ -468,13 +461,21 @@ fn destination_connected(map: &Map) -> Said {
     }
 }
 
-fn within_limits() -> Said {
-    said(
-        "WithinLimits",
-        true,
-        "BelowSoftLimit",
-        "The queue is bounded by Redis's maxmemory only.",
-    )
+fn within_limits(meter: &Meter) -> Said {
+    let said = |status, reason, message: String| said("WithinLimits", status, reason, message);
+    match meter.level() {
+        Level::Below => said(
+            true,
+            "BelowSoftLimit",
+            "The queue is below its soft limit.".into(),
+        ),
+        Level::Soft(reached) => said(
+            false,
+            "SoftLimit",
+            format!("{reached} That is a soft limit: at the hard one changes stay at the source."),
+        ),
+        Level::Hard(reached) => said(false, "HardLimit", reached.to_string()),
+    }
 }
 
 /// Of a map that was never taken over.

@@ -98,11 +98,12 @@ impl Task {
     pub(super) fn is_writable(&self, index: usize) -> bool {
         self.seats
             .get(index)
-            .is_some_and(|seat| matches!(seat.seating, Seating::Direct | Seating::Replaying))
+            .is_some_and(|seat| seat.seating.is_writable())
     }
 
     /// Nothing more of this seat is written; the engine will evict it.
     pub(super) fn set_aside(&mut self, index: usize) {
+        self.drop_retries(index);
         let stash = self.window.evict(index);
         self.merge.stop(index);
         if let Some(seat) = self.seats.get_mut(index) {

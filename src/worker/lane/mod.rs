@@ -6,6 +6,7 @@ mod growth;
 mod merge;
 mod order;
 mod parents;
+mod retry;
 mod task;
 mod whole;
 mod window;
@@ -13,6 +14,6 @@ mod write;
 
 pub use feed::Tail;
 pub use merge::Passed;
-pub use order::{Durable, Evicted, Mark, Notice, Order, Parcel};
+pub use order::{Durable, Evicted, Mark, Notice, Order, Parcel, Retry};
 pub use parents::{Stand, Stands};
-pub use task::{Lane, Timeouts};
+pub use task::{Lane, Orders, Timeouts};

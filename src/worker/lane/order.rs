@@ -3,11 +3,12 @@
 use super::{feed::Tail, merge::Passed};
 use crate::{
     connection::postgres::Settings,
-    destination::postgres::{Aside, Item, Progress, Target},
+    destination::postgres::{Aside, Item, Progress, Target, Tried},
     queue::Queue,
-    record::{Counters, Position},
+    record::{Counters, ParkedRecord, Position},
     worker::budget::Share,
 };
+use std::sync::Arc;
 use tokio::sync::{oneshot, watch};
 
 /// How far a map's changes have been handed out, and its counters there.
@@ -52,6 +53,13 @@ pub enum Order {
         parcel: Parcel,
     },
     Items(Parcel),
+    /// Parked records of a seat are to be tried again.
+    Retry(Retry),
+    /// Parked records of a seat were given up.
+    Forget {
+        seat: usize,
+        positions: Vec<Position>,
+    },
     /// How the destination is reached from now on.
     Reach(Box<Settings>),
     /// Take a map out: nothing more of it is sent after the reply.
@@ -59,6 +67,17 @@ pub enum Order {
         seat: usize,
         reply: oneshot::Sender<Evicted>,
     },
+}
+
+/// Parked records of one map, in the order of their positions, that an operation tries again.
+#[derive(Debug)]
+pub struct Retry {
+    pub seat: usize,
+    pub operation: Arc<str>,
+    pub records: Vec<ParkedRecord>,
+    /// What came of it. Without an answer, that must be read from what is durable: the map left its lane, or the
+    /// connection was lost.
+    pub reply: oneshot::Sender<Tried>,
 }
 
 /// A map taken out of its lane.

@@ -4,7 +4,7 @@ use super::{
     feed::Feed,
     growth::Growth,
     merge::Merge,
-    order::{Durable, Evicted, Mark, Notice, Order, Parcel},
+    order::{Durable, Evicted, Mark, Notice, Order, Parcel, Retry},
     parents::Stands,
     whole::Rest,
     window::Window,
@@ -35,10 +35,21 @@ const RECONNECT: Duration = Duration::from_millis(300);
 /// With a cap, how often the lane looks whether more may be written.
 const CAP_TICK: Duration = Duration::from_millis(20);
 
+/// Gives orders to a lane, as long as that runs.
+#[derive(Clone, Debug)]
+pub struct Orders(mpsc::UnboundedSender<Order>);
+
+impl Orders {
+    /// Gives an order. A lane that ended takes none.
+    pub fn give(&self, order: Order) {
+        let _ = self.0.send(order);
+    }
+}
+
 /// A running lane; dropping it ends it.
 #[derive(Debug)]
 pub struct Lane {
-    orders: mpsc::UnboundedSender<Order>,
+    orders: Orders,
     task: JoinHandle<()>,
 }
 
@@ -65,12 +76,21 @@ impl Lane {
                 .run()
                 .await;
         });
-        Self { orders, task }
+        Self {
+            orders: Orders(orders),
+            task,
+        }
     }
 
     /// Gives an order. A lane that ended takes none: its end is seen by the engine.
     pub fn order(&self, order: Order) {
-        let _ = self.orders.send(order);
+        self.orders.give(order);
+    }
+
+    /// A hand that gives it orders.
+    #[must_use]
+    pub fn orders(&self) -> Orders {
+        self.orders.clone()
     }
 }
 
@@ -106,6 +126,12 @@ pub(super) enum Seating {
     Gone,
 }
 
+impl Seating {
+    pub const fn is_writable(self) -> bool {
+        matches!(self, Self::Direct | Self::Replaying)
+    }
+}
+
 /// One map's place in the lane. Its `Target` stands at the same index.
 pub(super) struct Seat {
     pub seating: Seating,
@@ -139,6 +165,9 @@ pub(super) struct Task {
     /// A large batch may grow for a moment.
     pub growth: Growth,
     pub replay_next: bool,
+    pub retries: VecDeque<Retry>,
+    /// A retry was the last thing that was done: what is new comes next.
+    pub has_retried: bool,
     pub wake: Arc<Notify>,
     /// How many records a batch may hold: fewer after a connection was lost, since that may have been too much at once.
     pub reach: usize,
@@ -181,6 +210,8 @@ impl Task {
             unflushed: 0,
             growth: Growth::default(),
             replay_next: false,
+            retries: VecDeque::new(),
+            has_retried: false,
             wake: Arc::new(Notify::new()),
             reach: RECORDS,
             losses: 0,
@@ -283,6 +314,8 @@ impl Task {
                 self.accept(parcel);
             }
             Order::Items(parcel) => self.accept(parcel),
+            Order::Retry(retry) => self.accept_retry(retry),
+            Order::Forget { seat, positions } => self.forget(seat, &positions),
             Order::Reach(settings) => self.reach(*settings),
             Order::Evict { seat, reply } => {
                 let _ = reply.send(self.evict(seat));
@@ -343,6 +376,7 @@ impl Task {
     }
 
     fn evict(&mut self, index: usize) -> Evicted {
+        self.drop_retries(index);
         self.merge.stop(index);
         let waiting = self.window.evict(index);
         let Some(seat) = self.seats.get_mut(index) else {
@@ -362,9 +396,7 @@ impl Task {
     }
 
     pub(super) fn is_seated(&self) -> bool {
-        self.seats
-            .iter()
-            .any(|seat| matches!(seat.seating, Seating::Direct | Seating::Replaying))
+        self.seats.iter().any(|seat| seat.seating.is_writable())
     }
 
     pub(super) fn tell(&self, notice: Notice) {

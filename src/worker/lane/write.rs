@@ -40,6 +40,9 @@ impl Task {
         if self.advance {
             self.store_through().await;
             true
+        } else if !std::mem::take(&mut self.has_retried) && self.retry().await {
+            self.has_retried = true;
+            true
         } else if let Some((from, count)) = self.choose() {
             self.write(from, count).await;
             true
@@ -132,7 +135,7 @@ impl Task {
     }
 
     /// A map is to leave, and what is under way may take for ever.
-    fn give_up(&mut self, what: &str) {
+    pub(super) fn give_up(&mut self, what: &str) {
         tracing::warn!("{what} outlasted the pause that waits for it; its connection is given up");
         self.session = None;
     }

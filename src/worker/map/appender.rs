@@ -1,4 +1,5 @@
-//! Changes on their way into the queue: one append at a time, all that has come meanwhile in the next.
+//! Changes on their way into the queue: one append at a time, and what has come meanwhile in the next. A backlog goes in
+//! several entries at once, since Redis waits for its disk once for each append.
 
 use crate::{
     record::{Counted, Counters, Position},
@@ -9,6 +10,8 @@ use std::collections::VecDeque;
 /// An entry holds at most so many records, and about so many bytes.
 const RECORDS: usize = 4096;
 const BYTES: usize = 1 << 20;
+/// So many entries are appended at once.
+const ENTRIES: usize = 4;
 
 /// One map's changes that are not in the queue yet.
 #[derive(Debug, Default)]
@@ -30,9 +33,19 @@ impl Appender {
         self.waiting.push_back((record, share));
     }
 
-    /// The next batch, if there is one and none is under way.
-    pub fn next(&mut self) -> Option<Batch> {
-        if self.under_way.is_some() || self.waiting.is_empty() {
+    /// The next batches, if none are under way.
+    pub fn next(&mut self) -> Vec<Batch> {
+        if self.under_way.is_some() {
+            return Vec::new();
+        }
+        let batches: Vec<Batch> = (0..ENTRIES).map_while(|_| self.batch()).collect();
+        let first = batches.first().and_then(|batch| batch.records.first());
+        self.under_way = first.map(|record| record.change.position);
+        batches
+    }
+
+    fn batch(&mut self) -> Option<Batch> {
+        if self.waiting.is_empty() {
             return None;
         }
         let mut batch = Batch {
@@ -48,7 +61,6 @@ impl Appender {
             batch.records.push(record);
             batch.shares.extend(share);
         }
-        self.under_way = batch.records.first().map(|record| record.change.position);
         Some(batch)
     }
 

@@ -5,7 +5,7 @@ mod left;
 mod refused;
 mod trouble;
 
-pub use appender::Appender;
+pub use appender::{Appender, Batch};
 pub use left::Left;
 pub use refused::Refused;
 pub use trouble::{Blocked, Lost, Unusable, UnusableKind};
@@ -14,13 +14,14 @@ use super::{
     budget::Share,
     custody::{Confirmable, Gap, Held},
     lane::{Mark, Tail},
+    limits::Meter,
     plan::Plan,
 };
 use crate::{
     destination::postgres::{Item, Progress, Target},
     gate::{Gate, Route},
     queue::{Account, ErrorSummary, Meta, Queue},
-    record::{Counters, Era, Origin, Position},
+    record::{Counters, Era, Origin, Parks, Position, Skip},
 };
 use std::{
     sync::Arc,
@@ -114,20 +115,37 @@ pub struct CatchUp {
 #[derive(Debug, Default)]
 pub struct Errors {
     pub summary: ErrorSummary,
-    /// Of how many parks and superseded ones.
-    pub of: (u64, u64),
+    /// As of these counts.
+    pub of: Option<Seen>,
     /// They are being read.
     pub reading: bool,
     /// They could not be read: not again before then.
     pub retry_at: Option<Instant>,
+    /// Those whose time is over are being purged.
+    pub purging: bool,
+    /// It was said that one is to be purged that waits since then.
+    pub warned: Option<i64>,
+}
+
+/// Counts of parked records: where they have changed, others wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub parks: Parks,
+    pub given_up: u64,
+    pub purged: u64,
 }
 
 impl Errors {
-    /// Whether the destination has parked, or superseded, others since.
+    /// Whether others wait since the last look.
     #[must_use]
-    pub fn is_due(&self, progress: &Progress, now: Instant) -> bool {
+    pub fn is_due(&self, now: Instant, counts: Seen) -> bool {
         let waits = self.reading || self.retry_at.is_some_and(|at| at > now);
-        !waits && (progress.parks, progress.superseded) != self.of
+        !waits && self.of != Some(counts)
+    }
+
+    /// Something of them has changed that no count tells.
+    pub fn look_again(&mut self) {
+        self.of = None;
     }
 }
 
@@ -158,6 +176,8 @@ pub struct Map {
     /// D, as last seen flushed. None: the destination was not reached yet.
     pub progress: Option<Progress>,
     pub stock: Stock,
+    /// How it stands to its limits.
+    pub meter: Meter,
     pub confirmable: Confirmable,
     pub operations: Operations,
     /// The source table that it has joined: `pg_class.oid`, if it is known.
@@ -206,6 +226,11 @@ pub struct Map {
     pub cutover_since: Option<Instant>,
     pub catch_up: Option<CatchUp>,
     pub errors: Errors,
+    /// What is queued up to some position is not to be written.
+    pub skip: Option<Skip>,
+    /// Parked records that people have given up, and those whose time was over.
+    pub given_up: u64,
+    pub purged: u64,
     /// Commit time of the last durable change, and when it arrived.
     pub commit_time: Option<i64>,
 }
@@ -275,6 +300,17 @@ impl Map {
         self.counters
             .taken()
             .saturating_sub(self.durable_counters().taken())
+    }
+
+    /// What is known of its parked records, counted.
+    #[must_use]
+    pub fn seen(&self) -> Option<Seen> {
+        let progress = self.progress.as_ref()?;
+        Some(Seen {
+            parks: progress.parks(),
+            given_up: self.given_up,
+            purged: self.purged,
+        })
     }
 
     /// The counters that the custodian holds.
@@ -413,6 +449,9 @@ impl Map {
     pub fn restock_anew(&mut self, meta: &Meta) {
         self.era = Some(meta.era.clone());
         self.stock.account = meta.account;
+        self.given_up = meta.discarded;
+        self.purged = meta.purged;
+        self.skip.clone_from(&meta.skip);
         self.tell_tail(Position::ZERO);
     }
 

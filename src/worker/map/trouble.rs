@@ -33,6 +33,8 @@ impl Lost {
 pub enum Blocked {
     /// Redis cannot be reached, or is full.
     QueueUnavailable { message: String },
+    /// As much is queued as may be.
+    QueueLimit { message: String },
     /// Changes are missing that nobody holds.
     PositionLost(Lost),
     /// An entry of the queue cannot be read.
@@ -59,6 +61,7 @@ impl Blocked {
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::QueueUnavailable { .. } => "QueueUnavailable",
+            Self::QueueLimit { .. } => "QueueHardLimit",
             Self::PositionLost(_) => "PositionLost",
             Self::EntryUnreadable { .. } => "EntryUnreadable",
             Self::ErrorsLost(_) => "ErrorsLost",
@@ -75,6 +78,7 @@ impl Blocked {
     pub fn message(&self) -> &str {
         match self {
             Self::QueueUnavailable { message }
+            | Self::QueueLimit { message }
             | Self::EntryUnreadable { message }
             | Self::KeyColumnsGone { message }
             | Self::TableGone { message }
@@ -148,7 +152,7 @@ impl Blocked {
             Self::ErrorsLost(_) => 3,
             Self::TableGone { .. } => 2,
             Self::KeyColumnsGone { .. } => 1,
-            Self::QueueUnavailable { .. } => 0,
+            Self::QueueUnavailable { .. } | Self::QueueLimit { .. } => 0,
         }
     }
 }

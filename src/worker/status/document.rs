@@ -205,7 +205,7 @@ fn errors(facts: &Facts) -> Value {
 fn recent(error: &crate::queue::RecentError) -> Value {
     let mut value = json!({
         "id": error.id, "operation": error.operation, "class": error.class.as_str(), "code": error.code,
-        "remedy": error.remedy, "attempts": error.attempts, "retryStatus": "Pending",
+        "remedy": error.remedy, "attempts": error.attempts, "retryStatus": error.retry_status,
         "time": time(error.last_time),
     });
     if let Some(object) = &error.object {

@@ -4,7 +4,7 @@ use crate::{
     connection::redis::Durability,
     destination::postgres::{ErrorStore, StoreError},
     queue::Queue,
-    record::{Mark, ParkedKey, ParkedRecord, Position},
+    record::{Has, Mark, ParkedKey, ParkedRecord, Retried},
     worker::map::MapId,
 };
 use futures::future::BoxFuture;
@@ -66,18 +66,30 @@ impl ErrorStore for Stores {
         })
     }
 
-    fn mark<'a>(&'a self, map_id: &'a str, marks: &'a [Mark]) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn mark<'a>(
+        &'a self,
+        map_id: &'a str,
+        marks: &'a [Mark],
+    ) -> BoxFuture<'a, Result<Vec<bool>, StoreError>> {
         Box::pin(async move {
             let marked = self.queue(map_id)?.mark(marks).await;
             marked.map_err(|error| StoreError(error.to_string()))
         })
     }
 
-    fn settle<'a>(
+    fn completed<'a>(
         &'a self,
         map_id: &'a str,
-        has: Position,
-    ) -> BoxFuture<'a, Result<Vec<ParkedKey>, StoreError>> {
+        operation: &'a str,
+        completed: &'a [Retried],
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let kept = self.queue(map_id)?.keep_retried(operation, completed).await;
+            kept.map_err(|error| StoreError(error.to_string()))
+        })
+    }
+
+    fn settle<'a>(&'a self, map_id: &'a str, has: Has) -> BoxFuture<'a, Result<Vec<ParkedKey>, StoreError>> {
         Box::pin(async move {
             let settled = self.queue(map_id)?.settle_errors(has).await;
             settled.map_err(|error| StoreError(error.to_string()))

@@ -4,8 +4,8 @@ use super::{AcceptError, Acceptance, Offer, Outcome, custodians::Custodians};
 use crate::{
     destination::postgres::{Progress, Regained},
     failpoint,
-    queue::{Accepted, Meta},
-    record::{Counters, Era, Lsn, Origin, Position},
+    queue::{Accepted, Left, Meta},
+    record::{Counters, Era, Has, Lsn, Origin, Position},
     source::postgres::{Admin, First},
     worker::{
         engine::{
@@ -47,10 +47,15 @@ impl Crossing {
             custodians.meta = custodians.queue.meta().await?;
             let records = custodians.meta.as_ref().map_or(0, |meta| meta.account.records);
             waiting = records.saturating_sub(partial);
-            if waiting > 0 {
-                custodians.queue.settle_errors(has).await?;
-                custodians.meta = custodians.queue.meta().await?;
-            }
+            // A destination that went back has not what retries have written since.
+            let settled = custodians
+                .progress
+                .as_ref()
+                .map_or(u64::MAX, |known| known.settled);
+            let position = if waiting > 0 { has } else { Position::MAX };
+            let provisional = Has { position, settled };
+            custodians.queue.drop_provisional(provisional).await?;
+            custodians.meta = custodians.queue.meta().await?;
         }
         Ok(Self {
             plan: acceptance.plan.clone(),
@@ -107,7 +112,7 @@ impl Crossing {
             .max(meta.as_ref().map_or(from, |meta| meta.account.q));
         let ahead = meta.as_ref().is_none_or(|meta| known.position > meta.account.q);
         let counters = ahead.then_some(known.counters);
-        let (parks, superseded, set_aside) = parks_left(meta.as_ref(), &known);
+        let (left, set_aside) = parks_left(meta.as_ref(), &known);
         let accepted = Accepted {
             operation: &self.operation,
             era: &self.era,
@@ -117,8 +122,7 @@ impl Crossing {
             destination: control.database(),
             serves: &self.plan.serves(),
             counters,
-            parks,
-            superseded,
+            left,
             ids: known.parks,
             set_aside: set_aside.then_some(self.has),
         };
@@ -130,13 +134,15 @@ impl Crossing {
             era: self.era.clone(),
             position: if self.waiting > 0 { self.has } else { from },
             counters: (self.waiting == 0).then_some(account.counters),
-            parks,
-            superseded,
+            parks: left.parks,
+            superseded: left.superseded,
+            moved: left.moved,
+            settled: left.settled,
             last_park,
             discarded: if unbased {
                 known.discarded
             } else {
-                missing(account.counters, self.waiting, parks, &known)
+                missing(account.counters, self.waiting, left, &known)
             },
         };
         control.regain(&self.plan.id, epoch, &regained).await?;
@@ -149,20 +155,36 @@ impl Crossing {
     }
 }
 
-/// The parked records that go on, how many of them are superseded, and whether those that are left must be set aside: if
-/// the destination knows of more replaced ones than Redis does, any of them may be a replaced one (I3).
-fn parks_left(meta: Option<&Meta>, known: &Progress) -> (u64, u64, bool) {
-    let (parks, superseded) = meta.map_or((0, 0), |meta| (meta.parks, meta.superseded));
-    if superseded < known.superseded {
-        (known.superseded, known.superseded, true)
-    } else {
-        (parks, superseded, false)
+/// The parked records that go on, and whether those that wait must be set aside: if the destination knows of more replaced
+/// or settled ones than Redis does, any of them may be such a one (I3).
+fn parks_left(meta: Option<&Meta>, known: &Progress) -> (Left, bool) {
+    let found = meta.map_or_else(Left::default, |meta| Left {
+        parks: meta.parks,
+        superseded: meta.superseded,
+        moved: meta.moved,
+        settled: meta.settled,
+    });
+    let forgotten =
+        found.superseded < known.superseded || found.moved < known.moved || found.settled < known.settled;
+    if !forgotten {
+        return (found, false);
     }
+    let left = Left {
+        superseded: known.superseded.max(found.superseded),
+        moved: known.moved.max(found.moved),
+        settled: known.settled.max(found.settled),
+        parks: 0,
+    };
+    let given_up = meta.map_or(0, |meta| meta.discarded + meta.purged);
+    let parks = left.superseded + left.settled + given_up;
+    (Left { parks, ..left }, true)
 }
 
-/// What was received and is neither written, queued, parked nor filtered (I5): it is given up.
-fn missing(counters: Counters, waiting: u64, parks: u64, known: &Progress) -> u64 {
-    let found = known.written + waiting + parks + counters.filtered + known.missed;
+/// What was received and is neither written, queued, parked nor filtered (I5): it is given up. A parked record that a retry
+/// has settled is written, or filtered.
+fn missing(counters: Counters, waiting: u64, left: Left, known: &Progress) -> u64 {
+    let parked = left.parks.saturating_sub(left.settled);
+    let found = known.written + waiting + parked + counters.filtered + known.missed;
     counters.received.saturating_sub(found).max(known.discarded)
 }
 
@@ -170,42 +192,48 @@ fn missing(counters: Counters, waiting: u64, parks: u64, known: &Progress) -> u6
 mod tests {
     use super::*;
 
-    fn progress(parks: u64, superseded: u64) -> Progress {
+    fn progress(parks: u64, superseded: u64, settled: u64) -> Progress {
         Progress {
             parks,
             superseded,
+            settled,
             ..Progress::default()
         }
     }
 
-    fn meta(parks: u64, superseded: u64) -> Meta {
+    fn meta(parks: u64, superseded: u64, settled: u64) -> Meta {
         Meta {
             parks,
             superseded,
+            settled,
             ..Meta::default()
         }
     }
 
+    fn left(parks: u64, superseded: u64, settled: u64) -> Left {
+        Left {
+            parks,
+            superseded,
+            settled,
+            moved: 0,
+        }
+    }
+
     #[test]
-    fn a_parked_record_goes_on_unless_it_may_have_been_replaced() {
-        assert_eq!(parks_left(Some(&meta(5, 2)), &progress(5, 2)), (5, 2, false));
-        assert_eq!(
-            parks_left(Some(&meta(3, 2)), &progress(5, 2)),
-            (3, 2, false),
-            "two are gone"
-        );
-        assert_eq!(
-            parks_left(Some(&meta(6, 3)), &progress(4, 1)),
-            (6, 3, false),
-            "the destination is older"
-        );
-        assert_eq!(
-            parks_left(Some(&meta(3, 1)), &progress(5, 2)),
-            (2, 2, true),
-            "any may be the replaced one"
-        );
-        assert_eq!(parks_left(None, &progress(5, 2)), (2, 2, true));
-        assert_eq!(parks_left(None, &progress(5, 0)), (0, 0, false));
+    fn a_parked_record_goes_on_unless_it_may_have_been_replaced_or_written() {
+        let of = |meta: Option<Meta>, known| parks_left(meta.as_ref(), &known);
+        let found = Some(meta(5, 2, 1));
+        assert_eq!(of(found.clone(), progress(5, 2, 1)), (left(5, 2, 1), false));
+        let two_are_gone = of(Some(meta(3, 2, 0)), progress(5, 2, 0));
+        assert_eq!(two_are_gone, (left(3, 2, 0), false));
+        let the_destination_is_older = of(Some(meta(6, 3, 0)), progress(4, 1, 0));
+        assert_eq!(the_destination_is_older, (left(6, 3, 0), false));
+        let any_may_be_the_replaced_one = of(Some(meta(3, 1, 0)), progress(5, 2, 0));
+        assert_eq!(any_may_be_the_replaced_one, (left(2, 2, 0), true));
+        let any_may_be_the_written_one = of(found, progress(5, 2, 2));
+        assert_eq!(any_may_be_the_written_one, (left(4, 2, 2), true));
+        assert_eq!(of(None, progress(5, 2, 0)), (left(2, 2, 0), true));
+        assert_eq!(of(None, progress(5, 0, 0)), (left(0, 0, 0), false));
     }
 
     #[test]
@@ -220,7 +248,8 @@ mod tests {
             discarded: 3,
             ..Progress::default()
         };
-        assert_eq!(missing(counters, 20, 4, &known), 15);
-        assert_eq!(missing(Counters::default(), 0, 0, &known), 3);
+        assert_eq!(missing(counters, 20, left(4, 0, 0), &known), 15);
+        assert_eq!(missing(counters, 20, left(4, 0, 3), &known), 18);
+        assert_eq!(missing(Counters::default(), 0, left(0, 0, 0), &known), 3);
     }
 }

@@ -1,6 +1,10 @@
 //! The scripts. All checks stand before the first write (rule 8). KEYS are epoch, meta, stream, errors; ARGV[1] is
 //! the caller's epoch.
 
+mod parked;
+
+pub use parked::{CHOOSE, DISCARD, DROP_PROVISIONAL, LEAVE, MARK, PARK, PURGE, RETRIED};
+
 use redis::Script;
 use std::sync::LazyLock;
 
@@ -30,6 +34,7 @@ macro_rules! script {
         pub static $name: LazyLock<Script> = LazyLock::new(|| Script::new(&[$head, $($part),+].concat()));
     };
 }
+use script;
 
 // ARGV: epoch, era, position, table, source, destination, what it serves. The first position of a map. A join that did not finish is begun anew; so is one whose
 // end was not seen, as long as nothing came after it: nothing else has counted up the version.
@@ -91,8 +96,9 @@ if ARGV[6] == '1' then redis.call('HSET', KEYS[2], 'unbased', '1') end
     ACCOUNT
 );
 
-// ARGV: epoch, previous, last, records, received, filtered, oldest commit, payload. XADD comes first. An entry keeps
-// how many records and bytes were appended before it, so that a trim can count what is left.
+// ARGV: epoch, previous, then of each entry: last, records, received, filtered, oldest commit, payload. XADD comes first: a
+// Redis that is full refuses before anything is written. An entry keeps how many records and bytes were appended before it,
+// so that a trim can count what is left.
 script!(
     APPEND,
     NORMAL,
@@ -101,16 +107,18 @@ script!(
     r"
 local q = redis.call('HGET', KEYS[2], 'q')
 if q ~= ARGV[2] then return redis.error_reply('TMPREVIOUS the queue ends at ' .. q) end
-local known = redis.call('HMGET', KEYS[2], 'seq', 'appended', 'appendedBytes')
-local seq = known[1] + 1
-redis.call('XADD', KEYS[3], string.format('%d-0', seq), 'b', ARGV[8], 'n', known[2], 'y', known[3])
-redis.call('HSET', KEYS[2], 'q', ARGV[3], 'last', ARGV[3], 'seq', string.format('%d', seq), 'received', ARGV[5],
-  'filtered', ARGV[6])
-redis.call('HSETNX', KEYS[2], 'oldest', ARGV[7])
-redis.call('HINCRBY', KEYS[2], 'appended', ARGV[4])
-redis.call('HINCRBY', KEYS[2], 'appendedBytes', #ARGV[8])
-redis.call('HINCRBY', KEYS[2], 'records', ARGV[4])
-redis.call('HINCRBY', KEYS[2], 'bytes', #ARGV[8])
+for i = 3, #ARGV, 6 do
+  local known = redis.call('HMGET', KEYS[2], 'seq', 'appended', 'appendedBytes')
+  local seq = known[1] + 1
+  redis.call('XADD', KEYS[3], string.format('%d-0', seq), 'b', ARGV[i + 5], 'n', known[2], 'y', known[3])
+  redis.call('HSET', KEYS[2], 'q', ARGV[i], 'last', ARGV[i], 'seq', string.format('%d', seq), 'received', ARGV[i + 2],
+    'filtered', ARGV[i + 3])
+  redis.call('HSETNX', KEYS[2], 'oldest', ARGV[i + 4])
+  redis.call('HINCRBY', KEYS[2], 'appended', ARGV[i + 1])
+  redis.call('HINCRBY', KEYS[2], 'appendedBytes', #ARGV[i + 5])
+  redis.call('HINCRBY', KEYS[2], 'records', ARGV[i + 1])
+  redis.call('HINCRBY', KEYS[2], 'bytes', #ARGV[i + 5])
+end
 ",
     ACCOUNT
 );
@@ -171,6 +179,18 @@ return redis.call('HSET', KEYS[2], 'fenced', ARGV[2])
 "
 );
 
+// ARGV: epoch, what is skipped; nothing forgets.
+script!(
+    SKIP,
+    WHEN_FULL,
+    EPOCH,
+    META,
+    r"
+if ARGV[2] == '' then return redis.call('HDEL', KEYS[2], 'skip') end
+return redis.call('HSET', KEYS[2], 'skip', ARGV[2])
+"
+);
+
 // ARGV: epoch, database. The destination is another one now: restored elsewhere.
 script!(
     RENAME_DESTINATION,
@@ -182,82 +202,8 @@ return redis.call('HSET', KEYS[2], 'destination', ARGV[2])
 "
 );
 
-// ARGV: epoch, map name, then position and blob of each record. Parking twice is parking once (rule 3).
-script!(
-    PARK,
-    WHEN_FULL,
-    EPOCH,
-    META,
-    r"
-local ids = {}
-for i = 3, #ARGV, 2 do
-  local known = redis.call('HGET', KEYS[4], 'id:' .. ARGV[i])
-  if known then
-    ids[#ids + 1] = known
-  else
-    local id = string.format('%s-e-%08x', ARGV[2], redis.call('HINCRBY', KEYS[2], 'errorSeq', 1))
-    redis.call('HSET', KEYS[4], 'id:' .. ARGV[i], id)
-    redis.call('HINCRBY', KEYS[2], 'parks', 1)
-    if ARGV[i] > (redis.call('HGET', KEYS[2], 'lastPark') or '') then redis.call('HSET', KEYS[2], 'lastPark', ARGV[i]) end
-    ids[#ids + 1] = id
-  end
-  redis.call('HSET', KEYS[4], 'r:' .. ARGV[i], ARGV[i + 1])
-end
-return ids
-"
-);
-
-// ARGV: epoch, then kind (s: superseded, m: moved), parked position and replacing one of each mark. A mark that is made
-// again names the same record: whatever was marked for a transaction that failed was dropped.
-script!(
-    MARK,
-    WHEN_FULL,
-    EPOCH,
-    META,
-    r"
-for i = 2, #ARGV, 3 do
-  if redis.call('HEXISTS', KEYS[4], 'r:' .. ARGV[i + 1]) == 1
-    and redis.call('HSETNX', KEYS[4], ARGV[i] .. ':' .. ARGV[i + 1], ARGV[i + 2]) == 1 and ARGV[i] == 's' then
-    redis.call('HINCRBY', KEYS[2], 'superseded', 1)
-  end
-end
-return 1
-"
-);
-
-// ARGV: epoch, D. Errors and marks beyond what the destination has are provisional (rule 3).
-script!(
-    DROP_PROVISIONAL,
-    WHEN_FULL,
-    EPOCH,
-    META,
-    r"
-local function unmark(field)
-  if redis.call('HDEL', KEYS[4], field) == 1 and string.sub(field, 1, 1) == 's' then
-    redis.call('HINCRBY', KEYS[2], 'superseded', -1)
-  end
-end
-local dropped = 0
-for _, field in ipairs(redis.call('HKEYS', KEYS[4])) do
-  local kind, position = string.match(field, '^(%a+):(.*)$')
-  if kind == 'r' and position > ARGV[2] then
-    redis.call('HDEL', KEYS[4], field, 'id:' .. position)
-    redis.call('HINCRBY', KEYS[2], 'parks', -1)
-    unmark('s:' .. position)
-    unmark('m:' .. position)
-    dropped = dropped + 1
-  end
-end
-for _, field in ipairs(redis.call('HKEYS', KEYS[4])) do
-  local kind = string.sub(field, 1, 2)
-  if (kind == 's:' or kind == 'm:') and redis.call('HGET', KEYS[4], field) > ARGV[2] then unmark(field) end
-end
-return dropped
-"
-);
-
 // ARGV: epoch, operation, era, from, table, source, destination, whether counters are given, received, filtered, parks,
-// superseded, ids given, where unmarked records are set aside, what it serves. A queue that is gone begins empty; of one that is there all stays.
+// superseded, ids given, where unmarked records are set aside, what it serves, moved, settled. A queue that is gone begins empty; of one that is there all stays.
 script!(
     ACCEPT,
     WHEN_FULL,
@@ -272,7 +218,10 @@ if redis.call('EXISTS', KEYS[2]) == 0 then
 end
 if ARGV[14] ~= '' then
   for _, field in ipairs(redis.call('HKEYS', KEYS[4])) do
-    if string.sub(field, 1, 2) == 'r:' then redis.call('HSETNX', KEYS[4], 's:' .. string.sub(field, 3), ARGV[14]) end
+    local position = string.sub(field, 3)
+    if string.sub(field, 1, 2) == 'r:' and redis.call('HEXISTS', KEYS[4], 'c:' .. position) == 0 then
+      redis.call('HSETNX', KEYS[4], 's:' .. position, ARGV[14])
+    end
   end
 end
 if ARGV[4] > redis.call('HGET', KEYS[2], 'q') then redis.call('HSET', KEYS[2], 'q', ARGV[4]) end
@@ -289,7 +238,7 @@ end
 redis.call('HDEL', KEYS[2], 'lastPark')
 if newest ~= '' then redis.call('HSET', KEYS[2], 'lastPark', newest) end
 redis.call('HSET', KEYS[2], 'joined', '1', 'era', ARGV[3], 'table', ARGV[5], 'source', ARGV[6], 'destination', ARGV[7],
-  'serves', ARGV[15], 'parks', ARGV[11], 'superseded', ARGV[12], 'accepting', ARGV[2])
+  'serves', ARGV[15], 'parks', ARGV[11], 'superseded', ARGV[12], 'moved', ARGV[16], 'settled', ARGV[17], 'accepting', ARGV[2])
 ",
     ACCOUNT
 );

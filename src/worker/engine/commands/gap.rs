@@ -1,117 +1,23 @@
-//! Operations that people have asked for: one at a time, each when its map is ready for it.
+//! Accepting a gap, as an operation.
 
-use super::{
-    Engine, Event,
-    accept::{AcceptError, Acceptance, Outcome},
-    boot::Attempt,
-};
+use super::{AGAIN, Engine, Next, Stand, waiting};
 use crate::{
     api::reasons::GAP_ACCEPTED,
     record::Lsn,
     worker::{
-        command::{Command, Order, Said, Stand},
+        engine::{
+            Event,
+            accept::{AcceptError, Acceptance, Outcome},
+            boot::Attempt,
+        },
         map::{Blocked, Map, MapId, SideState},
         plan::{Plan, StatusBefore},
     },
 };
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
-use tokio::sync::mpsc;
-
-/// The operations that have not ended.
-pub struct Commands {
-    said: mpsc::UnboundedSender<Said>,
-    open: BTreeMap<Arc<str>, Open>,
-    running: Option<Arc<str>>,
-}
-
-/// One of them.
-struct Open {
-    command: Command,
-    stand: Option<Stand>,
-    retry_at: Option<Instant>,
-}
-
-impl Commands {
-    #[must_use]
-    pub fn new(said: mpsc::UnboundedSender<Said>) -> Self {
-        Self {
-            said,
-            open: BTreeMap::new(),
-            running: None,
-        }
-    }
-
-    fn say(&mut self, id: &str, stand: Stand) {
-        let Some(open) = self.open.get_mut(id) else { return };
-        if open.stand.as_ref() == Some(&stand) {
-            return;
-        }
-        let command = open.command.clone();
-        open.stand = Some(stand.clone());
-        if stand.is_end() {
-            self.open.remove(id);
-        }
-        let _ = self.said.send(Said { command, stand });
-    }
-}
-
-/// What there is to do for an operation.
-enum Next {
-    /// Another worker's.
-    Nothing,
-    Say(Stand),
-    Accept {
-        map: MapId,
-        lost_after: Lsn,
-    },
-}
+use std::{sync::Arc, time::Instant};
 
 impl Engine {
-    pub(super) fn commanded(&mut self, command: Command) {
-        let id = command.id.clone();
-        self.commands.open.entry(id).or_insert(Open {
-            command,
-            stand: None,
-            retry_at: None,
-        });
-        self.look_at_commands(Instant::now());
-    }
-
-    /// An operation was deleted. What has begun ends all the same.
-    pub(super) fn taken_back(&mut self, id: &str) {
-        self.commands.open.remove(id);
-    }
-
-    pub(super) fn look_at_commands(&mut self, now: Instant) {
-        let due = |open: &Open| open.retry_at.is_none_or(|at| at <= now);
-        let ids: Vec<Arc<str>> = self
-            .commands
-            .open
-            .iter()
-            .filter(|(id, open)| due(open) && self.commands.running.as_ref() != Some(id))
-            .map(|(id, _)| id.clone())
-            .collect();
-        for id in ids {
-            match self.next(&id) {
-                Next::Nothing => {}
-                Next::Say(stand) => self.commands.say(&id, stand),
-                Next::Accept { map, lost_after } => self.accept(&id, &map, lost_after),
-            }
-        }
-    }
-
-    fn next(&self, id: &Arc<str>) -> Next {
-        let Some(open) = self.commands.open.get(id) else {
-            return Next::Nothing;
-        };
-        let Some(plan) = self.plans.values().find(|plan| plan.name == open.command.map) else {
-            return Next::Nothing;
-        };
-        let Order::AcceptGap { lost_after } = open.command.order;
+    pub(super) fn next_of_gap(&self, id: &Arc<str>, plan: &Plan, lost_after: Lsn) -> Next {
         let accept = Next::Accept {
             map: plan.id.clone(),
             lost_after,
@@ -124,14 +30,10 @@ impl Engine {
         let operation = |which: Option<&String>| which.is_some_and(|known| **known == **id);
         let going = |map: &Map| map.side.is_some_and(|side| side.state == SideState::Going);
         let busy = map.is_some_and(going)
-            || self.commands.running.is_some()
+            || self.commands.is_busy(&plan.id)
             || attempt.is_some_and(|attempt| attempt.under_way);
         let is_gap = blocked.and_then(Blocked::gap).is_some();
         match map {
-            _ if plan.deletion.is_some() => Next::Say(Stand::Failed {
-                reason: "MapDeleted",
-                message: "The map is being deleted.".into(),
-            }),
             _ if busy => Next::Say(waiting(
                 "Queued",
                 "Another operation, or the map's start, comes first.",
@@ -154,11 +56,11 @@ impl Engine {
     }
 
     /// Takes the map out of the engine, puts its custodians beyond the gap, and takes it over anew.
-    fn accept(&mut self, id: &Arc<str>, map: &MapId, lost_after: Lsn) {
+    pub(super) fn accept(&mut self, id: &Arc<str>, map: &MapId, lost_after: Lsn) {
         let Some(plan) = self.plans.get(map).map(|plan| Arc::new(self.remembered(plan))) else {
             return;
         };
-        self.commands.running = Some(id.clone());
+        self.commands.accepting = Some(id.clone());
         let message = "The map is put beyond the gap.".to_owned();
         self.commands.say(id, Stand::Running { message });
         let acceptance = Acceptance {
@@ -212,8 +114,13 @@ impl Engine {
         }
     }
 
-    pub(super) fn accepted(&mut self, id: &Arc<str>, map: &MapId, result: Result<Outcome, AcceptError>) {
-        self.commands.running = None;
+    pub(in crate::worker::engine) fn accepted(
+        &mut self,
+        id: &Arc<str>,
+        map: &MapId,
+        result: Result<Outcome, AcceptError>,
+    ) {
+        self.commands.accepting = None;
         if let Some(attempt) = self.booting.get_mut(map) {
             attempt.under_way = false;
             if result.is_ok() {
@@ -246,16 +153,6 @@ impl Engine {
             }
         }
         self.boot(map);
-    }
-}
-
-/// What could not be reached is tried again after this.
-const AGAIN: Duration = Duration::from_secs(5);
-
-fn waiting(reason: &'static str, message: &str) -> Stand {
-    Stand::Waiting {
-        reason,
-        message: message.to_owned(),
     }
 }
 

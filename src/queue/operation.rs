@@ -1,0 +1,139 @@
+//! What Redis remembers of an operation on parked records: which ones it has chosen, and what it has done. So it goes on
+//! where it was, whoever carries it out (rule 15).
+
+use super::{
+    Queue, QueueError,
+    scripts::{CHOOSE, DISCARD, LEAVE, RETRIED, SKIP},
+};
+use crate::record::{Position, Skip};
+
+/// So many records are chosen, or given up, in one call.
+const CHUNK: usize = 1000;
+
+/// An operation whose choice is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Chosen {
+    pub selected: u64,
+    /// Refused again.
+    pub failed: u64,
+    /// They did not wait any more when they were come to.
+    pub skipped: u64,
+    /// Given up.
+    pub discarded: u64,
+}
+
+impl Queue {
+    /// What is known of an operation. None: its choice is not made.
+    ///
+    /// # Errors
+    /// Redis fails.
+    pub async fn chosen(&self, operation: &str) -> Result<Option<Chosen>, QueueError> {
+        let name = |count: &str| format!("op:{operation}{count}");
+        let mut read = redis::cmd("HMGET");
+        read.arg(&self.keys.errors)
+            .arg(&[name(""), name(":failed"), name(":skipped"), name(":completed")]);
+        let counts: Vec<Option<u64>> = self.link.query(&read).await?;
+        let count = |index: usize| counts.get(index).copied().flatten().unwrap_or_default();
+        let selected = counts.first().copied().flatten();
+        Ok(selected.map(|selected| Chosen {
+            selected,
+            failed: count(1),
+            skipped: count(2),
+            discarded: count(3),
+        }))
+    }
+
+    /// Chooses these records for an operation; those that do not wait are left out.
+    ///
+    /// # Errors
+    /// Another epoch, or Redis fails.
+    pub async fn choose(&self, operation: &str, positions: &[Position]) -> Result<(), QueueError> {
+        let mut parts = positions.chunks(CHUNK).peekable();
+        loop {
+            let part = parts.next().unwrap_or_default();
+            let is_last = parts.peek().is_none();
+            let mut choose = self.invoke(&CHOOSE);
+            choose.arg(operation).arg(u8::from(is_last));
+            for position in part {
+                choose.arg(position.to_string());
+            }
+            let () = self.run(&choose).await?;
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// What an operation has chosen and not come to yet, in order.
+    ///
+    /// # Errors
+    /// Redis fails.
+    pub async fn chosen_positions(&self, operation: &str) -> Result<Vec<Position>, QueueError> {
+        let mut fields: Vec<String> = self
+            .link
+            .query(redis::cmd("HKEYS").arg(&self.keys.errors))
+            .await?;
+        fields.retain(|field| field.starts_with("o:"));
+        fields.sort_unstable();
+        let mut positions = Vec::with_capacity(fields.len());
+        for part in fields.chunks(CHUNK) {
+            let mut read = redis::cmd("HMGET");
+            read.arg(&self.keys.errors).arg(part);
+            let of: Vec<Option<String>> = self.link.query(&read).await?;
+            let ours = part
+                .iter()
+                .zip(of)
+                .filter(|(_, of)| of.as_deref() == Some(operation));
+            positions.extend(ours.filter_map(|(field, _)| field.get(2..)?.parse::<Position>().ok()));
+        }
+        Ok(positions)
+    }
+
+    /// Those that did not wait any more when the operation came to them.
+    ///
+    /// # Errors
+    /// Another epoch, or Redis fails.
+    pub async fn skip(&self, operation: &str, positions: &[Position]) -> Result<(), QueueError> {
+        let mut skip = self.invoke(&RETRIED);
+        skip.arg(operation);
+        for position in positions {
+            skip.arg("x").arg(position.to_string()).arg("");
+        }
+        self.run(&skip).await
+    }
+
+    /// Gives parked records up. Returns how many the map has given up in all, and how many of these.
+    ///
+    /// # Errors
+    /// Another epoch, or Redis fails.
+    pub async fn discard(&self, operation: &str, positions: &[Position]) -> Result<(u64, u64), QueueError> {
+        let mut counts = (0, 0);
+        for part in positions.chunks(CHUNK) {
+            let mut discard = self.invoke(&DISCARD);
+            discard.arg(operation);
+            for position in part {
+                discard.arg(position.to_string());
+            }
+            let (all, now): (u64, u64) = self.run(&discard).await?;
+            counts = (all, counts.1 + now);
+        }
+        Ok(counts)
+    }
+
+    /// From now on what is queued up to some position is not written; None: everything is.
+    ///
+    /// # Errors
+    /// Another epoch, or Redis fails.
+    pub async fn skip_queued(&self, skip: Option<&Skip>) -> Result<(), QueueError> {
+        let text = skip.map_or_else(String::new, ToString::to_string);
+        self.run(self.invoke(&SKIP).arg(text)).await
+    }
+
+    /// The operation has ended: nothing is chosen by it any more.
+    ///
+    /// # Errors
+    /// Another epoch, or Redis fails.
+    pub async fn leave(&self, operation: &str) -> Result<(), QueueError> {
+        self.run(self.invoke(&LEAVE).arg(operation)).await
+    }
+}

@@ -1,0 +1,227 @@
+//! The parked records of a map, and what is marked on them.
+
+use super::{
+    ErrorSummary, Queue, QueueError, blob,
+    scripts::{DROP_PROVISIONAL, MARK, PARK, PURGE, RETRIED},
+};
+use crate::record::{Has, Mark, Once, ParkedKey, ParkedRecord, Position, Retried};
+use bytes::Bytes;
+
+/// So many records are read at once.
+const CHUNK: usize = 256;
+/// The fields of a record, in the order in which they are read.
+const FIELDS: [&str; 6] = ["r", "id", "s", "m", "c", "o"];
+
+impl Queue {
+    /// Parks records; returns their ids.
+    ///
+    /// # Errors
+    /// Another epoch, a full Redis, or Redis fails.
+    pub async fn park(&self, records: &[ParkedRecord]) -> Result<Vec<String>, QueueError> {
+        let mut park = self.invoke(&PARK);
+        park.arg(&*self.name);
+        for record in records {
+            park.arg(record.change.position.to_string()).arg(bytes(record)?);
+        }
+        self.run(&park).await
+    }
+
+    /// Marks parked records as replaced; each mark holds once the destination is so far (rule 3). Tells of each whether it
+    /// is new: the record may be gone, or marked already.
+    ///
+    /// # Errors
+    /// Another epoch, or Redis fails.
+    pub async fn mark(&self, marks: &[Mark]) -> Result<Vec<bool>, QueueError> {
+        let mut script = self.invoke(&MARK);
+        for mark in marks {
+            let (kind, parked, once) = match mark {
+                Mark::Superseded { parked, once } => ("s", parked, once),
+                Mark::Moved { parked, once } => ("m", parked, once),
+            };
+            script.arg(kind).arg(parked.to_string()).arg(once.to_string());
+        }
+        self.run(&script).await
+    }
+
+    /// Keeps what a retry has come to; what is written holds once the destination is so far (rule 15).
+    ///
+    /// # Errors
+    /// Another epoch, or Redis fails.
+    pub async fn keep_retried(&self, operation: &str, retried: &[Retried]) -> Result<(), QueueError> {
+        let mut script = self.invoke(&RETRIED);
+        script.arg(operation);
+        for one in retried {
+            match one {
+                Retried::Completed { parked, once } => {
+                    script.arg("c").arg(parked.to_string()).arg(once.to_string());
+                }
+                Retried::Failed(record) => {
+                    let position = record.change.position.to_string();
+                    script.arg("f").arg(position).arg(bytes(record)?);
+                }
+            }
+        }
+        self.run(&script).await
+    }
+
+    /// Removes what was parked or marked beyond what the destination has, since it will come again (rule 3); and reads
+    /// the keys of what waits.
+    ///
+    /// # Errors
+    /// Another epoch, Redis fails, or a record cannot be read.
+    pub async fn settle_errors(&self, has: Has) -> Result<Vec<ParkedKey>, QueueError> {
+        self.drop_provisional(has).await?;
+        let mut waiting = Vec::new();
+        self.each_error(|record| {
+            if record.superseded.is_none() && record.completed.is_none() {
+                waiting.push(ParkedKey::of(record));
+            }
+        })
+        .await?;
+        Ok(waiting)
+    }
+
+    /// Removes what was parked or marked beyond what the destination has.
+    ///
+    /// # Errors
+    /// Another epoch, or Redis fails.
+    pub async fn drop_provisional(&self, has: Has) -> Result<(), QueueError> {
+        let mut drop = self.invoke(&DROP_PROVISIONAL);
+        drop.arg(has.position.to_string()).arg(has.settled);
+        self.run(&drop).await
+    }
+
+    /// Whether a record is parked beyond `position`.
+    ///
+    /// # Errors
+    /// Redis fails.
+    pub async fn has_errors_beyond(&self, position: Position) -> Result<bool, QueueError> {
+        let last = self.parked_positions().await?.pop();
+        Ok(last.is_some_and(|last| last > position.to_string()))
+    }
+
+    /// Visits every parked record, in the order of their positions.
+    ///
+    /// # Errors
+    /// Redis fails, or a record cannot be read.
+    pub async fn each_error(&self, mut visit: impl FnMut(ParkedRecord)) -> Result<(), QueueError> {
+        for positions in self.parked_positions().await?.chunks(CHUNK) {
+            self.read_errors(positions)
+                .await?
+                .into_iter()
+                .for_each(&mut visit);
+        }
+        Ok(())
+    }
+
+    /// The parked records of these positions that are still there.
+    ///
+    /// # Errors
+    /// Redis fails, or a record cannot be read.
+    pub async fn errors_at(&self, positions: &[Position]) -> Result<Vec<ParkedRecord>, QueueError> {
+        let positions: Vec<String> = positions.iter().map(ToString::to_string).collect();
+        self.read_errors(&positions).await
+    }
+
+    /// Texts of positions, in their order.
+    async fn parked_positions(&self) -> Result<Vec<String>, QueueError> {
+        let mut fields: Vec<String> = self
+            .link
+            .query(redis::cmd("HKEYS").arg(&self.keys.errors))
+            .await?;
+        fields.retain(|field| field.starts_with("r:"));
+        for field in &mut fields {
+            field.drain(..2);
+        }
+        fields.sort_unstable();
+        Ok(fields)
+    }
+
+    async fn read_errors(&self, positions: &[String]) -> Result<Vec<ParkedRecord>, QueueError> {
+        if positions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut read = redis::cmd("HMGET");
+        read.arg(&self.keys.errors);
+        for position in positions {
+            for field in FIELDS {
+                read.arg(format!("{field}:{position}"));
+            }
+        }
+        let cells: Vec<Option<Bytes>> = self.link.query(&read).await?;
+        cells.chunks(FIELDS.len()).filter_map(record).collect()
+    }
+
+    /// The errors that wait, counted. What lies beyond `has`, as marks that do not hold yet, is provisional and not shown
+    /// (rule 3).
+    ///
+    /// # Errors
+    /// Redis fails, or a record cannot be read.
+    pub async fn error_summary(&self, has: Has) -> Result<ErrorSummary, QueueError> {
+        let mut summary = ErrorSummary::default();
+        self.each_error(|record| summary.count(&record, has)).await?;
+        Ok(summary)
+    }
+}
+
+/// What a purge has removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Purged {
+    /// Records that waited, and are given up, in all and now.
+    pub all: u64,
+    pub now: u64,
+    /// What of them a lane may still know.
+    pub positions: Vec<Position>,
+}
+
+impl Queue {
+    /// Removes what is kept since before `before`, in microseconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// Another epoch, Redis fails, or a record cannot be read.
+    pub async fn purge(&self, has: Has, before: i64) -> Result<Purged, QueueError> {
+        let mut due: Vec<(Position, bool)> = Vec::new();
+        self.each_error(|record| {
+            let holds = record.change.position <= has.position;
+            if holds && record.kept_since(has) <= before {
+                due.push((record.change.position, record.waits(has)));
+            }
+        })
+        .await?;
+        let mut purged = Purged::default();
+        for part in due.chunks(CHUNK) {
+            let mut purge = self.invoke(&PURGE);
+            for (position, waits) in part {
+                purge
+                    .arg(if *waits { "w" } else { "d" })
+                    .arg(position.to_string());
+            }
+            let (all, now): (u64, u64) = self.run(&purge).await?;
+            purged.all = all;
+            purged.now += now;
+            let waited = part.iter().filter(|(_, waits)| *waits);
+            purged.positions.extend(waited.map(|(position, _)| *position));
+        }
+        Ok(purged)
+    }
+}
+
+fn bytes(record: &ParkedRecord) -> Result<Vec<u8>, QueueError> {
+    blob::write(record).map_err(|error| QueueError::Blob(error.to_string()))
+}
+
+/// One record of its fields; None: it is gone.
+fn record(cells: &[Option<Bytes>]) -> Option<Result<ParkedRecord, QueueError>> {
+    let cell = |index: usize| cells.get(index).and_then(Option::as_ref);
+    let text = |index: usize| cell(index).map(|cell| String::from_utf8_lossy(cell).into_owned());
+    // What follows the time is the operation's name.
+    let once = |index: usize| -> Option<Once> { text(index)?.split(' ').next()?.parse().ok() };
+    let read = blob::read(text(1).unwrap_or_default(), cell(0)?);
+    Some(read.map_err(QueueError::Blob).map(|record| ParkedRecord {
+        superseded: once(2),
+        moved: once(3),
+        completed: once(4),
+        operation: text(5),
+        ..record
+    }))
+}

@@ -1,0 +1,255 @@
+//! Carries out an operation on parked records: chooses them, durably, and then does one part after another. Whoever does it
+//! again goes on where it was (rule 15).
+
+use super::{Act, Counts, OnErrors, Work};
+use crate::{
+    failpoint,
+    mapping::MatchError,
+    queue::{Chosen, Queue, QueueError},
+    record::{Has, ParkedRecord, Position, Retried},
+    worker::lane,
+};
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+/// So many records are tried again in one destination transaction.
+const RETRIES: usize = 200;
+/// So many records are given up in one call.
+const DISCARDS: usize = 1000;
+/// How far it is is told this often.
+const TELL: Duration = Duration::from_secs(1);
+
+/// The lane in which a map's records are tried again.
+#[derive(Clone, Debug)]
+pub struct Lent {
+    pub orders: lane::Orders,
+    pub seat: usize,
+}
+
+/// See the module.
+pub struct Job<T> {
+    pub operation: Arc<str>,
+    pub order: OnErrors,
+    pub queue: Queue,
+    /// What is parked beyond is not known to hold.
+    pub has: Has,
+    /// None: nothing is to be written.
+    pub lane: Option<Lent>,
+    /// What was done before.
+    pub work: Work,
+    pub cancelled: CancellationToken,
+    pub teller: T,
+}
+
+/// Who is told how far a job is.
+pub trait Teller: Send {
+    fn worked(&self, work: &Work);
+    /// These were given up; so many the map has given up in all.
+    fn given_up(&self, positions: Vec<Position>, all: u64);
+}
+
+/// How a job ended.
+#[derive(Debug)]
+pub enum Ended {
+    Complete(Work),
+    /// The map can write nothing now: it goes on later.
+    Interrupted(Work),
+    Cancelled,
+}
+
+/// Why a job could not be carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// To be tried again.
+    #[error("{0}")]
+    Queue(#[from] QueueError),
+    /// Nothing was done.
+    #[error("`spec.selection.match.expression` {0}.")]
+    Match(#[from] MatchError),
+}
+
+/// What a part of a job came to.
+enum Part {
+    /// So many records are done; what is left of the part comes with the next look.
+    Done(usize),
+    Interrupted,
+}
+
+impl<T: Teller> Job<T> {
+    /// Carries it out.
+    ///
+    /// # Errors
+    /// Redis fails; or the selection cannot be made, and nothing was done.
+    pub async fn run(mut self) -> Result<Ended, JobError> {
+        if self.order.dry_run {
+            let selected = self.select().await?.len() as u64;
+            self.work.counts = Counts {
+                selected,
+                remaining: selected,
+                ..Counts::default()
+            };
+            return Ok(Ended::Complete(self.work));
+        }
+        self.choose().await?;
+        let mut told = Instant::now();
+        loop {
+            // Whatever the lane has left open is settled once it answers.
+            if !self.is_ready().await {
+                return Ok(Ended::Interrupted(self.work));
+            }
+            let left = self.queue.chosen_positions(&self.operation).await?;
+            self.count(left.len()).await?;
+            self.teller.worked(&self.work);
+            if left.is_empty() {
+                return Ok(Ended::Complete(self.work));
+            }
+            let mut done = 0;
+            for part in left.chunks(self.part()) {
+                if self.cancelled.is_cancelled() {
+                    return Ok(Ended::Cancelled);
+                }
+                let begun = Instant::now();
+                let came = match self.order.act {
+                    Act::Retry => self.retry(part).await?,
+                    Act::Discard => self.discard(part).await?,
+                };
+                let Part::Done(records) = came else {
+                    return Ok(Ended::Interrupted(self.work));
+                };
+                done += records;
+                if told.elapsed() >= TELL {
+                    told = Instant::now();
+                    self.count(left.len() - done).await?;
+                    self.teller.worked(&self.work);
+                }
+                self.pace(records, begun).await;
+            }
+        }
+    }
+
+    fn part(&self) -> usize {
+        let cap = self.order.cap.map_or(usize::MAX, |cap| cap as usize);
+        match self.order.act {
+            Act::Retry => RETRIES.min(cap).max(1),
+            Act::Discard => DISCARDS,
+        }
+    }
+
+    async fn pace(&self, records: usize, begun: Instant) {
+        if let Some(cap) = self.order.cap {
+            let wanted = Duration::from_secs_f64(records as f64 / f64::from(cap.max(1)));
+            let wait = tokio::time::sleep(wanted.saturating_sub(begun.elapsed()));
+            tokio::select! {
+                () = wait => {}
+                () = self.cancelled.cancelled() => {}
+            }
+        }
+    }
+
+    async fn count(&mut self, remaining: usize) -> Result<(), QueueError> {
+        let chosen = self.queue.chosen(&self.operation).await?.unwrap_or_default();
+        self.work.counts = Counts::of(chosen, remaining as u64);
+        Ok(())
+    }
+
+    /// Chooses the records, unless that was done.
+    async fn choose(&mut self) -> Result<(), JobError> {
+        let known: Option<Chosen> = self.queue.chosen(&self.operation).await?;
+        if known.is_some() {
+            return Ok(());
+        }
+        // A choice that was not finished is made anew.
+        self.queue.leave(&self.operation).await?;
+        let positions = self.select().await?;
+        self.queue.choose(&self.operation, &positions).await?;
+        failpoint::hit("chosen");
+        Ok(())
+    }
+
+    /// What waits now and is asked for. A retry of a record is also one of those that wait behind it.
+    async fn select(&mut self) -> Result<Vec<Position>, JobError> {
+        let (order, has) = (&self.order, self.has);
+        let mut positions = Vec::new();
+        let mut keys: HashSet<Vec<u8>> = HashSet::new();
+        let mut last = None;
+        let mut failed = None;
+        let visit = |record: ParkedRecord| {
+            if failed.is_some() || !record.waits(has) {
+                return;
+            }
+            last = Some(record.id.clone()).max(last.take());
+            let behind = order.act == Act::Retry
+                && record.refusal.code == "ParkedBehind"
+                && record.keys.iter().any(|key| keys.contains(key));
+            match order.selection.takes(&record) {
+                Ok(taken) if taken || behind => {
+                    positions.push(record.change.position);
+                    keys.extend(record.keys);
+                }
+                Ok(_) => {}
+                Err(error) => failed = Some(error),
+            }
+        };
+        self.queue.each_error(visit).await?;
+        self.work.last_error = last;
+        failed.map_or(Ok(positions), |error| Err(error.into()))
+    }
+
+    /// Whether the map may write now, if that is wanted.
+    async fn is_ready(&self) -> bool {
+        !self.order.writes() || self.order_retry(Vec::new()).await.is_some()
+    }
+
+    async fn order_retry(&self, records: Vec<ParkedRecord>) -> Option<crate::destination::postgres::Tried> {
+        let lent = self.lane.as_ref()?;
+        let (reply, answer) = oneshot::channel();
+        lent.orders.give(lane::Order::Retry(lane::Retry {
+            seat: lent.seat,
+            operation: self.operation.clone(),
+            records,
+            reply,
+        }));
+        answer.await.ok()
+    }
+
+    async fn retry(&mut self, part: &[Position]) -> Result<Part, JobError> {
+        let records = self.queue.errors_at(part).await?;
+        let is_there =
+            |position: &&Position| records.iter().any(|record| record.change.position == **position);
+        let gone: Vec<Position> = part.iter().filter(|at| !is_there(at)).copied().collect();
+        let Some(tried) = self.order_retry(records).await else {
+            return Ok(Part::Interrupted);
+        };
+        failpoint::hit("retried");
+        let skipped: Vec<Position> = gone.into_iter().chain(tried.skipped).collect();
+        if !skipped.is_empty() {
+            self.queue.skip(&self.operation, &skipped).await?;
+        }
+        let is_failed = |retried: &&Retried| matches!(retried, Retried::Failed(_));
+        let failed: Vec<Retried> = tried.retried.iter().filter(is_failed).cloned().collect();
+        if !failed.is_empty() {
+            self.queue.keep_retried(&self.operation, &failed).await?;
+        }
+        for retried in &failed {
+            if let Retried::Failed(record) = retried {
+                self.work.failed(record);
+            }
+        }
+        Ok(match tried.aside {
+            Some(_) => Part::Interrupted,
+            None => Part::Done(tried.retried.len() + skipped.len()),
+        })
+    }
+
+    async fn discard(&mut self, part: &[Position]) -> Result<Part, JobError> {
+        let (all, _) = self.queue.discard(&self.operation, part).await?;
+        failpoint::hit("discarded");
+        self.teller.given_up(part.to_vec(), all);
+        Ok(Part::Done(part.len()))
+    }
+}

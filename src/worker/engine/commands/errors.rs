@@ -1,0 +1,273 @@
+//! What is done with parked records, as operations.
+
+use super::{AGAIN, Engine, Next, Running, Stand, failed, waiting};
+use crate::{
+    api::reasons::{RECORDS_DISCARDED, RECORDS_RETRIED},
+    record::Position,
+    worker::{
+        command::{Act, Command, Ended, Job, JobError, Lent, OnErrors, Order, Teller, Work},
+        engine::Event,
+        map::{Map, MapId},
+        plan::Plan,
+    },
+};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// A job that was interrupted goes on after this, if the map may write again.
+const SOON: Duration = Duration::from_secs(1);
+
+/// Tells the engine how far a job is.
+struct ToEngine {
+    operation: Arc<str>,
+    map: MapId,
+    events: mpsc::UnboundedSender<Event>,
+}
+
+impl Teller for ToEngine {
+    fn worked(&self, work: &Work) {
+        let _ = self.events.send(Event::Worked {
+            command: self.operation.clone(),
+            work: work.clone(),
+        });
+    }
+
+    fn given_up(&self, positions: Vec<Position>, all: u64) {
+        let _ = self.events.send(Event::GivenUp {
+            map: self.map.clone(),
+            positions,
+            all,
+        });
+    }
+}
+
+impl Engine {
+    pub(super) fn next_on_errors(&self, id: &Arc<str>, plan: &Plan, order: &OnErrors) -> Next {
+        let Some(map) = self.maps.get(&plan.id).filter(|map| map.has_joined()) else {
+            return Next::Say(waiting("MapStarting", "The map has not started yet."));
+        };
+        if self.commands.is_busy(&plan.id) {
+            return Next::Say(waiting("Queued", "Another operation on the map comes first."));
+        }
+        match keeps_waiting(map, order) {
+            Some(stand) => Next::Say(stand),
+            None => {
+                tracing::debug!(operation = %id, map = %plan.name, "an operation on parked records begins");
+                Next::Begin { map: plan.id.clone() }
+            }
+        }
+    }
+
+    pub(super) fn begin_job(&mut self, id: &Arc<str>, map: &MapId) {
+        let Some(open) = self.commands.open.get(id) else {
+            return;
+        };
+        let (Order::Errors(order), Some(known)) = (open.command.order.clone(), self.maps.get(map)) else {
+            return;
+        };
+        let lane = self.lanes.get(&known.plan.destination).filter(|_| order.writes());
+        let cancel = CancellationToken::new();
+        let job = Job {
+            operation: id.clone(),
+            queue: known.queue.clone(),
+            has: known
+                .progress
+                .as_ref()
+                .map(|known| known.has())
+                .unwrap_or_default(),
+            lane: lane.map(|seating| Lent {
+                orders: seating.lane.orders(),
+                seat: known.seat,
+            }),
+            work: open.work.clone().unwrap_or_else(Work::begun),
+            cancelled: cancel.clone(),
+            teller: ToEngine {
+                operation: id.clone(),
+                map: map.clone(),
+                events: self.events.clone(),
+            },
+            order,
+        };
+        let message = match job.order.act {
+            Act::Retry => format!(
+                "The selected records are written to {} again.",
+                known.plan.destination
+            ),
+            Act::Discard => "The selected records are given up.".to_owned(),
+        };
+        let operation = id.clone();
+        self.commands
+            .jobs
+            .insert(map.clone(), Running { operation, cancel });
+        self.commands.say(id, Stand::Running { message });
+        let (command, map) = (id.clone(), map.clone());
+        self.spawn(async move {
+            let result = job.run().await;
+            Event::JobEnded { command, map, result }
+        });
+    }
+
+    pub(in crate::worker::engine) fn job_ended(
+        &mut self,
+        id: &Arc<str>,
+        map: &MapId,
+        result: Result<Ended, JobError>,
+    ) {
+        self.commands.jobs.remove(map);
+        if let Some(map) = self.maps.get_mut(map) {
+            map.errors.look_again();
+        }
+        let Some(open) = self.commands.open.get(id) else {
+            // It was deleted meanwhile.
+            return self.leave(map, id);
+        };
+        let command = open.command.clone();
+        match result {
+            Ok(Ended::Complete(work)) => self.complete(&command, work),
+            Ok(Ended::Interrupted(work)) => {
+                self.commands.say_work(id, work);
+                self.commands.again_later(id, SOON);
+            }
+            Ok(Ended::Cancelled) => {}
+            Err(JobError::Queue(error)) => {
+                self.commands.say(id, waiting("Unreachable", &error.to_string()));
+                self.commands.again_later(id, AGAIN);
+            }
+            Err(error @ JobError::Match(_)) => {
+                self.commands
+                    .say(id, failed("SelectionFailed", error.to_string()));
+            }
+        }
+    }
+
+    fn complete(&mut self, command: &Command, work: Work) {
+        let Order::Errors(order) = &command.order else {
+            return;
+        };
+        let counts = work.counts;
+        let (reason, message) = match (order.dry_run, order.act, counts.failed) {
+            (true, ..) => (
+                "DryRun",
+                format!("{} records are selected; nothing was done.", counts.selected),
+            ),
+            (_, Act::Retry, 0) => (
+                "Completed",
+                format!(
+                    "Of {} records {} are written, and {} were replaced by newer ones before.",
+                    counts.selected, counts.completed, counts.superseded
+                ),
+            ),
+            (_, Act::Retry, failed) => (
+                "CompletedWithFailures",
+                format!(
+                    "Of {} records {} are written, and {failed} were refused again: look at status.failures, mend the cause, \
+                     and retry those.",
+                    counts.selected, counts.completed
+                ),
+            ),
+            (_, Act::Discard, _) => (
+                "Completed",
+                format!("{} records were given up.", counts.completed),
+            ),
+        };
+        if !order.dry_run {
+            self.account_for(command, order.act, &message);
+        }
+        if let Some(open) = self.commands.open.get_mut(&command.id) {
+            open.work = Some(work);
+        }
+        self.commands
+            .say(&command.id, Stand::Complete { reason, message });
+    }
+
+    /// Who has asked for what, and what came of it.
+    fn account_for(&self, command: &Command, act: Act, message: &str) {
+        let by = command.requested_by.as_deref().unwrap_or("unknown");
+        tracing::info!(operation = %command.name, map = %command.map, ?act, by, message, "an operation has ended");
+        let Some(plan) = self.plans.values().find(|plan| plan.name == command.map) else {
+            return;
+        };
+        let reason = match act {
+            Act::Retry => RECORDS_RETRIED,
+            Act::Discard => RECORDS_DISCARDED,
+        };
+        let note = format!("Operation {}, asked for by {by}: {message}", command.name);
+        self.statuses.note(plan, reason, note);
+    }
+
+    pub(in crate::worker::engine) fn worked(&mut self, id: &Arc<str>, work: Work) {
+        if self.commands.is_running(id) {
+            self.commands.say_work(id, work);
+        }
+    }
+
+    /// Records were given up: they are parked no more.
+    pub(in crate::worker::engine) fn given_up(&mut self, id: &MapId, positions: Vec<Position>, all: u64) {
+        let Some(map) = self.maps.get_mut(id) else { return };
+        map.given_up = map.given_up.max(all);
+        map.errors.look_again();
+        self.forget_parked(id, positions);
+        self.report(id);
+    }
+
+    /// The end of an operation is written: nothing of it need be remembered.
+    pub(in crate::worker::engine) fn end_said(&mut self, command: &Command) {
+        let plan = self.plans.values().find(|plan| plan.name == command.map);
+        let id = plan.map(|plan| plan.id.clone());
+        let Some(map) = id else { return };
+        match command.order {
+            Order::Errors(_) => self.leave(&map, &command.id),
+            Order::Queue(_) => self.forget_skip(&map, command),
+            Order::AcceptGap { .. } | Order::Unfit { .. } => {}
+        }
+    }
+
+    /// It was deleted: it ends with the part that is under way.
+    pub(super) fn cancel_job(&mut self, command: &Command) {
+        let job = self
+            .commands
+            .jobs
+            .values()
+            .find(|job| job.operation == command.id);
+        match job {
+            Some(job) => job.cancel.cancel(),
+            None => self.end_said(command),
+        }
+    }
+
+    fn leave(&mut self, map: &MapId, operation: &Arc<str>) {
+        let Some(map) = self.maps.get(map) else { return };
+        let (queue, operation, name) = (map.queue.clone(), operation.clone(), map.plan.name.clone());
+        self.tasks.spawn(async move {
+            if let Err(error) = queue.leave(&operation).await {
+                tracing::info!(map = %name, %error, "Redis still remembers an operation that has ended");
+            }
+        });
+    }
+}
+
+/// Why an operation cannot begin, or go on, now.
+fn keeps_waiting(map: &Map, order: &OnErrors) -> Option<Stand> {
+    let gate = &map.gate;
+    let say = |reason, message: String| Some(Stand::Waiting { reason, message });
+    if let Some(blocked) = map.blocked.as_ref().filter(|blocked| blocked.is_loss()) {
+        return say("MapBlocked", format!("The map is blocked. {}", blocked.message()));
+    }
+    if !order.writes() {
+        return None;
+    }
+    if gate.wanted() {
+        let message = "A pause holds the map: nothing is written before it is resumed.";
+        return say("MapPaused", message.into());
+    }
+    if let Some(unusable) = &map.unusable {
+        let message = format!("The destination cannot be written now. {}", unusable.message);
+        return say("MapBuffering", message);
+    }
+    if !gate.is_direct() && !gate.draining() {
+        let message = "The map is on its way to its destination.";
+        return say("MapStarting", message.into());
+    }
+    None
+}

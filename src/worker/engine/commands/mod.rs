@@ -1,0 +1,209 @@
+//! Operations that people have asked for, each when its map is ready for it: one at a time for a map.
+
+mod errors;
+mod gap;
+mod queue;
+
+use super::Engine;
+use crate::{
+    record::{Lsn, Skip},
+    worker::{
+        command::{Command, Order, Said, Stand, Work},
+        map::MapId,
+    },
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// The operations that have not ended.
+pub struct Commands {
+    said: mpsc::UnboundedSender<Said>,
+    open: BTreeMap<Arc<str>, Open>,
+    /// Those that have ended: what is still told of them is older than their end.
+    ended: BTreeSet<Arc<str>>,
+    /// A gap that is being accepted: one at a time, since it may make a slot.
+    accepting: Option<Arc<str>>,
+    /// What is done with parked records.
+    jobs: BTreeMap<MapId, Running>,
+}
+
+/// One operation.
+struct Open {
+    command: Command,
+    stand: Option<Stand>,
+    work: Option<Work>,
+    retry_at: Option<Instant>,
+}
+
+/// One that is being carried out beside the engine.
+struct Running {
+    operation: Arc<str>,
+    cancel: CancellationToken,
+}
+
+/// What could not be done is tried again after this.
+const AGAIN: Duration = Duration::from_secs(5);
+
+impl Commands {
+    #[must_use]
+    pub fn new(said: mpsc::UnboundedSender<Said>) -> Self {
+        Self {
+            said,
+            open: BTreeMap::new(),
+            ended: BTreeSet::new(),
+            accepting: None,
+            jobs: BTreeMap::new(),
+        }
+    }
+
+    fn say(&mut self, id: &str, stand: Stand) {
+        let Some(open) = self.open.get_mut(id) else { return };
+        if open.stand.as_ref() != Some(&stand) {
+            open.stand = Some(stand);
+            self.tell(id);
+        }
+    }
+
+    /// How far the work is.
+    fn say_work(&mut self, id: &str, work: Work) {
+        let Some(open) = self.open.get_mut(id) else { return };
+        if open.work.as_ref() != Some(&work) {
+            open.work = Some(work);
+            self.tell(id);
+        }
+    }
+
+    fn tell(&mut self, id: &str) {
+        let Some(open) = self.open.get(id) else { return };
+        let Some(stand) = open.stand.clone() else { return };
+        let said = Said {
+            command: open.command.clone(),
+            stand,
+            work: open.work.clone(),
+        };
+        if said.stand.is_end() {
+            self.open.remove(id);
+            self.ended.insert(id.into());
+        }
+        let _ = self.said.send(said);
+    }
+
+    fn is_running(&self, id: &Arc<str>) -> bool {
+        self.accepting.as_ref() == Some(id) || self.jobs.values().any(|job| job.operation == *id)
+    }
+
+    /// Whether another operation comes first.
+    pub(super) fn is_busy(&self, map: &MapId) -> bool {
+        self.accepting.is_some() || self.jobs.contains_key(map)
+    }
+
+    fn again_later(&mut self, id: &str, after: Duration) {
+        if let Some(open) = self.open.get_mut(id) {
+            open.retry_at = Some(Instant::now() + after);
+        }
+    }
+}
+
+/// What there is to do for an operation.
+enum Next {
+    /// Another worker's.
+    Nothing,
+    Say(Stand),
+    Accept {
+        map: MapId,
+        lost_after: Lsn,
+    },
+    Begin {
+        map: MapId,
+    },
+    /// Says how far it is.
+    Work(Work),
+    Skip {
+        map: MapId,
+        skip: Skip,
+    },
+    /// All that is skipped has passed.
+    Skipped {
+        map: MapId,
+    },
+}
+
+impl Engine {
+    pub(super) fn commanded(&mut self, command: Command) {
+        let id = command.id.clone();
+        if self.commands.ended.contains(&id) {
+            return;
+        }
+        self.commands.open.entry(id).or_insert(Open {
+            command,
+            stand: None,
+            work: None,
+            retry_at: None,
+        });
+        self.look_at_commands(Instant::now());
+    }
+
+    /// An operation was deleted. A gap that is being accepted is accepted all the same.
+    pub(super) fn taken_back(&mut self, id: &str) {
+        self.commands.ended.remove(id);
+        if let Some(open) = self.commands.open.remove(id) {
+            self.cancel_job(&open.command);
+        }
+    }
+
+    pub(super) fn look_at_commands(&mut self, now: Instant) {
+        let due = |open: &Open| open.retry_at.is_none_or(|at| at <= now);
+        let ids: Vec<Arc<str>> = self
+            .commands
+            .open
+            .iter()
+            .filter(|(id, open)| due(open) && !self.commands.is_running(id))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in ids {
+            match self.next(&id) {
+                Next::Nothing => {}
+                Next::Say(stand) => self.commands.say(&id, stand),
+                Next::Accept { map, lost_after } => self.accept(&id, &map, lost_after),
+                Next::Begin { map } => self.begin_job(&id, &map),
+                Next::Work(work) => self.commands.say_work(&id, work),
+                Next::Skip { map, skip } => self.begin_skip(&id, &map, skip),
+                Next::Skipped { map } => self.end_skip(&id, &map),
+            }
+        }
+    }
+
+    fn next(&self, id: &Arc<str>) -> Next {
+        let Some(open) = self.commands.open.get(id) else {
+            return Next::Nothing;
+        };
+        let Some(plan) = self.plans.values().find(|plan| plan.name == open.command.map) else {
+            return Next::Nothing;
+        };
+        if plan.deletion.is_some() {
+            return Next::Say(failed("MapDeleted", "The map is being deleted.".into()));
+        }
+        match &open.command.order {
+            Order::AcceptGap { lost_after } => self.next_of_gap(id, plan, *lost_after),
+            Order::Errors(order) => self.next_on_errors(id, plan, order),
+            Order::Queue(order) => self.next_on_queue(id, plan, *order),
+            Order::Unfit { message } => Next::Say(failed("SelectionInvalid", message.clone())),
+        }
+    }
+}
+
+fn failed(reason: &'static str, message: String) -> Stand {
+    Stand::Failed { reason, message }
+}
+
+fn waiting(reason: &'static str, message: &str) -> Stand {
+    Stand::Waiting {
+        reason,
+        message: message.to_owned(),
+    }
+}
