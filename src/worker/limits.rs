@@ -5,9 +5,6 @@
 
 use std::{fmt, time::Duration};
 
-/// Taking changes begins again when no more than this part of a hard limit is used.
-const OPEN_AT: f64 = 0.5;
-
 /// One bound for each measure. None: there is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Measures {
@@ -105,8 +102,9 @@ impl Measures {
     /// The bound that is used most.
     #[must_use]
     pub fn nearest(self, usage: Usage) -> Option<Reached> {
+        let part = |one: &Reached, of: &Reached| u128::from(one.used) * u128::from(of.limit);
         self.each(usage)
-            .max_by(|one, other| one.part().total_cmp(&other.part()))
+            .max_by(|one, other| part(one, other).cmp(&part(other, one)))
     }
 
     /// A bound that is reached.
@@ -118,10 +116,10 @@ impl Measures {
 }
 
 impl Reached {
-    /// How much of it is used: 1 is all.
+    /// No more than half of it is used: taking changes begins again.
     #[must_use]
-    pub fn part(self) -> f64 {
-        self.used as f64 / (self.limit.max(1)) as f64
+    pub const fn is_half(self) -> bool {
+        self.used <= self.limit / 2
     }
 
     /// The field of `spec.queue.limits.hard` that may be raised.
@@ -192,10 +190,7 @@ impl Meter {
         let was_closed = self.is_closed();
         let was_below = self.level == Level::Below;
         let hard = limits.hard.reached(usage);
-        let half = limits
-            .hard
-            .nearest(usage)
-            .is_none_or(|nearest| nearest.part() <= OPEN_AT);
+        let half = limits.hard.nearest(usage).is_none_or(Reached::is_half);
         self.closed = match (hard, self.closed) {
             (Some(reached), Some((under, _))) => Some((under, reached)),
             (Some(reached), None) => Some((limits, reached)),
@@ -306,10 +301,7 @@ mod tests {
             age: Duration::from_secs(10),
             ..Usage::default()
         };
-        assert_eq!(
-            both.reached(usage).map(|reached| reached.field()),
-            Some("ageSeconds")
-        );
+        assert_eq!(both.reached(usage).map(Reached::field), Some("ageSeconds"));
         assert_eq!(both.bytes, Some(1 << 30));
         assert_eq!(limits(3).soft.records, Some(2));
     }

@@ -144,7 +144,19 @@ async fn selected_records_are_written_again_or_given_up() {
         )
         .await;
 
-    // What cannot be meant is told.
+    refuses_what_cannot_be_meant(rig).await;
+    for (action, said) in [("RecordsRetried", "by-id"), ("RecordsDiscarded", "give-up")] {
+        wait_until(SOON, action, async || {
+            let events = rig.api.kubectl(&["get", "events", "-o", "wide"]);
+            events
+                .lines()
+                .any(|line| line.contains(action) && line.contains(said))
+        })
+        .await;
+    }
+}
+
+async fn refuses_what_cannot_be_meant(rig: &Rig) {
     let wrong = "{type: Match, match: {expression: \"error.kind == 'x'\"}}";
     rig.ask_errors("wrong", "items", "Retry", wrong);
     let wrong = rig.ended("wrong").await;
@@ -155,15 +167,6 @@ async fn selected_records_are_written_again_or_given_up() {
             .unwrap()
             .contains("`spec.selection.match.expression`")
     );
-    for (action, said) in [("RecordsRetried", "by-id"), ("RecordsDiscarded", "give-up")] {
-        wait_until(SOON, action, async || {
-            let events = rig.api.kubectl(&["get", "events", "-o", "wide"]);
-            events
-                .lines()
-                .any(|line| line.contains(action) && line.contains(said))
-        })
-        .await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -142,7 +142,8 @@ impl<T: Teller> Job<T> {
 
     async fn pace(&self, records: usize, begun: Instant) {
         if let Some(cap) = self.order.cap {
-            let wanted = Duration::from_secs_f64(records as f64 / f64::from(cap.max(1)));
+            let records = u32::try_from(records).unwrap_or(u32::MAX);
+            let wanted = Duration::from_secs(1) * records / cap.max(1);
             let wait = tokio::time::sleep(wanted.saturating_sub(begun.elapsed()));
             tokio::select! {
                 () = wait => {}

@@ -1,7 +1,7 @@
 //! Events, which never hold anything up.
 
 use super::statuses::{About, Notice};
-use crate::api::{Connection, TableMap};
+use crate::api::{Connection, TableMap, TableMapOperation};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Client, Resource,
@@ -18,12 +18,20 @@ pub async fn publish(client: Client, identity: String, mut notices: mpsc::Unboun
     };
     let recorder = Recorder::new(client, reporter);
     while let Some(notice) = notices.recv().await {
+        let operation = notice.operation.map(|(name, uid)| ObjectReference {
+            api_version: Some(TableMapOperation::api_version(&()).into()),
+            kind: Some(TableMapOperation::kind(&()).into()),
+            namespace: Some(notice.namespace.clone()),
+            name: Some(name),
+            uid: Some(uid),
+            ..ObjectReference::default()
+        });
         let event = Event {
             type_: notice.type_,
             reason: notice.reason.into(),
             note: Some(notice.note),
             action: "Replicate".into(),
-            secondary: None,
+            secondary: operation,
         };
         let kind = match notice.about {
             About::TableMap => TableMap::kind(&()),

@@ -59,6 +59,8 @@ pub struct Notice {
     pub uid: String,
     pub reason: &'static str,
     pub note: String,
+    /// Name and UID of the operation that it tells of: each has an event of its own.
+    pub operation: Option<(String, String)>,
 }
 
 impl Statuses {
@@ -164,7 +166,29 @@ impl Statuses {
         self.publish(EventType::Normal, plan, reason, note);
     }
 
+    /// What an operation has come to.
+    pub fn note_of_operation(
+        &self,
+        plan: &Plan,
+        reason: &'static str,
+        note: String,
+        operation: (String, String),
+    ) {
+        self.send_notice(EventType::Normal, plan, reason, note, Some(operation));
+    }
+
     fn publish(&self, type_: EventType, plan: &Plan, reason: &'static str, note: String) {
+        self.send_notice(type_, plan, reason, note, None);
+    }
+
+    fn send_notice(
+        &self,
+        type_: EventType,
+        plan: &Plan,
+        reason: &'static str,
+        note: String,
+        operation: Option<(String, String)>,
+    ) {
         let _ = self.notices.send(Notice {
             type_,
             about: About::TableMap,
@@ -173,6 +197,7 @@ impl Statuses {
             uid: plan.uid.clone(),
             reason,
             note,
+            operation,
         });
     }
 
@@ -186,6 +211,7 @@ impl Statuses {
             uid: source.uid.clone(),
             reason,
             note,
+            operation: None,
         });
     }
 

@@ -3,6 +3,7 @@
 use super::{AGAIN, Engine, Next, Running, Stand, failed, waiting};
 use crate::{
     api::reasons::{RECORDS_DISCARDED, RECORDS_RETRIED},
+    destination::postgres::Progress,
     record::Position,
     worker::{
         command::{Act, Command, Ended, Job, JobError, Lent, OnErrors, Order, Teller, Work},
@@ -43,20 +44,15 @@ impl Teller for ToEngine {
 }
 
 impl Engine {
-    pub(super) fn next_on_errors(&self, id: &Arc<str>, plan: &Plan, order: &OnErrors) -> Next {
+    pub(super) fn next_on_errors(&self, plan: &Plan, order: &OnErrors) -> Next {
         let Some(map) = self.maps.get(&plan.id).filter(|map| map.has_joined()) else {
             return Next::Say(waiting("MapStarting", "The map has not started yet."));
         };
         if self.commands.is_busy(&plan.id) {
             return Next::Say(waiting("Queued", "Another operation on the map comes first."));
         }
-        match keeps_waiting(map, order) {
-            Some(stand) => Next::Say(stand),
-            None => {
-                tracing::debug!(operation = %id, map = %plan.name, "an operation on parked records begins");
-                Next::Begin { map: plan.id.clone() }
-            }
-        }
+        let begin = || Next::Begin { map: plan.id.clone() };
+        keeps_waiting(map, order).map_or_else(begin, Next::Say)
     }
 
     pub(super) fn begin_job(&mut self, id: &Arc<str>, map: &MapId) {
@@ -71,11 +67,7 @@ impl Engine {
         let job = Job {
             operation: id.clone(),
             queue: known.queue.clone(),
-            has: known
-                .progress
-                .as_ref()
-                .map(|known| known.has())
-                .unwrap_or_default(),
+            has: known.progress.as_ref().map(Progress::has).unwrap_or_default(),
             lane: lane.map(|seating| Lent {
                 orders: seating.lane.orders(),
                 seat: known.seat,
@@ -172,28 +164,17 @@ impl Engine {
             ),
         };
         if !order.dry_run {
-            self.account_for(command, order.act, &message);
+            let event = match order.act {
+                Act::Retry => RECORDS_RETRIED,
+                Act::Discard => RECORDS_DISCARDED,
+            };
+            self.account_for(command, event, &message);
         }
         if let Some(open) = self.commands.open.get_mut(&command.id) {
             open.work = Some(work);
         }
         self.commands
             .say(&command.id, Stand::Complete { reason, message });
-    }
-
-    /// Who has asked for what, and what came of it.
-    fn account_for(&self, command: &Command, act: Act, message: &str) {
-        let by = command.requested_by.as_deref().unwrap_or("unknown");
-        tracing::info!(operation = %command.name, map = %command.map, ?act, by, message, "an operation has ended");
-        let Some(plan) = self.plans.values().find(|plan| plan.name == command.map) else {
-            return;
-        };
-        let reason = match act {
-            Act::Retry => RECORDS_RETRIED,
-            Act::Discard => RECORDS_DISCARDED,
-        };
-        let note = format!("Operation {}, asked for by {by}: {message}", command.name);
-        self.statuses.note(plan, reason, note);
     }
 
     pub(in crate::worker::engine) fn worked(&mut self, id: &Arc<str>, work: Work) {

@@ -190,9 +190,22 @@ impl Engine {
         }
         match &open.command.order {
             Order::AcceptGap { lost_after } => self.next_of_gap(id, plan, *lost_after),
-            Order::Errors(order) => self.next_on_errors(id, plan, order),
+            Order::Errors(order) => self.next_on_errors(plan, order),
             Order::Queue(order) => self.next_on_queue(id, plan, *order),
             Order::Unfit { message } => Next::Say(failed("SelectionInvalid", message.clone())),
+        }
+    }
+}
+
+impl Engine {
+    /// An operation has ended: who asked for it, and what came of it.
+    fn account_for(&self, command: &Command, reason: &'static str, message: &str) {
+        let by = command.requested_by.as_deref().unwrap_or("unknown");
+        tracing::info!(operation = %command.name, map = %command.map, reason, by, message, "an operation has ended");
+        if let Some(plan) = self.plans.values().find(|plan| plan.name == command.map) {
+            let note = format!("Operation {}, asked for by {by}: {message}", command.name);
+            let operation = (command.name.clone(), command.id.to_string());
+            self.statuses.note_of_operation(plan, reason, note, operation);
         }
     }
 }

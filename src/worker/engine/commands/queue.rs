@@ -164,10 +164,7 @@ impl Engine {
             }
             Fate::Park => format!("{done} queued records were kept as errors: retry or discard them."),
         };
-        let by = command.requested_by.as_deref().unwrap_or("unknown");
-        tracing::info!(operation = %command.name, map = %command.map, by, message, "an operation has ended");
-        let note = format!("Operation {}, asked for by {by}: {message}", command.name);
-        self.statuses.note(&known.plan, QUEUE_SKIPPED, note);
+        self.account_for(&command, QUEUE_SKIPPED, &message);
         if let Some(open) = self.commands.open.get_mut(id) {
             open.work = Some(work);
         }
