@@ -10,12 +10,17 @@ pub(super) const GATHER: Duration = Duration::from_millis(1);
 const DENSE: usize = 16 << 10;
 const WINDOW: Duration = Duration::from_millis(2);
 
+/// A read of so many bytes has left others behind: there is nothing to wait for.
+const MUCH: usize = 32 << 10;
+
 /// Counts what comes.
 #[derive(Debug)]
 pub(super) struct Flow {
     since: Instant,
     bytes: usize,
     is_dense: bool,
+    /// Bytes that the last read has brought.
+    last: usize,
 }
 
 impl Flow {
@@ -24,6 +29,7 @@ impl Flow {
             since: now,
             bytes: 0,
             is_dense: false,
+            last: 0,
         }
     }
 
@@ -31,6 +37,7 @@ impl Flow {
     pub(super) fn came(&mut self, bytes: usize, now: Instant) {
         let elapsed = now.duration_since(self.since);
         self.bytes += bytes;
+        self.last = bytes;
         if elapsed >= WINDOW {
             // A window that took long counts for as many.
             let windows = elapsed.as_micros() / WINDOW.as_micros();
@@ -39,8 +46,9 @@ impl Flow {
         }
     }
 
-    pub(super) fn is_dense(&self) -> bool {
-        self.is_dense
+    /// Whether the stream is left to gather now.
+    pub(super) fn gathers(&self) -> bool {
+        self.is_dense && self.last < MUCH
     }
 }
 
@@ -54,14 +62,16 @@ mod tests {
         let after = |micros| start + Duration::from_micros(micros);
         let mut flow = Flow::new(start);
         flow.came(DENSE, after(100));
-        assert!(!flow.is_dense(), "a single large row");
+        assert!(!flow.gathers(), "a single large row");
         flow.came(1, after(2_000));
-        assert!(flow.is_dense());
-        flow.came(DENSE, after(12_000));
-        assert!(!flow.is_dense(), "five windows");
+        assert!(flow.gathers());
+        flow.came(MUCH, after(3_000));
+        assert!(!flow.gathers(), "more is there");
+        flow.came(DENSE, after(22_000));
+        assert!(!flow.gathers(), "ten windows");
         for at in 0..100 {
-            flow.came(5_000, after(12_000 + 2_000 * at));
+            flow.came(5_000, after(22_000 + 2_000 * at));
         }
-        assert!(!flow.is_dense(), "a steady flow is read as it comes");
+        assert!(!flow.gathers(), "a steady flow is read as it comes");
     }
 }

@@ -119,7 +119,7 @@ impl Reader<'_> {
     async fn read_until_stopped(&mut self) -> Result<(), SourceError> {
         loop {
             let has_room = self.assemble().await?;
-            if has_room && self.flow.is_dense() {
+            if has_room && self.flow.gathers() {
                 sleep(GATHER).await;
             }
             tokio::select! {

@@ -240,7 +240,7 @@ impl Session {
 
     /// Reads what is there. Cancel safe: bytes are taken only when it returns.
     pub(super) async fn read(&mut self) -> Result<usize, SourceError> {
-        if self.inbox.capacity() - self.inbox.len() < READ_SIZE / 16 {
+        if self.inbox.capacity() - self.inbox.len() < READ_SIZE / 2 {
             self.inbox.reserve(READ_SIZE);
         }
         match self.transport.read_buf(&mut self.inbox).await? {
