@@ -21,6 +21,8 @@ struct Card {
     first_time: i64,
     last_time: i64,
     attempts: u32,
+    #[serde(default)]
+    unjudged: bool,
     record: Vec<u8>,
 }
 
@@ -44,6 +46,7 @@ pub fn write(record: &ParkedRecord) -> Result<Vec<u8>, serde_json::Error> {
         first_time: record.first_time,
         last_time: record.last_time,
         attempts: record.attempts,
+        unjudged: record.unjudged,
         record: encode_one(&record.change),
     })
 }
@@ -66,6 +69,7 @@ pub fn read(id: String, blob: &[u8]) -> Result<ParkedRecord, String> {
         first_time: card.first_time,
         last_time: card.last_time,
         attempts: card.attempts,
+        unjudged: card.unjudged,
         superseded: None,
         moved: None,
         completed: None,

@@ -60,6 +60,12 @@ pub struct Beginning {
 }
 
 impl Meta {
+    /// Parked records that were given up or purged.
+    #[must_use]
+    pub const fn gone(&self) -> u64 {
+        self.discarded + self.purged
+    }
+
     /// How many records the destination has parked, replaced or settled of which that is not known here (rule 3): at least
     /// one, if its last one is not.
     #[must_use]
@@ -69,6 +75,7 @@ impl Meta {
             known.superseded.saturating_sub(self.superseded),
             known.moved.saturating_sub(self.moved),
             known.settled.saturating_sub(self.settled),
+            known.gone.saturating_sub(self.gone()),
         ];
         let last = u64::from(known.last > self.last_park);
         marks.into_iter().fold(missing.max(last), u64::max)

@@ -3,9 +3,10 @@
 
 use super::{
     Queue, QueueError,
-    scripts::{CHOOSE, DISCARD, LEAVE, RETRIED, SKIP},
+    scripts::{CHOOSE, DISCARD, KEEP, LEAVE, RETRIED, SKIP},
 };
 use crate::record::{Position, Skip};
+use std::sync::Arc;
 
 /// So many records are chosen, or given up, in one call.
 const CHUNK: usize = 1000;
@@ -102,31 +103,49 @@ impl Queue {
         self.run(&skip).await
     }
 
-    /// Gives parked records up. Returns how many the map has given up in all, and how many of these.
+    /// Gives parked records up. Returns how many the map has given up in all, and which of these.
     ///
     /// # Errors
     /// Another epoch, or Redis fails.
-    pub async fn discard(&self, operation: &str, positions: &[Position]) -> Result<(u64, u64), QueueError> {
-        let mut counts = (0, 0);
+    pub async fn discard(
+        &self,
+        operation: &str,
+        positions: &[Position],
+    ) -> Result<(u64, Vec<Position>), QueueError> {
+        let mut given_up = (0, Vec::new());
         for part in positions.chunks(CHUNK) {
             let mut discard = self.invoke(&DISCARD);
             discard.arg(operation);
             for position in part {
                 discard.arg(position.to_string());
             }
-            let (all, now): (u64, u64) = self.run(&discard).await?;
-            counts = (all, counts.1 + now);
+            let (all, removed): (u64, Vec<String>) = self.run(&discard).await?;
+            given_up.0 = all;
+            given_up
+                .1
+                .extend(removed.iter().filter_map(|at| at.parse::<Position>().ok()));
         }
-        Ok(counts)
+        Ok(given_up)
     }
 
-    /// From now on what is queued up to some position is not written; None: everything is.
+    /// From now on what is queued up to some position is not written.
     ///
     /// # Errors
     /// Another epoch, or Redis fails.
-    pub async fn skip_queued(&self, skip: Option<&Skip>) -> Result<(), QueueError> {
-        let text = skip.map_or_else(String::new, ToString::to_string);
-        self.run(self.invoke(&SKIP).arg(text)).await
+    pub async fn skip_queued(&self, skip: &Skip) -> Result<(), QueueError> {
+        self.run(self.invoke(&SKIP).arg(skip.to_string())).await
+    }
+
+    /// Forgets all operations but these, which have not ended, and what they skipped.
+    ///
+    /// # Errors
+    /// Another epoch, or Redis fails.
+    pub async fn keep_operations(&self, open: &[Arc<str>]) -> Result<(), QueueError> {
+        let mut keep = self.invoke(&KEEP);
+        for operation in open {
+            keep.arg(&**operation);
+        }
+        self.run(&keep).await
     }
 
     /// The operation has ended: nothing is chosen by it any more.

@@ -167,10 +167,9 @@ impl Queue {
 /// What a purge has removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Purged {
-    /// Records that waited, and are given up, in all and now.
+    /// Records that had waited, in all.
     pub all: u64,
-    pub now: u64,
-    /// What of them a lane may still know.
+    /// Those of them that went now.
     pub positions: Vec<Position>,
 }
 
@@ -196,11 +195,10 @@ impl Queue {
                     .arg(if *waits { "w" } else { "d" })
                     .arg(position.to_string());
             }
-            let (all, now): (u64, u64) = self.run(&purge).await?;
+            let (all, removed): (u64, Vec<String>) = self.run(&purge).await?;
             purged.all = all;
-            purged.now += now;
-            let waited = part.iter().filter(|(_, waits)| *waits);
-            purged.positions.extend(waited.map(|(position, _)| *position));
+            let removed = removed.iter().filter_map(|at| at.parse::<Position>().ok());
+            purged.positions.extend(removed);
         }
         Ok(purged)
     }

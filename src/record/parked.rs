@@ -23,6 +23,8 @@ pub struct ParkedRecord {
     pub moved: Option<Once>,
     /// A retry has written it.
     pub completed: Option<Once>,
+    /// The filter could not judge it when it was taken: that is still to be done.
+    pub unjudged: bool,
     /// The operation that has chosen it and has not come to it yet.
     pub operation: Option<String>,
 }
@@ -104,6 +106,8 @@ pub struct Parks {
     pub moved: u64,
     /// Those that a retry has settled.
     pub settled: u64,
+    /// Those that were given up or purged.
+    pub gone: u64,
     /// The last one that was parked.
     pub last: Option<Position>,
 }

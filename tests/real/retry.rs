@@ -217,7 +217,8 @@ async fn a_retry_never_overwrites_newer_data() {
     // A row; a key change that is refused, whose old key is used again; a row that is refused and then gone.
     scene
         .at_source(
-            "INSERT INTO items VALUES (1, '', 'one'), (2, '', 'two'), (3, '', 'bad');
+            "INSERT INTO items VALUES (1, '', 'one'), (2, '', 'two'), (4, '', 'four');
+             INSERT INTO items VALUES (3, '', 'bad');
              UPDATE items SET note = 'bad' WHERE id = 1;
              UPDATE items SET id = 20, note = 'bad' WHERE id = 2;
              INSERT INTO items VALUES (2, '', 'new two')",
@@ -226,22 +227,37 @@ async fn a_retry_never_overwrites_newer_data() {
     scene.errors("items", 3).await;
     rig.ask_errors("slowly", "items", "Retry", "{type: All}");
     assert_eq!(counts(&rig.ended("slowly").await), [3, 0, 3, 0, 0]);
-    // Chosen while they wait; replaced before it comes to them.
-    scene.pause().await;
-    rig.ask_errors("late", "items", "Retry", "{type: All}");
-    rig.waits("late", "MapPaused").await;
+    // Chosen while they wait; two are replaced before it comes to them.
     scene
-        .at_source("UPDATE items SET note = 'newer' WHERE id = 1; DELETE FROM items WHERE id = 3")
+        .at_source("UPDATE items SET note = 'bad' WHERE id = 4")
         .await;
-    scene.resume().await;
+    scene.errors("items", 4).await;
     scene.erp.batch_execute("DELETE FROM refused").await.unwrap();
-    rig.ended("late").await;
-    rig.ask_errors("last", "items", "Retry", "{type: All}");
-    rig.ended("last").await;
+    rig.ask(
+        "late",
+        "items",
+        &[
+            "action: Retry",
+            "from: Errors",
+            "selection: {type: All}",
+            "maxRecordsPerSecond: 1",
+        ],
+    );
+    wait_until(SOON, "the first record", async || {
+        rig.operation("late")["counts"]["completed"].as_u64() >= Some(1)
+    })
+    .await;
+    scene
+        .at_source("DELETE FROM items WHERE id = 3; UPDATE items SET note = 'newer' WHERE id = 4")
+        .await;
+    let late = rig.ended("late").await;
+    let [selected, completed, failed, superseded, remaining] = counts(&late);
+    assert_eq!((selected, failed, remaining), (4, 0, 0), "{late:#}");
+    assert_eq!(completed + superseded, 4, "{late:#}");
     scene
         .says(
             "SELECT string_agg(id || note, ',' ORDER BY id) FROM items",
-            "1newer,2new two,20bad",
+            "1bad,2new two,4newer,20bad",
         )
         .await;
     rig.equal("items", "id").await;
@@ -407,4 +423,59 @@ async fn what_is_queued_is_skipped_and_what_comes_later_is_not() {
         rig.ask(name, "items", &queue("action: Discard"));
         assert_eq!(rig.ended(name).await["message"], "Nothing waits in the queue.");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operation_that_was_deleted_while_no_worker_ran_does_nothing() {
+    let _time = timed("an_operation_that_was_deleted_while_no_worker_ran_does_nothing");
+    let mut rig = Rig::start().await;
+    rig.both(ITEMS).await;
+    let erp = rig.erp().await;
+    erp.batch_execute(&format!("{REFUSES}{ON_ITEMS} INSERT INTO refused VALUES ('bad')"))
+        .await
+        .unwrap();
+    rig.arguments.push("--lease-seconds=2".into());
+    let _controllers = rig.controllers();
+    let mut worker = rig.worker(&[]);
+    rig.api
+        .apply(&same_map("items", &["id"], &["id", "kind", "note"]));
+    rig.condition("items", "CaughtUp", "True").await;
+    let crm = rig.crm().await;
+    crm.batch_execute("INSERT INTO items VALUES (1, '', 'bad')")
+        .await
+        .unwrap();
+    wait_until(SOON, "an error", async || {
+        rig.status("items").await["errors"]["count"] == 1
+    })
+    .await;
+    rig.pause("items");
+    rig.condition("items", "Paused", "True").await;
+    crm.batch_execute("INSERT INTO items VALUES (2, '', 'queued')")
+        .await
+        .unwrap();
+    wait_until(SOON, "a queued record", async || {
+        rig.status("items").await["queue"]["records"] == 1
+    })
+    .await;
+    rig.ask(
+        "skip",
+        "items",
+        &["action: Discard", "from: Queue", "selection: {type: All}"],
+    );
+    rig.waits("skip", "MapPaused").await;
+    worker.kill9();
+    rig.api.kubectl(&["delete", "tmop", "skip"]);
+    let _worker = rig.worker(&[]);
+    rig.resume("items");
+    rig.condition("items", "CaughtUp", "True").await;
+    let status = rig.settled("items").await;
+    assert_eq!(
+        (&status["ledger"]["written"], &status["ledger"]["discarded"]),
+        (&1.into(), &0.into()),
+        "{status:#}"
+    );
+    erp.batch_execute("DELETE FROM refused").await.unwrap();
+    rig.ask_errors("retry", "items", "Retry", "{type: All}");
+    assert_eq!(counts(&rig.ended("retry").await), [1, 1, 0, 0, 0]);
+    rig.equal("items", "id").await;
 }

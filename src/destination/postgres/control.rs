@@ -29,6 +29,7 @@ pub struct Regained {
     pub superseded: u64,
     pub moved: u64,
     pub settled: u64,
+    pub gone: u64,
     pub last_park: Option<Position>,
     pub discarded: u64,
 }
@@ -91,7 +92,7 @@ impl Control {
         let sql = "INSERT INTO tablemap.progress (map_id, epoch, token, era, position) VALUES ($1, $2, 1, $3, $4)
                    ON CONFLICT (map_id) DO UPDATE SET epoch = EXCLUDED.epoch, token = progress.token + 1,
                      era = EXCLUDED.era, position = EXCLUDED.position, received = 0, filtered = 0, written = 0,
-                     missed = 0, parks = 0, superseded = 0, moved = 0, settled = 0, last_park = '', discarded = 0
+                     missed = 0, parks = 0, superseded = 0, moved = 0, settled = 0, gone = 0, last_park = '', discarded = 0
                    WHERE progress.epoch <= EXCLUDED.epoch";
         let begin = self.session.begin_sql(true);
         let client = self.session.client();
@@ -114,13 +115,13 @@ impl Control {
     /// The connection fails, or another worker has the map.
     pub async fn regain(&mut self, map: &str, epoch: i64, regained: &Regained) -> Result<(), LaneError> {
         let sql = "INSERT INTO tablemap.progress AS p (map_id, epoch, token, era, position, received, filtered, parks,
-                     superseded, last_park, discarded, moved, settled)
-                   VALUES ($1, $2, 1, $3, $4, coalesce($5::bigint, 0), coalesce($6::bigint, 0), $7, $8, $9, $10, $11, $12)
+                     superseded, last_park, discarded, moved, settled, gone)
+                   VALUES ($1, $2, 1, $3, $4, coalesce($5::bigint, 0), coalesce($6::bigint, 0), $7, $8, $9, $10, $11, $12, $13)
                    ON CONFLICT (map_id) DO UPDATE SET epoch = EXCLUDED.epoch, token = p.token + 1, era = EXCLUDED.era,
                      position = EXCLUDED.position, received = coalesce($5::bigint, p.received),
                      filtered = coalesce($6::bigint, p.filtered), parks = EXCLUDED.parks, superseded = EXCLUDED.superseded,
                      last_park = EXCLUDED.last_park, discarded = EXCLUDED.discarded, moved = EXCLUDED.moved,
-                     settled = EXCLUDED.settled
+                     settled = EXCLUDED.settled, gone = EXCLUDED.gone
                    WHERE p.epoch <= EXCLUDED.epoch";
         let received = regained.counters.map(|counters| counters.received.cast_signed());
         let filtered = regained.counters.map(|counters| counters.filtered.cast_signed());
@@ -145,6 +146,7 @@ impl Control {
                         &regained.discarded.cast_signed(),
                         &regained.moved.cast_signed(),
                         &regained.settled.cast_signed(),
+                        &regained.gone.cast_signed(),
                     ],
                 )
                 .await

@@ -32,7 +32,7 @@ pub struct Parked {
     by_key: HashMap<Arc<[u8]>, Vec<Position>>,
     by_position: HashMap<Position, Keys>,
     /// Those whose key nobody can tell.
-    keyless: usize,
+    keyless: BTreeSet<Position>,
 }
 
 impl FromIterator<ParkedKey> for Parked {
@@ -54,7 +54,7 @@ impl Parked {
     /// How many wait.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.by_position.len() + self.keyless
+        self.by_position.len() + self.keyless.len()
     }
 
     /// Whether a record of this key waits.
@@ -82,7 +82,7 @@ impl Parked {
     /// nobody can tell has none.
     pub fn park(&mut self, keys: &[Vec<u8>], position: Position) {
         let Some((key, old)) = keys.split_last() else {
-            self.keyless += 1;
+            self.keyless.insert(position);
             return;
         };
         let shared = |key: &Vec<u8>| Arc::<[u8]>::from(key.as_slice());
@@ -98,6 +98,7 @@ impl Parked {
 
     /// Forgets a record that is not parked any more.
     pub fn remove(&mut self, position: Position) {
+        self.keyless.remove(&position);
         let Some(keys) = self.by_position.remove(&position) else {
             return;
         };

@@ -23,10 +23,10 @@ CREATE TABLE IF NOT EXISTS tablemap.progress (
   discarded bigint NOT NULL DEFAULT 0
 );
 ALTER TABLE tablemap.progress ADD COLUMN IF NOT EXISTS moved bigint NOT NULL DEFAULT 0,
-  ADD COLUMN IF NOT EXISTS settled bigint NOT NULL DEFAULT 0;";
+  ADD COLUMN IF NOT EXISTS settled bigint NOT NULL DEFAULT 0, ADD COLUMN IF NOT EXISTS gone bigint NOT NULL DEFAULT 0;";
 
 pub const COLUMNS: &str = "map_id, epoch, token, era, position, received, filtered, written, missed, parks, superseded, moved, settled, \
-                           last_park, discarded";
+                           gone, last_park, discarded";
 
 /// One map's progress row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,6 +48,8 @@ pub struct Progress {
     pub moved: u64,
     /// Parked records that retries have settled: `written`, or `missed`, counts them too.
     pub settled: u64,
+    /// Parked records that were given up or purged, as far as the writes here rely on that.
+    pub gone: u64,
     /// The last record that was parked.
     pub last_park: Option<Position>,
     /// Records that a person has given up.
@@ -88,8 +90,9 @@ impl Progress {
             superseded: count(10)?,
             moved: count(11)?,
             settled: count(12)?,
-            last_park: text(13)?.parse().ok(),
-            discarded: count(14)?,
+            gone: count(13)?,
+            last_park: text(14)?.parse().ok(),
+            discarded: count(15)?,
         })
     }
 
@@ -101,6 +104,7 @@ impl Progress {
             superseded: self.superseded,
             moved: self.moved,
             settled: self.settled,
+            gone: self.gone,
             last: self.last_park,
         }
     }
@@ -127,7 +131,7 @@ fn broken(what: &str) -> LaneError {
 
 /// Whether the table is there, with the columns that came last.
 const IS_THERE: &str = "SELECT EXISTS (SELECT FROM pg_attribute
-  WHERE attrelid = to_regclass('tablemap.progress') AND attname = 'settled' AND NOT attisdropped)";
+  WHERE attrelid = to_regclass('tablemap.progress') AND attname = 'gone' AND NOT attisdropped)";
 
 /// Makes schema and table, once; several workers may try at the same time.
 pub async fn ensure(client: &Client) -> Result<(), tokio_postgres::Error> {

@@ -28,14 +28,14 @@ const FIRST: usize = 16;
 /// The lane's other maps wait so long for a retry, about.
 const MOMENT: Duration = Duration::from_millis(400);
 
-/// What has come of some parked records.
+/// What has come of some parked records; those that are not named were not come to.
 #[derive(Debug, Default)]
 pub struct Tried {
     pub retried: Vec<Retried>,
     /// They do not wait any more: a newer record has replaced them, or they were given up.
     pub skipped: Vec<Position>,
-    /// The map can write nothing now. Records that are not named were not come to, with or without this.
-    pub aside: Option<Aside>,
+    /// So many may be tried at once next.
+    pub reach: usize,
 }
 
 /// A retry waits for no other map: its record is behind that one already.
@@ -49,7 +49,7 @@ impl Parents for Nobody {
 
 impl Session {
     /// Tries these parked records of one map again, which are in the order of their positions: as many as a moment allows,
-    /// so that the lane's other maps do not wait. What is written is durable.
+    /// so that the lane's other maps do not wait; in one transaction at first `first`. What is written is durable.
     ///
     /// # Errors
     /// The connection fails, or a token was raised; it is not known of which records something came then.
@@ -59,10 +59,11 @@ impl Session {
         map: usize,
         records: &[ParkedRecord],
         operation: &str,
+        first: Option<usize>,
         store: &dyn ErrorStore,
     ) -> Result<Tried, LaneError> {
         let mut tried = Tried::default();
-        let (begun, mut reach, mut conflicts) = (Instant::now(), FIRST, 0);
+        let (begun, mut reach, mut conflicts) = (Instant::now(), first.unwrap_or(FIRST), 0);
         let mut blame = None;
         while let Some(target) = targets.get_mut(map) {
             target.retried.clear();
@@ -82,10 +83,6 @@ impl Session {
             match attempt {
                 Ok(()) if started.elapsed() < MOMENT / 4 => reach *= 2,
                 Ok(()) => reach = (reach / 2).max(1),
-                Err(Setback::Aside(_, aside @ Aside::Stuck { .. })) => {
-                    tried.aside = Some(aside);
-                    break;
-                }
                 // What one record's write has met is no matter of the others, nor of the map.
                 Err(Setback::Slow(_, aside) | Setback::Aside(_, aside)) if part.len() == 1 => {
                     blame = Some(refusal(&aside));
@@ -100,6 +97,7 @@ impl Session {
             }
         }
         replaced_meanwhile(&mut tried, targets.get(map));
+        tried.reach = reach;
         Ok(tried)
     }
 
@@ -175,9 +173,14 @@ fn refusal(aside: &Aside) -> Refusal {
     }
 }
 
+/// Without the guard that keeps newer rows: a test must see that.
+fn is_broken() -> bool {
+    failpoint::is_broken("retry-replaced")
+}
+
 /// Nothing replaces a record whose key nobody can tell.
 fn is_waiting(target: &Target, record: &ParkedRecord) -> bool {
-    if failpoint::is_broken("retry-replaced") {
+    if is_broken() {
         return true;
     }
     record.keys.is_empty() || target.parked.keys(record.change.position).is_some()
@@ -217,15 +220,14 @@ fn judged_again(target: &mut Target, record: &ParkedRecord) -> Change {
 }
 
 fn decision(binding: Option<&Binding>, record: &ParkedRecord) -> Option<Decision> {
-    let unjudged = record.refusal.code == "FilterFailed";
     binding
-        .filter(|_| unjudged)
+        .filter(|_| record.unjudged)
         .map(|binding| binding.decide(&record.change))
 }
 
 /// What must not be done any more is not done: only what is still known of the record's keys may be written.
 fn guard(write: &mut Planned<'_>, record: &ParkedRecord, binding: Option<&Binding>, parked: &Parked) {
-    if let Act::Refused { .. } = write.act {
+    if matches!(write.act, Act::Refused { .. }) || is_broken() {
         return;
     }
     let waiting = parked.keys(record.change.position).unwrap_or_default();

@@ -294,6 +294,7 @@ impl Session {
                     &column(|p| p.superseded),
                     &column(|p| p.moved),
                     &column(|p| p.settled),
+                    &column(|p| p.gone),
                     &column(|p| p.discarded),
                 ],
             )

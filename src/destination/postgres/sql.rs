@@ -214,8 +214,9 @@ SELECT 1 / (CASE WHEN count(*) = $4::bigint THEN 1 ELSE 0 END) FROM (
 pub const STORE: &str = "\
 UPDATE tablemap.progress p SET position = u.position, last_park = u.last_park, received = u.received,
   filtered = u.filtered, written = u.written, missed = u.missed, parks = u.parks, superseded = u.superseded,
-  moved = u.moved, settled = u.settled, discarded = u.discarded
+  moved = u.moved, settled = u.settled, gone = u.gone,
+  discarded = u.discarded
 FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
-  $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[])
-  AS u(map_id, position, last_park, received, filtered, written, missed, parks, superseded, moved, settled, discarded)
+  $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[])
+  AS u(map_id, position, last_park, received, filtered, written, missed, parks, superseded, moved, settled, gone, discarded)
 WHERE p.map_id = u.map_id";

@@ -128,7 +128,9 @@ impl Target {
     }
 
     /// Forgets parked records that were given up.
-    pub fn forget(&mut self, positions: &[Position]) {
+    pub fn forget(&mut self, positions: &[Position], gone: u64) {
+        // Stored with the next write, which may rely on it.
+        self.progress.gone = self.progress.gone.max(gone);
         for position in positions {
             self.parked.remove(*position);
         }

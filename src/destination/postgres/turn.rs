@@ -3,7 +3,7 @@
 
 use super::{
     ErrorStore, StoreError,
-    batch::Planned,
+    batch::{Act, Planned},
     error::{Aside, LaneError},
     parked::{Parked, Replaced},
     progress::{Progress, Upto},
@@ -212,6 +212,7 @@ impl<'a> Turn<'a> {
             first_time: now,
             last_time: now,
             attempts: 1,
+            unjudged: is_unjudged(write),
             superseded: None,
             moved: None,
             completed: None,
@@ -291,6 +292,11 @@ impl<'a> Turn<'a> {
             }
         }
     }
+}
+
+/// The filter could not judge it.
+fn is_unjudged(write: &Planned<'_>) -> bool {
+    matches!(&write.act, Act::Refused { refusal, .. } if refusal.code == "FilterFailed")
 }
 
 /// One map's share.

@@ -204,6 +204,7 @@ mod tests {
             first_time: 1_767_225_600_000_000,
             last_time: 1_767_225_600_000_000,
             attempts: 3,
+            unjudged: false,
             superseded: None,
             moved: None,
             completed: None,

@@ -3,7 +3,7 @@
 
 mod parked;
 
-pub use parked::{CHOOSE, DISCARD, DROP_PROVISIONAL, LEAVE, MARK, PARK, PURGE, RETRIED};
+pub use parked::{CHOOSE, DISCARD, DROP_PROVISIONAL, KEEP, LEAVE, MARK, PARK, PURGE, RETRIED};
 
 use redis::Script;
 use std::sync::LazyLock;
@@ -179,14 +179,13 @@ return redis.call('HSET', KEYS[2], 'fenced', ARGV[2])
 "
 );
 
-// ARGV: epoch, what is skipped; nothing forgets.
+// ARGV: epoch, what is skipped.
 script!(
     SKIP,
     WHEN_FULL,
     EPOCH,
     META,
     r"
-if ARGV[2] == '' then return redis.call('HDEL', KEYS[2], 'skip') end
 return redis.call('HSET', KEYS[2], 'skip', ARGV[2])
 "
 );

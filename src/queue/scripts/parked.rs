@@ -6,6 +6,15 @@ use super::{EPOCH, META, WHEN_FULL, script};
 use redis::Script;
 use std::sync::LazyLock;
 
+/// A record that an operation has chosen is another's now, or gone: to that operation it does not wait any more.
+const TAKE_FROM: &str = r"
+local function take_from(operation)
+  if operation and redis.call('HEXISTS', KEYS[4], 'op:' .. operation) == 1 then
+    redis.call('HINCRBY', KEYS[4], 'op:' .. operation .. ':skipped', 1)
+  end
+end
+";
+
 // ARGV: epoch, map name, then position and blob of each record. Parking twice is parking once (rule 3).
 script!(
     PARK,
@@ -61,6 +70,7 @@ script!(
     WHEN_FULL,
     EPOCH,
     META,
+    TAKE_FROM,
     r"
 local counts = {s = 'superseded', m = 'moved', c = 'settled'}
 local function holds(once)
@@ -74,6 +84,7 @@ local dropped = 0
 for _, field in ipairs(redis.call('HKEYS', KEYS[4])) do
   local kind, position = string.match(field, '^(%a+):(.*)$')
   if kind == 'r' and position > ARGV[2] then
+    take_from(redis.call('HGET', KEYS[4], 'o:' .. position))
     redis.call('HDEL', KEYS[4], field, 'id:' .. position, 'o:' .. position)
     redis.call('HINCRBY', KEYS[2], 'parks', -1)
     for mark in pairs(counts) do unmark(mark, position) end
@@ -104,10 +115,15 @@ script!(
     WHEN_FULL,
     EPOCH,
     META,
+    TAKE_FROM,
     r"
 for i = 4, #ARGV do
   local function has(kind) return redis.call('HEXISTS', KEYS[4], kind .. ':' .. ARGV[i]) == 1 end
-  if has('r') and not has('s') and not has('c') then redis.call('HSET', KEYS[4], 'o:' .. ARGV[i], ARGV[2]) end
+  if has('r') and not has('s') and not has('c') then
+    local other = redis.call('HGET', KEYS[4], 'o:' .. ARGV[i])
+    if other ~= ARGV[2] then take_from(other) end
+    redis.call('HSET', KEYS[4], 'o:' .. ARGV[i], ARGV[2])
+  end
 end
 if ARGV[3] == '1' then
   local count = 0
@@ -145,7 +161,7 @@ return 1
 "
 );
 
-// ARGV: epoch, operation, then positions. Tells how many records are given up by the map's account, and how many by this
+// ARGV: epoch, operation, then positions. Tells how many records are given up by the map's account, and which by this
 // call: one that was replaced or written counts as that.
 script!(
     DISCARD,
@@ -153,46 +169,68 @@ script!(
     EPOCH,
     META,
     r"
-local given_up = 0
+local removed = {}
 for i = 3, #ARGV do
   local function has(kind) return redis.call('HEXISTS', KEYS[4], kind .. ':' .. ARGV[i]) == 1 end
   local waits = has('r') and not has('s') and not has('c')
   if waits then
     redis.call('HDEL', KEYS[4], 'r:' .. ARGV[i], 'id:' .. ARGV[i], 'm:' .. ARGV[i])
     redis.call('HINCRBY', KEYS[2], 'discarded', 1)
-    given_up = given_up + 1
+    removed[#removed + 1] = ARGV[i]
   end
   if redis.call('HDEL', KEYS[4], 'o:' .. ARGV[i]) == 1 then
     redis.call('HINCRBY', KEYS[4], 'op:' .. ARGV[2] .. ':' .. (waits and 'completed' or 'skipped'), 1)
   end
 end
-return {tonumber(redis.call('HGET', KEYS[2], 'discarded') or '0'), given_up}
+return {tonumber(redis.call('HGET', KEYS[2], 'discarded') or '0'), removed}
 "
 );
 
 // ARGV: epoch, then kind and position of each: w: it waits; d: it does not any more. Tells how many the map has purged of
-// those that waited, in all and now.
+// those that waited, and which of them now.
 script!(
     PURGE,
     WHEN_FULL,
     EPOCH,
     META,
+    TAKE_FROM,
     r"
-local now = 0
+local removed = {}
 for i = 2, #ARGV, 2 do
   local position = ARGV[i + 1]
   local function has(kind) return redis.call('HEXISTS', KEYS[4], kind .. ':' .. position) == 1 end
   local waits = not has('s') and not has('c')
   if has('r') and waits == (ARGV[i] == 'w') then
+    take_from(redis.call('HGET', KEYS[4], 'o:' .. position))
     redis.call('HDEL', KEYS[4], 'r:' .. position, 'id:' .. position, 's:' .. position, 'm:' .. position,
       'c:' .. position, 'o:' .. position)
     if waits then
       redis.call('HINCRBY', KEYS[2], 'purged', 1)
-      now = now + 1
+      removed[#removed + 1] = position
     end
   end
 end
-return {tonumber(redis.call('HGET', KEYS[2], 'purged') or '0'), now}
+return {tonumber(redis.call('HGET', KEYS[2], 'purged') or '0'), removed}
+"
+);
+
+// ARGV: epoch, then the operations that have not ended. All others are forgotten.
+script!(
+    KEEP,
+    WHEN_FULL,
+    EPOCH,
+    META,
+    r"
+local open = {}
+for i = 2, #ARGV do open[ARGV[i]] = true end
+for _, field in ipairs(redis.call('HKEYS', KEYS[4])) do
+  local kind, rest = string.match(field, '^(%a+):(.*)$')
+  local operation = (kind == 'op' and string.match(rest, '^[^:]+')) or (kind == 'o' and redis.call('HGET', KEYS[4], field))
+  if operation and not open[operation] then redis.call('HDEL', KEYS[4], field) end
+end
+local skip = redis.call('HGET', KEYS[2], 'skip')
+if skip and not open[string.match(skip, '(%S+)$')] then redis.call('HDEL', KEYS[2], 'skip') end
+return 1
 "
 );
 

@@ -42,6 +42,8 @@ pub struct Job<T> {
     pub lane: Option<Lent>,
     /// What was done before.
     pub work: Work,
+    /// So many may be tried again at once, as far as that is known.
+    pub first: Option<usize>,
     pub cancelled: CancellationToken,
     pub teller: T,
 }
@@ -73,13 +75,6 @@ pub enum JobError {
     Match(#[from] MatchError),
 }
 
-/// What a part of a job came to.
-enum Part {
-    /// So many records are done; what is left of the part comes with the next look.
-    Done(usize),
-    Interrupted,
-}
-
 impl<T: Teller> Job<T> {
     /// Carries it out.
     ///
@@ -109,7 +104,8 @@ impl<T: Teller> Job<T> {
                 return Ok(Ended::Complete(self.work));
             }
             let mut done = 0;
-            for part in left.chunks(self.part()) {
+            while done < left.len() {
+                let part = &left[done..left.len().min(done + self.part())];
                 if self.cancelled.is_cancelled() {
                     return Ok(Ended::Cancelled);
                 }
@@ -118,7 +114,8 @@ impl<T: Teller> Job<T> {
                     Act::Retry => self.retry(part).await?,
                     Act::Discard => self.discard(part).await?,
                 };
-                let Part::Done(records) = came else {
+                // In order: what a part has left comes before the next (rule 15).
+                let Some(records) = came.filter(|records| *records > 0) else {
                     return Ok(Ended::Interrupted(self.work));
                 };
                 done += records;
@@ -213,18 +210,20 @@ impl<T: Teller> Job<T> {
             seat: lent.seat,
             operation: self.operation.clone(),
             records,
+            first: self.first,
             reply,
         }));
         answer.await.ok()
     }
 
-    async fn retry(&mut self, part: &[Position]) -> Result<Part, JobError> {
+    /// How many, from the first on, are done. None: the map can write nothing now.
+    async fn retry(&mut self, part: &[Position]) -> Result<Option<usize>, JobError> {
         let records = self.queue.errors_at(part).await?;
         let is_there =
             |position: &&Position| records.iter().any(|record| record.change.position == **position);
         let gone: Vec<Position> = part.iter().filter(|at| !is_there(at)).copied().collect();
         let Some(tried) = self.order_retry(records).await else {
-            return Ok(Part::Interrupted);
+            return Ok(None);
         };
         failpoint::hit("retried");
         let skipped: Vec<Position> = gone.into_iter().chain(tried.skipped).collect();
@@ -241,16 +240,19 @@ impl<T: Teller> Job<T> {
                 self.work.failed(record);
             }
         }
-        Ok(match tried.aside {
-            Some(_) => Part::Interrupted,
-            None => Part::Done(tried.retried.len() + skipped.len()),
-        })
+        self.first = Some(tried.reach);
+        let named = |retried: &Retried| match retried {
+            Retried::Completed { parked, .. } => *parked,
+            Retried::Failed(record) => record.change.position,
+        };
+        let done: HashSet<Position> = tried.retried.iter().map(named).chain(skipped).collect();
+        Ok(Some(part.iter().take_while(|at| done.contains(at)).count()))
     }
 
-    async fn discard(&mut self, part: &[Position]) -> Result<Part, JobError> {
-        let (all, _) = self.queue.discard(&self.operation, part).await?;
+    async fn discard(&mut self, part: &[Position]) -> Result<Option<usize>, JobError> {
+        let (all, given_up) = self.queue.discard(&self.operation, part).await?;
         failpoint::hit("discarded");
-        self.teller.given_up(part.to_vec(), all);
-        Ok(Part::Done(part.len()))
+        self.teller.given_up(given_up, all);
+        Ok(Some(part.len()))
     }
 }

@@ -11,27 +11,44 @@ use kube::{
     Api, Client, ResourceExt,
     runtime::{WatchStreamExt, watcher},
 };
+use std::{collections::BTreeSet, sync::Arc};
 use tokio::sync::mpsc;
 
 /// Watches until the engine is gone.
 pub async fn watch(client: Client, namespace: String, events: mpsc::UnboundedSender<Event>) {
     let api: Api<TableMapOperation> = Api::namespaced(client, &namespace);
     let mut stream = watcher(api, watcher::Config::default()).default_backoff().boxed();
+    // Those of the list that is being read.
+    let mut listed = BTreeSet::new();
     while !events.is_closed() {
-        match stream.try_next().await {
-            Ok(Some(watcher::Event::Apply(object) | watcher::Event::InitApply(object))) => {
-                if let Some(command) = command(&object) {
-                    let _ = events.send(Event::Commanded(command));
-                }
-            }
-            Ok(Some(watcher::Event::Delete(object))) => {
-                let id = object.uid().unwrap_or_default().into();
-                let _ = events.send(Event::TakenBack(id));
-            }
-            Ok(Some(watcher::Event::Init | watcher::Event::InitDone)) => {}
+        let event = match stream.try_next().await {
+            Ok(Some(event)) => event,
             Ok(None) => return,
-            Err(error) => tracing::warn!(%error, "watching the operations failed; trying again"),
+            Err(error) => {
+                tracing::warn!(%error, "watching the operations failed; trying again");
+                continue;
+            }
+        };
+        match event {
+            watcher::Event::Init => listed.clear(),
+            watcher::Event::InitApply(object) => {
+                listed.insert(id(&object));
+                tell(&object, &events);
+            }
+            watcher::Event::InitDone => drop(events.send(Event::CommandsListed(std::mem::take(&mut listed)))),
+            watcher::Event::Apply(object) => tell(&object, &events),
+            watcher::Event::Delete(object) => drop(events.send(Event::TakenBack(id(&object)))),
         }
+    }
+}
+
+fn id(object: &TableMapOperation) -> Arc<str> {
+    object.uid().unwrap_or_default().into()
+}
+
+fn tell(object: &TableMapOperation, events: &mpsc::UnboundedSender<Event>) {
+    if let Some(command) = command(object) {
+        let _ = events.send(Event::Commanded(command));
     }
 }
 

@@ -264,6 +264,7 @@ impl Engine {
             stock: Stock::default(),
             meter: Meter::default(),
             confirmable: Confirmable::new(self.pace.confirm_delay, held),
+            swept: false,
             operations: meta.as_ref().map(Operations::of).unwrap_or_default(),
             table: meta.as_ref().and_then(|meta| meta.table),
             destination: meta

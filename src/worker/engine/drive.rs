@@ -16,8 +16,11 @@ use crate::{
         map::{CatchUp, Map, MapId, Unusable, UnusableKind},
     },
 };
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
+
+/// A replay that waits for old operations to be forgotten begins after this.
+const UNSWEPT: Duration = Duration::from_millis(200);
 
 impl Engine {
     /// Takes every step that is due for a map, and reports what has changed.
@@ -307,11 +310,18 @@ impl Engine {
     /// Replays the queue's head through the lane.
     fn drain(&mut self, id: &MapId) {
         let Some(map) = self.maps.get_mut(id) else { return };
-        let Some(target) = map.target.take() else {
+        // Whether what is skipped is still to be must be known first.
+        if map.skip.is_some() && !map.swept {
+            map.gate.done(Step::Drain, Outcome::Failed);
+            map.retry_at = Some(Instant::now() + UNSWEPT);
+            return;
+        }
+        let Some(mut target) = map.target.take() else {
             map.gate.done(Step::Drain, Outcome::Failed);
             map.gate.recheck();
             return;
         };
+        target.skip.clone_from(&map.skip);
         self.ensure_seat(id);
         let Some(map) = self.maps.get_mut(id) else { return };
         map.catch_up = Some(CatchUp {

@@ -22,7 +22,7 @@ use crate::{
         resolve::Reached,
     },
 };
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 use tokio::sync::oneshot;
 
 /// One thing that happened. Operations run beside the engine and end as an event.
@@ -190,10 +190,17 @@ pub enum Event {
         positions: Vec<Position>,
         all: u64,
     },
+    /// Every operation that was there when the worker began is known.
+    CommandsListed(BTreeSet<Arc<str>>),
+    /// Operations that are not there any more were forgotten, or not.
+    Swept {
+        map: MapId,
+        result: Result<(), QueueError>,
+    },
     /// What is skipped was stored, or not.
     SkipStored {
         map: MapId,
-        skip: Option<Skip>,
+        skip: Skip,
         result: Result<(), QueueError>,
     },
     /// Parked records whose time was over were purged, or not.

@@ -331,6 +331,8 @@ impl Engine {
             Event::Commanded(command) => self.commanded(command),
             Event::TakenBack(command) => self.taken_back(&command),
             Event::Accepted { command, map, result } => self.accepted(&command, &map, result),
+            Event::CommandsListed(all) => self.commands_listed(&all),
+            Event::Swept { map, result } => self.swept(&map, &result),
             Event::SkipStored { map, skip, result } => self.skip_stored(&map, skip, result),
             Event::Purged { map, result } => self.purged(&map, result),
             Event::Worked { command, work } => self.worked(&command, work),

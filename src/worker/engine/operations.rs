@@ -225,6 +225,8 @@ pub async fn check(
     target.remember(queue.settle_errors(target.progress.has()).await?);
     let Settled { partial, counters } = settle(&queue, has).await?;
     let (meta, _) = custodians(&control, &plan, &queue).await?;
+    // What was given up by now is not among what waits: whatever is written relies on it.
+    target.progress.gone = target.progress.gone.max(meta.gone());
     // The queue has counted from its beginning on what the destination has of it.
     let has = target.progress.counters;
     let before = meta.unbased.then(|| has.beyond(counters.unwrap_or_default()));
@@ -302,7 +304,6 @@ async fn take(
         progress,
     );
     target.most_parked = plan.most_errors;
-    target.skip.clone_from(&meta.skip);
     Ok(target)
 }
 

@@ -4,6 +4,7 @@ use super::{Engine, Event};
 use crate::{
     api::reasons::{ERRORS_PURGED, PURGE_SOON},
     clock,
+    gate::Step,
     queue::{Purged, QueueError},
     worker::{
         lane::Order,
@@ -80,11 +81,11 @@ impl Engine {
         match result {
             Ok(purged) => {
                 map.purged = map.purged.max(purged.all);
-                if purged.now > 0 {
+                if !purged.positions.is_empty() {
                     let note = format!(
                         "{} records that had waited for longer than spec.errors.retentionSeconds were purged: they were never \
                          written. Compare the tables.",
-                        purged.now
+                        purged.positions.len()
                     );
                     self.statuses.warn(&map.plan, ERRORS_PURGED, note);
                 }
@@ -98,12 +99,21 @@ impl Engine {
     /// Records that are parked no more: whoever may write the map need not heed them.
     pub(super) fn forget_parked(&mut self, id: &MapId, positions: Vec<crate::record::Position>) {
         let Some(map) = self.maps.get_mut(id) else { return };
+        // A check that is under way may have read them before.
+        if map.gate.busy() == Some(Step::Check) {
+            map.gate.recheck();
+        }
+        let gone = map.given_up + map.purged;
         if let Some(target) = &mut map.target {
-            target.forget(&positions);
+            target.forget(&positions, gone);
         }
         if let Some(seating) = self.lanes.get(&map.plan.destination) {
             let seat = map.seat;
-            seating.lane.order(Order::Forget { seat, positions });
+            seating.lane.order(Order::Forget {
+                seat,
+                positions,
+                gone,
+            });
         }
     }
 }

@@ -85,6 +85,10 @@ impl Task {
 
     fn resume(&mut self, index: usize, progress: Progress) {
         let went_back = progress.position < self.seats[index].flushed.position;
+        // A destination that failed over may lack a retry, and nothing else.
+        if progress.parks() != self.targets[index].progress.parks() {
+            self.targets[index].provisional = true;
+        }
         self.targets[index].progress = progress.clone();
         if went_back {
             self.set_aside(index);

@@ -59,6 +59,8 @@ pub enum Order {
     Forget {
         seat: usize,
         positions: Vec<Position>,
+        /// So many of the map's are in all.
+        gone: u64,
     },
     /// How the destination is reached from now on.
     Reach(Box<Settings>),
@@ -75,6 +77,8 @@ pub struct Retry {
     pub seat: usize,
     pub operation: Arc<str>,
     pub records: Vec<ParkedRecord>,
+    /// So many at once at first, as the last part has shown.
+    pub first: Option<usize>,
     /// What came of it. Without an answer, that must be read from what is durable: the map left its lane, or the
     /// connection was lost.
     pub reply: oneshot::Sender<Tried>,

@@ -1,10 +1,6 @@
 //! Trying parked records again, between two batches.
 
-use super::{
-    order::{Notice, Retry},
-    task::Task,
-    write::Patience,
-};
+use super::{order::Retry, task::Task, write::Patience};
 use crate::record::Position;
 
 impl Task {
@@ -14,9 +10,9 @@ impl Task {
         }
     }
 
-    pub(super) fn forget(&mut self, seat: usize, positions: &[Position]) {
+    pub(super) fn forget(&mut self, seat: usize, positions: &[Position], gone: u64) {
         if let Some(target) = self.targets.get_mut(seat) {
-            target.forget(positions);
+            target.forget(positions, gone);
         }
     }
 
@@ -45,16 +41,16 @@ impl Task {
             pending,
             evict: timeouts.evict,
         };
-        let again = session.retry(targets, retry.seat, &retry.records, &retry.operation, &**store);
+        let again = session.retry(
+            targets,
+            retry.seat,
+            &retry.records,
+            &retry.operation,
+            retry.first,
+            &**store,
+        );
         match patience.wait(again).await {
             Some(Ok(tried)) => {
-                if let Some(aside) = tried.aside.clone() {
-                    self.set_aside(retry.seat);
-                    self.tell(Notice::Aside {
-                        seat: retry.seat,
-                        aside,
-                    });
-                }
                 let was_written = !tried.retried.is_empty();
                 let _ = retry.reply.send(tried);
                 if was_written {

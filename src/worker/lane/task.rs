@@ -257,7 +257,8 @@ impl Task {
 
     /// Waits until there may be something to do. False: the engine is gone.
     async fn rest(&mut self) -> bool {
-        if !self.pending.is_empty() {
+        let retries = self.session.is_some() && !self.retries.is_empty();
+        if !self.pending.is_empty() || retries {
             return true;
         }
         let unflushed = self.window.is_unflushed() || self.merge.is_unflushed();
@@ -315,7 +316,11 @@ impl Task {
             }
             Order::Items(parcel) => self.accept(parcel),
             Order::Retry(retry) => self.accept_retry(retry),
-            Order::Forget { seat, positions } => self.forget(seat, &positions),
+            Order::Forget {
+                seat,
+                positions,
+                gone,
+            } => self.forget(seat, &positions, gone),
             Order::Reach(settings) => self.reach(*settings),
             Order::Evict { seat, reply } => {
                 let _ = reply.send(self.evict(seat));

@@ -180,6 +180,8 @@ pub struct Map {
     pub meter: Meter,
     pub confirmable: Confirmable,
     pub operations: Operations,
+    /// What Redis remembered of operations that are not there any more is forgotten.
+    pub swept: bool,
     /// The source table that it has joined: `pg_class.oid`, if it is known.
     pub table: Option<u32>,
     /// Its destination: what came from there does not go back (rule 16).

@@ -129,6 +129,7 @@ impl Crossing {
         let account = queue.accept(&accepted).await?;
         failpoint::hit("accepting");
         let last_park = queue.meta().await?.and_then(|meta| meta.last_park);
+        let gone = meta.as_ref().map_or(0, Meta::gone);
         let unbased = meta.is_some_and(|meta| meta.unbased);
         let regained = Regained {
             era: self.era.clone(),
@@ -138,6 +139,7 @@ impl Crossing {
             superseded: left.superseded,
             moved: left.moved,
             settled: left.settled,
+            gone,
             last_park,
             discarded: if unbased {
                 known.discarded
@@ -164,8 +166,11 @@ fn parks_left(meta: Option<&Meta>, known: &Progress) -> (Left, bool) {
         moved: meta.moved,
         settled: meta.settled,
     });
-    let forgotten =
-        found.superseded < known.superseded || found.moved < known.moved || found.settled < known.settled;
+    let given_up = meta.map_or(0, Meta::gone);
+    let forgotten = found.superseded < known.superseded
+        || found.moved < known.moved
+        || found.settled < known.settled
+        || given_up < known.gone;
     if !forgotten {
         return (found, false);
     }
@@ -175,7 +180,6 @@ fn parks_left(meta: Option<&Meta>, known: &Progress) -> (Left, bool) {
         settled: known.settled.max(found.settled),
         parks: 0,
     };
-    let given_up = meta.map_or(0, |meta| meta.discarded + meta.purged);
     let parks = left.superseded + left.settled + given_up;
     (Left { parks, ..left }, true)
 }

@@ -1,6 +1,6 @@
 //! What is done with parked records, as operations.
 
-use super::{AGAIN, Engine, Next, Running, Stand, failed, waiting};
+use super::{AGAIN, Engine, Next, Running, SOON, Stand, failed, waiting};
 use crate::{
     api::reasons::{RECORDS_DISCARDED, RECORDS_RETRIED},
     destination::postgres::Progress,
@@ -12,12 +12,9 @@ use crate::{
         plan::Plan,
     },
 };
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-
-/// A job that was interrupted goes on after this, if the map may write again.
-const SOON: Duration = Duration::from_secs(1);
 
 /// Tells the engine how far a job is.
 struct ToEngine {
@@ -48,7 +45,10 @@ impl Engine {
         let Some(map) = self.maps.get(&plan.id).filter(|map| map.has_joined()) else {
             return Next::Say(waiting("MapStarting", "The map has not started yet."));
         };
-        if self.commands.is_busy(&plan.id) {
+        if map.progress.is_none() {
+            return Next::Say(waiting("MapStarting", "The destination was not reached yet."));
+        }
+        if self.commands.is_busy(&plan.id) || map.errors.purging {
             return Next::Say(waiting("Queued", "Another operation on the map comes first."));
         }
         let begin = || Next::Begin { map: plan.id.clone() };
@@ -73,6 +73,7 @@ impl Engine {
                 seat: known.seat,
             }),
             work: open.work.clone().unwrap_or_else(Work::begun),
+            first: None,
             cancelled: cancel.clone(),
             teller: ToEngine {
                 operation: id.clone(),
@@ -112,7 +113,10 @@ impl Engine {
         }
         let Some(open) = self.commands.open.get(id) else {
             // It was deleted meanwhile.
-            return self.leave(map, id);
+            if let Some(map) = self.maps.get_mut(map) {
+                map.swept = false;
+            }
+            return;
         };
         let command = open.command.clone();
         match result {
@@ -192,18 +196,6 @@ impl Engine {
         self.report(id);
     }
 
-    /// The end of an operation is written: nothing of it need be remembered.
-    pub(in crate::worker::engine) fn end_said(&mut self, command: &Command) {
-        let plan = self.plans.values().find(|plan| plan.name == command.map);
-        let id = plan.map(|plan| plan.id.clone());
-        let Some(map) = id else { return };
-        match command.order {
-            Order::Errors(_) => self.leave(&map, &command.id),
-            Order::Queue(_) => self.forget_skip(&map, command),
-            Order::AcceptGap { .. } | Order::Unfit { .. } => {}
-        }
-    }
-
     /// It was deleted: it ends with the part that is under way.
     pub(super) fn cancel_job(&mut self, command: &Command) {
         let job = self
@@ -213,18 +205,8 @@ impl Engine {
             .find(|job| job.operation == command.id);
         match job {
             Some(job) => job.cancel.cancel(),
-            None => self.end_said(command),
+            None => self.sweep_again(&command.map),
         }
-    }
-
-    fn leave(&mut self, map: &MapId, operation: &Arc<str>) {
-        let Some(map) = self.maps.get(map) else { return };
-        let (queue, operation, name) = (map.queue.clone(), operation.clone(), map.plan.name.clone());
-        self.tasks.spawn(async move {
-            if let Err(error) = queue.leave(&operation).await {
-                tracing::info!(map = %name, %error, "Redis still remembers an operation that has ended");
-            }
-        });
     }
 }
 

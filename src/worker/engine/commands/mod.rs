@@ -4,12 +4,13 @@ mod errors;
 mod gap;
 mod queue;
 
-use super::Engine;
+use super::{Engine, Event};
 use crate::{
+    queue::{Queue, QueueError},
     record::{Lsn, Skip},
     worker::{
         command::{Command, Order, Said, Stand, Work},
-        map::MapId,
+        map::{Map, MapId},
     },
 };
 use std::{
@@ -26,6 +27,12 @@ pub struct Commands {
     open: BTreeMap<Arc<str>, Open>,
     /// Those that have ended: what is still told of them is older than their end.
     ended: BTreeSet<Arc<str>>,
+    /// Those of them whose end is not known to be written.
+    unsaid: BTreeSet<Arc<str>>,
+    /// All that were there when the worker began are known.
+    listed: bool,
+    /// Maps for which Redis is being told which of them there are.
+    sweeping: BTreeSet<MapId>,
     /// A gap that is being accepted: one at a time, since it may make a slot.
     accepting: Option<Arc<str>>,
     /// What is done with parked records.
@@ -48,6 +55,8 @@ struct Running {
 
 /// What could not be done is tried again after this.
 const AGAIN: Duration = Duration::from_secs(5);
+/// What was interrupted goes on after this; and so often it is told how far it is.
+const SOON: Duration = Duration::from_secs(1);
 
 impl Commands {
     #[must_use]
@@ -56,6 +65,9 @@ impl Commands {
             said,
             open: BTreeMap::new(),
             ended: BTreeSet::new(),
+            unsaid: BTreeSet::new(),
+            listed: false,
+            sweeping: BTreeSet::new(),
             accepting: None,
             jobs: BTreeMap::new(),
         }
@@ -89,6 +101,7 @@ impl Commands {
         if said.stand.is_end() {
             self.open.remove(id);
             self.ended.insert(id.into());
+            self.unsaid.insert(id.into());
         }
         let _ = self.said.send(said);
     }
@@ -156,7 +169,72 @@ impl Engine {
         }
     }
 
+    /// What is not in the list was deleted.
+    pub(super) fn commands_listed(&mut self, all: &BTreeSet<Arc<str>>) {
+        self.commands.listed = true;
+        let known = self.commands.open.keys().chain(&self.commands.ended);
+        let gone: Vec<Arc<str>> = known.filter(|id| !all.contains(*id)).cloned().collect();
+        for id in gone {
+            self.taken_back(&id);
+        }
+    }
+
+    /// The end of an operation is written: nothing of it need be remembered.
+    pub(super) fn end_said(&mut self, command: &Command) {
+        self.commands.unsaid.remove(&command.id);
+        self.sweep_again(&command.map);
+    }
+
+    fn sweep_again(&mut self, name: &str) {
+        let of = |map: &&mut Map| map.plan.name == name;
+        if let Some(map) = self.maps.values_mut().find(of) {
+            map.swept = false;
+        }
+    }
+
+    /// Redis remembers operations that have ended, or were deleted while no worker ran: nothing is theirs any more.
+    fn sweep(&mut self) {
+        if !self.commands.listed {
+            return;
+        }
+        let known = self.commands.open.keys().chain(&self.commands.unsaid);
+        let open: Vec<Arc<str>> = known.cloned().collect();
+        let unswept = self.maps.values().filter(|map| map.has_joined() && !map.swept);
+        let due: Vec<(MapId, Queue)> = unswept
+            .filter(|map| !self.commands.sweeping.contains(&map.id))
+            .map(|map| (map.id.clone(), map.queue.clone()))
+            .collect();
+        for (map, queue) in due {
+            self.commands.sweeping.insert(map.clone());
+            let open = open.clone();
+            self.spawn(async move {
+                let result = queue.keep_operations(&open).await;
+                // Not again at once.
+                if result.is_err() {
+                    tokio::time::sleep(AGAIN).await;
+                }
+                Event::Swept { map, result }
+            });
+        }
+    }
+
+    pub(super) fn swept(&mut self, id: &MapId, result: &Result<(), QueueError>) {
+        self.commands.sweeping.remove(id);
+        let Commands { open, unsaid, .. } = &self.commands;
+        let Some(map) = self.maps.get_mut(id) else { return };
+        if let Err(error) = result {
+            return tracing::info!(map = %map.plan.name, %error, "old operations are still remembered");
+        }
+        map.swept = true;
+        let is_known = |skip: &Skip| open.contains_key(&*skip.operation) || unsaid.contains(&*skip.operation);
+        if map.skip.take_if(|skip| !is_known(skip)).is_some() {
+            map.gate.reread();
+            self.drive(id);
+        }
+    }
+
     pub(super) fn look_at_commands(&mut self, now: Instant) {
+        self.sweep();
         let due = |open: &Open| open.retry_at.is_none_or(|at| at <= now);
         let ids: Vec<Arc<str>> = self
             .commands
@@ -171,7 +249,10 @@ impl Engine {
                 Next::Say(stand) => self.commands.say(&id, stand),
                 Next::Accept { map, lost_after } => self.accept(&id, &map, lost_after),
                 Next::Begin { map } => self.begin_job(&id, &map),
-                Next::Work(work) => self.commands.say_work(&id, work),
+                Next::Work(work) => {
+                    self.commands.say_work(&id, work);
+                    self.commands.again_later(&id, SOON);
+                }
                 Next::Skip { map, skip } => self.begin_skip(&id, &map, skip),
                 Next::Skipped { map } => self.end_skip(&id, &map),
             }
@@ -187,6 +268,11 @@ impl Engine {
         };
         if plan.deletion.is_some() {
             return Next::Say(failed("MapDeleted", "The map is being deleted.".into()));
+        }
+        let unswept = |map: &Map| map.has_joined() && !map.swept;
+        let on_gap = matches!(open.command.order, Order::AcceptGap { .. });
+        if !on_gap && self.maps.get(&plan.id).is_some_and(unswept) {
+            return Next::Say(waiting("Queued", "What came before is still being ended."));
         }
         match &open.command.order {
             Order::AcceptGap { lost_after } => self.next_of_gap(id, plan, *lost_after),

@@ -1,23 +1,21 @@
 //! Skipping to what is live: what waits in the queue is given up, or kept as errors.
 
-use super::{Engine, Next, Stand, failed, waiting};
+use super::{Engine, Next, SOON, Stand, failed, waiting};
 use crate::{
     api::reasons::QUEUE_SKIPPED,
     queue::QueueError,
     record::{Fate, Skip},
     worker::{
-        command::{Command, Counts, OnQueue, Order, Work},
+        command::{Counts, OnQueue, Work},
         engine::Event,
         map::{Map, MapId},
         plan::Plan,
     },
 };
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 /// So many records may be kept as errors at once: each costs memory in Redis and in the worker.
 const PARKED: u64 = 100_000;
-/// What Redis did not take is tried again after this; and so often it is told how far it is.
-const SOON: Duration = Duration::from_secs(1);
 
 impl Engine {
     pub(super) fn next_on_queue(&self, id: &Arc<str>, plan: &Plan, order: OnQueue) -> Next {
@@ -104,18 +102,14 @@ impl Engine {
         Next::Say(running)
     }
 
-    pub(super) fn begin_skip(&mut self, id: &Arc<str>, map: &MapId, skip: Skip) {
-        self.commands.again_later(id, SOON);
-        self.store_skip(map, Some(skip));
-    }
-
     /// Redis knows it before it acts.
-    fn store_skip(&mut self, id: &MapId, skip: Option<Skip>) {
+    pub(super) fn begin_skip(&mut self, operation: &Arc<str>, id: &MapId, skip: Skip) {
+        self.commands.again_later(operation, SOON);
         let Some(map) = self.maps.get(id) else { return };
         let queue = map.queue.clone();
         let map = id.clone();
         self.spawn(async move {
-            let result = queue.skip_queued(skip.as_ref()).await;
+            let result = queue.skip_queued(&skip).await;
             Event::SkipStored { map, skip, result }
         });
     }
@@ -123,23 +117,25 @@ impl Engine {
     pub(in crate::worker::engine) fn skip_stored(
         &mut self,
         id: &MapId,
-        skip: Option<Skip>,
+        skip: Skip,
         result: Result<(), QueueError>,
     ) {
-        if let Err(error) = result {
-            tracing::info!(map = %id, %error, "what is skipped was not stored; trying again");
-            return;
-        }
+        let is_open = self.commands.open.contains_key(&*skip.operation);
         let Some(map) = self.maps.get_mut(id) else { return };
-        let open = |skip: &Skip| self.commands.open.contains_key(&*skip.operation);
-        if skip.as_ref().is_some_and(|skip| !open(skip)) {
-            // It was deleted meanwhile.
-            return self.store_skip(id, None);
+        match result {
+            Ok(()) if is_open => {
+                map.skip = Some(skip);
+                // A replay is told when it begins.
+                map.gate.reread();
+                self.drive(id);
+            }
+            // It was deleted meanwhile, or it is not known whether Redis has it.
+            Ok(()) => map.swept = false,
+            Err(error) => {
+                tracing::info!(map = %id, %error, "what is skipped was not stored; trying again");
+                map.swept = false;
+            }
         }
-        map.skip = skip;
-        // A replay is told when it begins.
-        map.gate.reread();
-        self.drive(id);
     }
 
     pub(super) fn end_skip(&mut self, id: &Arc<str>, map: &MapId) {
@@ -170,15 +166,6 @@ impl Engine {
         }
         let reason = "Completed";
         self.commands.say(id, Stand::Complete { reason, message });
-    }
-
-    /// The end is written, or the operation was deleted: what is still queued is written.
-    pub(super) fn forget_skip(&mut self, map: &MapId, command: &Command) {
-        let is_its = |skip: &Skip| *skip.operation == *command.id;
-        let known = self.maps.get(map).and_then(|map| map.skip.as_ref());
-        if matches!(command.order, Order::Queue(_)) && known.is_some_and(is_its) {
-            self.store_skip(map, None);
-        }
     }
 }
 
