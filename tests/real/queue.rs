@@ -112,3 +112,31 @@ async fn a_trim_removes_only_what_it_was_meant_for() {
     assert_eq!((account.records, account.t), (1, at(5)));
     assert_eq!(queue.trim(3, at(6), None).await.unwrap().records, 0);
 }
+
+/// A reply was given up, and all was done anew; then the first one comes after all.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_counted_before_the_queue_is_added_once() {
+    let _time = timed("what_was_counted_before_the_queue_is_added_once");
+    let redis = Redis::start().await;
+    let queue = queue(&redis).await;
+    queue.begin(at(5), at(5), None).await.unwrap();
+    append(&queue, at(5), &[6, 7]).await;
+    let counted = Counters {
+        received: 107,
+        filtered: 0,
+    };
+    let based = queue.advance(at(7), at(7), counted, true).await.unwrap();
+    assert_eq!(based.counters, counted);
+    let twice = Counters {
+        received: 207,
+        filtered: 0,
+    };
+    assert_eq!(
+        queue.advance(at(7), at(7), twice, true).await,
+        Err(QueueError::WrongPredecessor)
+    );
+    let meta = queue.meta().await.unwrap().unwrap();
+    assert_eq!((meta.account.counters, meta.unbased), (counted, false));
+    // A stretch without records is another matter.
+    queue.advance(at(7), at(9), counted, false).await.unwrap();
+}

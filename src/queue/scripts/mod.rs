@@ -123,7 +123,8 @@ end
     ACCOUNT
 );
 
-// ARGV: epoch, previous, q, received, filtered, whether what was counted before is known now.
+// ARGV: epoch, previous, q, received, filtered, whether what was counted before is known now. That is added once: one that
+// comes late, after its reply was given up, must find it done.
 script!(
     ADVANCE,
     WHEN_FULL,
@@ -132,8 +133,10 @@ script!(
     r"
 local q = redis.call('HGET', KEYS[2], 'q')
 if q ~= ARGV[2] then return redis.error_reply('TMPREVIOUS the queue ends at ' .. q) end
+if ARGV[6] == '1' and redis.call('HDEL', KEYS[2], 'unbased') == 0 then
+  return redis.error_reply('TMPREVIOUS what was counted before is in already')
+end
 redis.call('HSET', KEYS[2], 'q', ARGV[3], 'received', ARGV[4], 'filtered', ARGV[5])
-if ARGV[6] == '1' then redis.call('HDEL', KEYS[2], 'unbased') end
 ",
     ACCOUNT
 );

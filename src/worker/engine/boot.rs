@@ -298,8 +298,6 @@ impl Engine {
             catch_up: None,
             errors: Errors::default(),
             skip: None,
-            given_up: 0,
-            purged: 0,
             commit_time: None,
             plan,
         };

@@ -140,7 +140,7 @@ pub async fn boot<T>(
         Err(error) => Err(CheckFailure::Away(error)),
     };
     let partial = match &destination {
-        Ok(target) => settle(&queue, target.progress.position).await?.partial,
+        Ok(target) => settle_based(&queue, target.progress.position).await?,
         Err(_) => 0,
     };
     let meta = queue
@@ -341,6 +341,15 @@ pub async fn settle(queue: &Queue, has: Position) -> Result<Settled, QueueError>
     }
 }
 
+/// The same, but of a queue that does not know yet what was counted before it: what the check needs to find that out stays
+/// (I5). Returns the records of the first entry that the destination has.
+async fn settle_based(queue: &Queue, has: Position) -> Result<u64, QueueError> {
+    match queue.meta().await? {
+        Some(meta) if meta.unbased => Ok(0),
+        _ => Ok(settle(queue, has).await?.partial),
+    }
+}
+
 /// A map that was taken out of its lane.
 #[derive(Debug)]
 pub struct Closed {
@@ -374,7 +383,7 @@ async fn begin_at(
     floor: Option<Position>,
 ) -> Result<(Account, u64), QueueError> {
     let partial = match base {
-        Some(base) => settle(queue, base.position).await?.partial,
+        Some(base) => settle_based(queue, base.position).await?,
         None => 0,
     };
     let meta = queue.meta().await?.ok_or(QueueError::MetaMissing)?;

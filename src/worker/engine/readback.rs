@@ -85,8 +85,8 @@ impl Engine {
             return self.lose_errors(asked, meta);
         }
         map.restock(&meta.account, None);
-        map.given_up = map.given_up.max(meta.discarded);
-        map.purged = map.purged.max(meta.purged);
+        map.errors.given_up = map.errors.given_up.max(meta.discarded);
+        map.errors.purged = map.errors.purged.max(meta.purged);
         if let Some(kept) = kept {
             map.confirmable.seen(meta.account.q, kept, Instant::now());
         }

@@ -303,7 +303,7 @@ fn ledger(map: &Map) -> Ledger {
     let Some(progress) = &map.progress else {
         return map.plan.said.ledger;
     };
-    let gone = progress.superseded + progress.settled + map.given_up + map.purged;
+    let gone = progress.superseded + progress.settled + map.errors.given_up + map.errors.purged;
     Ledger {
         received: map.counters.received,
         written: progress.written,
@@ -311,8 +311,8 @@ fn ledger(map: &Map) -> Ledger {
         queued: map.waiting(),
         errored: progress.parks.saturating_sub(gone),
         superseded: progress.superseded,
-        discarded: progress.discarded + map.given_up,
-        purged: map.purged,
+        discarded: progress.discarded + map.errors.given_up,
+        purged: map.errors.purged,
         filtered: map.counters.filtered + progress.missed,
     }
 }

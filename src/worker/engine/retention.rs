@@ -80,7 +80,7 @@ impl Engine {
         map.errors.look_again();
         match result {
             Ok(purged) => {
-                map.purged = map.purged.max(purged.all);
+                map.errors.purged = map.errors.purged.max(purged.all);
                 if !purged.positions.is_empty() {
                     let note = format!(
                         "{} records that had waited for longer than spec.errors.retentionSeconds were purged: they were never \
@@ -103,7 +103,7 @@ impl Engine {
         if map.gate.busy() == Some(Step::Check) {
             map.gate.recheck();
         }
-        let gone = map.given_up + map.purged;
+        let gone = map.errors.given_up + map.errors.purged;
         if let Some(target) = &mut map.target {
             target.forget(&positions, gone);
         }

@@ -124,9 +124,7 @@ impl Engine {
         let waiting = self.plans.keys().any(|id| {
             !self.maps.contains_key(id) && self.attempt(id).is_none_or(|attempt| attempt.blocked.is_none())
         });
-        // Maps that are cleaned up wait only for their objects to go.
-        let gone = self.maps.values().all(|map| map.stage == Stage::Gone);
-        if !self.listed || waiting || self.closing.is_some() || gone {
+        if !self.listed || waiting || self.closing.is_some() || self.is_left() {
             return;
         }
         match self.link.state {
@@ -134,6 +132,11 @@ impl Engine {
             State::Streaming(_) => self.join_all(),
             _ => {}
         }
+    }
+
+    /// Maps that are cleaned up wait only for their objects to go.
+    fn is_left(&self) -> bool {
+        self.maps.values().all(|map| map.stage == Stage::Gone)
     }
 
     fn look_at_source(&mut self) {
@@ -191,6 +194,8 @@ impl Engine {
                 });
                 self.source_down(Some(("SlotLost", message)));
             }
+            // The last map was cleaned up while the source was looked at: its slot must not be made anew.
+            None if self.is_left() => self.stop_source(),
             None if self.source.external.is_some() => {
                 let (slot, _) = self.source.names(self.link.generation);
                 let message = format!(

@@ -115,6 +115,9 @@ pub struct CatchUp {
 #[derive(Debug, Default)]
 pub struct Errors {
     pub summary: ErrorSummary,
+    /// Records that people have given up, and those whose time was over.
+    pub given_up: u64,
+    pub purged: u64,
     /// As of these counts.
     pub of: Option<Seen>,
     /// They are being read.
@@ -230,9 +233,6 @@ pub struct Map {
     pub errors: Errors,
     /// What is queued up to some position is not to be written.
     pub skip: Option<Skip>,
-    /// Parked records that people have given up, and those whose time was over.
-    pub given_up: u64,
-    pub purged: u64,
     /// Commit time of the last durable change, and when it arrived.
     pub commit_time: Option<i64>,
 }
@@ -310,8 +310,8 @@ impl Map {
         let progress = self.progress.as_ref()?;
         Some(Seen {
             parks: progress.parks(),
-            given_up: self.given_up,
-            purged: self.purged,
+            given_up: self.errors.given_up,
+            purged: self.errors.purged,
         })
     }
 
@@ -451,8 +451,8 @@ impl Map {
     pub fn restock_anew(&mut self, meta: &Meta) {
         self.era = Some(meta.era.clone());
         self.stock.account = meta.account;
-        self.given_up = meta.discarded;
-        self.purged = meta.purged;
+        self.errors.given_up = meta.discarded;
+        self.errors.purged = meta.purged;
         self.skip.clone_from(&meta.skip);
         self.tell_tail(Position::ZERO);
     }

@@ -190,7 +190,7 @@ impl Engine {
     /// Records were given up: they are parked no more.
     pub(in crate::worker::engine) fn given_up(&mut self, id: &MapId, positions: Vec<Position>, all: u64) {
         let Some(map) = self.maps.get_mut(id) else { return };
-        map.given_up = map.given_up.max(all);
+        map.errors.given_up = map.errors.given_up.max(all);
         map.errors.look_again();
         self.forget_parked(id, positions);
         self.report(id);
