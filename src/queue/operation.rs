@@ -70,22 +70,20 @@ impl Queue {
     /// # Errors
     /// Redis fails.
     pub async fn chosen_positions(&self, operation: &str) -> Result<Vec<Position>, QueueError> {
-        let mut fields: Vec<String> = self
-            .link
-            .query(redis::cmd("HKEYS").arg(&self.keys.errors))
-            .await?;
-        fields.retain(|field| field.starts_with("o:"));
-        fields.sort_unstable();
-        let mut positions = Vec::with_capacity(fields.len());
-        for part in fields.chunks(CHUNK) {
+        let chosen = self.positions_with("o:").await?;
+        let mut positions = Vec::with_capacity(chosen.len());
+        for part in chosen.chunks(CHUNK) {
             let mut read = redis::cmd("HMGET");
-            read.arg(&self.keys.errors).arg(part);
+            read.arg(&self.keys.errors);
+            for position in part {
+                read.arg(format!("o:{position}"));
+            }
             let of: Vec<Option<String>> = self.link.query(&read).await?;
             let ours = part
                 .iter()
                 .zip(of)
                 .filter(|(_, of)| of.as_deref() == Some(operation));
-            positions.extend(ours.filter_map(|(field, _)| field.get(2..)?.parse::<Position>().ok()));
+            positions.extend(ours.filter_map(|(position, _)| position.parse::<Position>().ok()));
         }
         Ok(positions)
     }

@@ -96,7 +96,7 @@ impl Queue {
     /// # Errors
     /// Redis fails.
     pub async fn has_errors_beyond(&self, position: Position) -> Result<bool, QueueError> {
-        let last = self.parked_positions().await?.pop();
+        let last = self.positions_with("r:").await?.pop();
         Ok(last.is_some_and(|last| last > position.to_string()))
     }
 
@@ -105,7 +105,7 @@ impl Queue {
     /// # Errors
     /// Redis fails, or a record cannot be read.
     pub async fn each_error(&self, mut visit: impl FnMut(ParkedRecord)) -> Result<(), QueueError> {
-        for positions in self.parked_positions().await?.chunks(CHUNK) {
+        for positions in self.positions_with("r:").await?.chunks(CHUNK) {
             self.read_errors(positions)
                 .await?
                 .into_iter()
@@ -123,15 +123,15 @@ impl Queue {
         self.read_errors(&positions).await
     }
 
-    /// Texts of positions, in their order.
-    async fn parked_positions(&self) -> Result<Vec<String>, QueueError> {
+    /// Positions that have such a field, as texts, in their order.
+    pub(super) async fn positions_with(&self, field: &str) -> Result<Vec<String>, QueueError> {
         let mut fields: Vec<String> = self
             .link
             .query(redis::cmd("HKEYS").arg(&self.keys.errors))
             .await?;
-        fields.retain(|field| field.starts_with("r:"));
-        for field in &mut fields {
-            field.drain(..2);
+        fields.retain(|known| known.starts_with(field));
+        for known in &mut fields {
+            known.drain(..field.len());
         }
         fields.sort_unstable();
         Ok(fields)

@@ -170,6 +170,17 @@ pub enum Retried {
     Failed(Box<ParkedRecord>),
 }
 
+impl Retried {
+    /// Of the parked record.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        match self {
+            Self::Completed { parked, .. } => *parked,
+            Self::Failed(record) => record.change.position,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

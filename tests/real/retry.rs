@@ -13,6 +13,7 @@ use crate::{
 };
 use serde_json::Value;
 use std::time::Duration;
+use tokio_postgres::Client;
 
 const ITEMS: &str = "CREATE TABLE items (id bigint PRIMARY KEY, kind text, note text)";
 /// At the destination: what it refuses is told by a table.
@@ -30,6 +31,18 @@ const ON_ITEMS: &str =
 async fn scene() -> Scene {
     let refuses = format!("{REFUSES}{ON_ITEMS} INSERT INTO refused VALUES ('bad%');");
     Scene::start(ITEMS, &refuses, &[&["items", "id", "kind", "note"]], &[]).await
+}
+
+/// Servers for a worker of its own, and a connection to the destination, which refuses `bad`.
+async fn refusing() -> (Rig, Client) {
+    let mut rig = Rig::start().await;
+    rig.both(ITEMS).await;
+    let erp = rig.erp().await;
+    erp.batch_execute(&format!("{REFUSES}{ON_ITEMS} INSERT INTO refused VALUES ('bad')"))
+        .await
+        .unwrap();
+    rig.arguments.push("--lease-seconds=2".into());
+    (rig, erp)
 }
 
 /// Waits until so many records wait and were given up; the books balance then.
@@ -331,13 +344,7 @@ async fn a_retry_killed_at_every_step_does_nothing_twice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_discard_that_is_killed_counts_each_record_once() {
     let _time = timed("a_discard_that_is_killed_counts_each_record_once");
-    let mut rig = Rig::start().await;
-    rig.both(ITEMS).await;
-    let erp = rig.erp().await;
-    erp.batch_execute(&format!("{REFUSES}{ON_ITEMS} INSERT INTO refused VALUES ('bad')"))
-        .await
-        .unwrap();
-    rig.arguments.push("--lease-seconds=2".into());
+    let (mut rig, _) = refusing().await;
     let _controllers = rig.controllers();
     let mut dying = rig.worker(&[("TABLEMAP_FAILPOINTS", "discarded=kill:2")]);
     rig.api
@@ -428,13 +435,7 @@ async fn what_is_queued_is_skipped_and_what_comes_later_is_not() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operation_that_was_deleted_while_no_worker_ran_does_nothing() {
     let _time = timed("an_operation_that_was_deleted_while_no_worker_ran_does_nothing");
-    let mut rig = Rig::start().await;
-    rig.both(ITEMS).await;
-    let erp = rig.erp().await;
-    erp.batch_execute(&format!("{REFUSES}{ON_ITEMS} INSERT INTO refused VALUES ('bad')"))
-        .await
-        .unwrap();
-    rig.arguments.push("--lease-seconds=2".into());
+    let (mut rig, erp) = refusing().await;
     let _controllers = rig.controllers();
     let mut worker = rig.worker(&[]);
     rig.api

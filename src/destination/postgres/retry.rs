@@ -11,7 +11,7 @@ use super::{
     session::Session,
     target::{Item, Target},
     turn::{Purpose, own, row_missing},
-    write::{Around, Setback},
+    write::{Around, RETRIES, Setback},
 };
 use crate::{
     failpoint,
@@ -21,8 +21,6 @@ use crate::{
 };
 use std::time::{Duration, Instant};
 
-/// So many conflicts with other writers, and the destination does not get on.
-const CONFLICTS: usize = 5;
 /// The first transaction has so many records; later ones more, or fewer, as they take long.
 const FIRST: usize = 16;
 /// The lane's other maps wait so long for a retry, about.
@@ -67,7 +65,10 @@ impl Session {
         let mut blame = None;
         while let Some(target) = targets.get_mut(map) {
             target.retried.clear();
-            let is_done = |record: &&ParkedRecord| is_named(&tried.retried, record.change.position);
+            let is_done = |record: &&ParkedRecord| {
+                let mut tried = tried.retried.iter();
+                tried.any(|one| one.position() == record.change.position)
+            };
             let left = records.iter().filter(|record| !is_done(record));
             let (waiting, gone): (Vec<_>, Vec<_>) = left.partition(|record| is_waiting(target, record));
             tried.skipped = gone.into_iter().map(|record| record.change.position).collect();
@@ -88,7 +89,7 @@ impl Session {
                     blame = Some(refusal(&aside));
                 }
                 Err(Setback::Slow(..) | Setback::Aside(..)) => reach = 1,
-                Err(Setback::Retry) if conflicts < CONFLICTS => conflicts += 1,
+                Err(Setback::Retry) if conflicts < RETRIES => conflicts += 1,
                 Err(Setback::Retry) => return Err(LaneError::lost("too many conflicts with other writers")),
                 Err(Setback::Lane(error)) => return Err(error),
                 Err(Setback::InOrder) => {
@@ -184,13 +185,6 @@ fn is_waiting(target: &Target, record: &ParkedRecord) -> bool {
         return true;
     }
     record.keys.is_empty() || target.parked.keys(record.change.position).is_some()
-}
-
-fn is_named(retried: &[Retried], position: Position) -> bool {
-    retried.iter().any(|retried| match retried {
-        Retried::Completed { parked, .. } => *parked == position,
-        Retried::Failed(record) => record.change.position == position,
-    })
 }
 
 /// One that was refused again, and then replaced by a later one of the same key.

@@ -124,10 +124,7 @@ impl Session {
         let mut turn = Turn::new(targets, group.ends, group.purpose);
         match (refusal, group.writes) {
             (Some(refusal), [write]) => {
-                if let Some(full) = turn.is_full(targets, write) {
-                    return Err((Some(write.map), Meaning::Aside(full)));
-                }
-                turn.refuse(targets, write, group.items, refusal);
+                refuse(targets, write, group, refusal, &mut turn)?;
             }
             _ => self.singly(targets, group, around.parents, &mut turn).await?,
         }
@@ -180,10 +177,7 @@ impl Session {
                 match outcome.map_err(|meaning| (Some(write.map), meaning))? {
                     Outcome::Done => {}
                     Outcome::Refused(refusal) => {
-                        if let Some(full) = turn.is_full(targets, write) {
-                            return Err((Some(write.map), Meaning::Aside(full)));
-                        }
-                        turn.refuse(targets, write, group.items, refusal);
+                        refuse(targets, write, group, refusal, turn)?;
                     }
                     Outcome::Early(_) if !is_last => {
                         since.get_or_insert(write.position);
@@ -196,10 +190,7 @@ impl Session {
                         if let Some(aside) = waits {
                             return Err((Some(write.map), Meaning::Aside(aside)));
                         }
-                        if let Some(full) = turn.is_full(targets, write) {
-                            return Err((Some(write.map), Meaning::Aside(full)));
-                        }
-                        turn.refuse(targets, write, group.items, refused(target, &error));
+                        refuse(targets, write, group, refused(target, &error), turn)?;
                     }
                 }
             }
@@ -258,6 +249,21 @@ impl Session {
 const NOT_NULL: &str = "23502";
 /// `foreign_key_violation`.
 const FOREIGN_KEY: &str = "23503";
+
+/// Parks a record, unless as many wait as may.
+fn refuse(
+    targets: &[Target],
+    write: &Planned<'_>,
+    group: Group<'_, '_>,
+    refusal: Refusal,
+    turn: &mut Turn<'_>,
+) -> Result<(), Failed> {
+    if let Some(full) = turn.is_full(targets, write) {
+        return Err((Some(write.map), Meaning::Aside(full)));
+    }
+    turn.refuse(targets, write, group.items, refusal);
+    Ok(())
+}
 
 fn share_a_key(one: &Planned<'_>, other: &Planned<'_>) -> bool {
     one.act

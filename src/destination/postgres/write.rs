@@ -13,7 +13,7 @@ use super::{
 use crate::record::Position;
 
 /// A batch of this many conflicts in a row is a destination that does not get on.
-const RETRIES: usize = 5;
+pub(super) const RETRIES: usize = 5;
 /// A part of a batch that holds a refused record is made smaller until it has about so many, and then goes in order.
 const SMALL: usize = 32;
 

@@ -17,7 +17,7 @@ use std::{
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-/// So many records are tried again in one destination transaction.
+/// So many records are given to the lane at once; it takes as many as a moment allows.
 const RETRIES: usize = 200;
 /// So many records are given up in one call.
 const DISCARDS: usize = 1000;
@@ -241,11 +241,12 @@ impl<T: Teller> Job<T> {
             }
         }
         self.first = Some(tried.reach);
-        let named = |retried: &Retried| match retried {
-            Retried::Completed { parked, .. } => *parked,
-            Retried::Failed(record) => record.change.position,
-        };
-        let done: HashSet<Position> = tried.retried.iter().map(named).chain(skipped).collect();
+        let done: HashSet<Position> = tried
+            .retried
+            .iter()
+            .map(Retried::position)
+            .chain(skipped)
+            .collect();
         Ok(Some(part.iter().take_while(|at| done.contains(at)).count()))
     }
 

@@ -249,8 +249,7 @@ impl Engine {
                     before: _,
                 } = *checked;
                 map.restock(&meta.account, Some(partial));
-                map.errors.given_up = map.errors.given_up.max(meta.discarded);
-                map.errors.purged = map.errors.purged.max(meta.purged);
+                map.errors.learn(&meta);
                 map.destination = meta.destination;
                 adopt(map, target.progress.clone());
                 map.unsafe_log = target.shape.unsafe_log;

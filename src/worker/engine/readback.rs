@@ -85,8 +85,7 @@ impl Engine {
             return self.lose_errors(asked, meta);
         }
         map.restock(&meta.account, None);
-        map.errors.given_up = map.errors.given_up.max(meta.discarded);
-        map.errors.purged = map.errors.purged.max(meta.purged);
+        map.errors.learn(meta);
         if let Some(kept) = kept {
             map.confirmable.seen(meta.account.q, kept, Instant::now());
         }

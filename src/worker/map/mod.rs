@@ -146,6 +146,12 @@ impl Errors {
         !waits && self.of != Some(counts)
     }
 
+    /// What Redis says is gone: it only rises, but for a Redis that went back.
+    pub fn learn(&mut self, meta: &Meta) {
+        self.given_up = self.given_up.max(meta.discarded);
+        self.purged = self.purged.max(meta.purged);
+    }
+
     /// Something of them has changed that no count tells.
     pub fn look_again(&mut self) {
         self.of = None;

@@ -14,7 +14,7 @@ use crate::{
         plan::{Plan, StatusBefore},
     },
 };
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 impl Engine {
     pub(super) fn next_of_gap(&self, id: &Arc<str>, plan: &Plan, lost_after: Lsn) -> Next {
@@ -139,9 +139,7 @@ impl Engine {
             Err(AcceptError::Later(message)) => {
                 tracing::warn!(operation = %id, %message, "the gap could not be accepted yet; trying again");
                 self.commands.say(id, waiting("Unreachable", &message));
-                if let Some(open) = self.commands.open.get_mut(id) {
-                    open.retry_at = Some(Instant::now() + AGAIN);
-                }
+                self.commands.again_later(id, AGAIN);
             }
             Err(error) => {
                 let reason = match error {

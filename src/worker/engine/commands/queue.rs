@@ -3,6 +3,7 @@
 use super::{Engine, Next, SOON, Stand, failed, waiting};
 use crate::{
     api::reasons::QUEUE_SKIPPED,
+    destination::postgres::Progress,
     queue::QueueError,
     record::{Fate, Skip},
     worker::{
@@ -43,15 +44,11 @@ impl Engine {
             );
             return Next::Say(failed("TooMany", message));
         }
-        let base = match order.fate {
-            Fate::Discard => progress.discarded,
-            Fate::Park => progress.parks,
-        };
         let skip = Skip {
             fate: order.fate,
             upto,
-            selected: if order.dry_run { 0 } else { selected },
-            base,
+            selected,
+            base: skipped(progress, order.fate),
             operation: id.to_string(),
         };
         let map = plan.id.clone();
@@ -172,10 +169,7 @@ impl Engine {
 /// Records that were written before the replay knew of it were not skipped.
 fn counts(map: &Map, skip: &Skip, is_over: bool) -> Counts {
     let progress = map.progress.as_ref();
-    let now = progress.map_or(skip.base, |progress| match skip.fate {
-        Fate::Discard => progress.discarded,
-        Fate::Park => progress.parks,
-    });
+    let now = progress.map_or(skip.base, |progress| skipped(progress, skip.fate));
     let completed = now.saturating_sub(skip.base).min(skip.selected);
     let selected = if is_over { completed } else { skip.selected };
     Counts {
@@ -183,5 +177,13 @@ fn counts(map: &Map, skip: &Skip, is_over: bool) -> Counts {
         completed,
         remaining: selected - completed,
         ..Counts::default()
+    }
+}
+
+/// What the destination counts of records with this fate.
+fn skipped(progress: &Progress, fate: Fate) -> u64 {
+    match fate {
+        Fate::Discard => progress.discarded,
+        Fate::Park => progress.parks,
     }
 }
