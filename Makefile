@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test soak bench lint crds
+.PHONY: help demo demo-down test soak bench fuzz lint crds
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -31,6 +31,10 @@ soak: ## Random load, faults and pauses for 20 minutes (TABLEMAP_SOAK_SECONDS, T
 bench: ## Measure beside other tools: docs/performance.md tells what, and how to choose
 	@hack/setup.sh
 	@hack/bench.sh
+
+fuzz: ## Feed hostile bytes to what parses them, a minute each (TABLEMAP_FUZZ_SECONDS)
+	@hack/check-toolchain.sh cargo
+	@hack/fuzz.sh
 
 lint: ## Formatting, clippy, and cargo-deny where it is installed
 	@hack/check-toolchain.sh cargo

@@ -38,12 +38,16 @@ forget_our_own_kubeconfig() {
   esac
 }
 
+# The plugin stands beside the operator.
 build() {
   tablemap=${TABLEMAP:-}
-  [ -n "$tablemap" ] && return
-  step "building the operator"
-  cargo build --locked --quiet
-  tablemap=$(realpath "${CARGO_TARGET_DIR:-target}/debug/tablemap")
+  if [ -z "$tablemap" ]; then
+    step "building the operator"
+    cargo build --locked --quiet
+    tablemap=${CARGO_TARGET_DIR:-target}/debug/tablemap
+  fi
+  tablemap=$(realpath "$tablemap")
+  export PATH=$(dirname "$tablemap"):$PATH
 }
 
 down() {

@@ -1,6 +1,6 @@
 //! The command line: operator, worker, check, crds.
 
-use crate::{api, check, controller, serve, worker};
+use crate::{api, check, controller, records, serve, worker};
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{process::ExitCode, time::Duration};
@@ -46,6 +46,12 @@ struct Operator {
     /// Only this namespace. Default: all.
     #[arg(long)]
     namespace: Option<String>,
+    /// Where the records API is served, an aggregated API of queued records and errors. Default: nowhere.
+    #[arg(long, requires = "records_api_certificates")]
+    records_api_address: Option<std::net::SocketAddr>,
+    /// A folder with `tls.crt` and `tls.key` of the records API; they are read again when they change.
+    #[arg(long)]
+    records_api_certificates: Option<std::path::PathBuf>,
     #[command(flatten)]
     common: Common,
 }
@@ -102,15 +108,16 @@ struct Common {
     /// A map that takes no changes for so long gets a replication slot of its own, in seconds.
     #[arg(long, default_value_t = 60)]
     side_slot_seconds: u64,
-    /// No map may have more records queued than this, whatever its limits say.
+    /// No map may have more records queued than this, whatever its limits say; no map of a namespace, with
+    /// NAMESPACE=NUMBER. May be given more than once.
     #[arg(long)]
-    max_queue_records: Option<u64>,
+    max_queue_records: Vec<worker::Bound>,
     /// Nor more bytes in Redis.
     #[arg(long)]
-    max_queue_bytes: Option<u64>,
+    max_queue_bytes: Vec<worker::Bound>,
     /// Nor records that wait for longer, in seconds.
     #[arg(long)]
-    max_queue_age_seconds: Option<u64>,
+    max_queue_age_seconds: Vec<worker::Bound>,
     /// How long a statement may take at a destination, in milliseconds.
     #[arg(long, default_value_t = 30_000, hide = true)]
     statement_timeout_milliseconds: u64,
@@ -125,13 +132,16 @@ impl Common {
         pace.counters = Duration::from_secs(self.counters_seconds);
         pace.side_slot = Duration::from_secs(self.side_slot_seconds);
         pace.clean_up = Duration::from_secs(self.clean_up_seconds);
-        pace.ceiling = worker::Measures {
-            records: self.max_queue_records,
-            bytes: self.max_queue_bytes,
-            age: self.max_queue_age_seconds.map(Duration::from_secs),
-        };
         pace.timeouts.statement = Duration::from_millis(self.statement_timeout_milliseconds);
         pace
+    }
+
+    fn ceilings(&self) -> worker::Ceilings {
+        worker::Ceilings::new(
+            &self.max_queue_records,
+            &self.max_queue_bytes,
+            &self.max_queue_age_seconds,
+        )
     }
 }
 
@@ -240,11 +250,28 @@ async fn operate(options: Operator, shutdown: CancellationToken) -> anyhow::Resu
     let Operator {
         workers,
         namespace,
+        records_api_address,
+        records_api_certificates,
         common,
     } = options;
     if let Some(address) = common.bind_address {
         tokio::spawn(serve::serve(address, shutdown.clone()));
     }
+    let api = records_api_address
+        .zip(records_api_certificates)
+        .map(|(address, certificates)| {
+            let options = records::Options {
+                address,
+                certificates,
+                namespace: namespace.clone(),
+                default_queue: common.default_queue.clone(),
+            };
+            AbortOnDropHandle::new(tokio::spawn(records::serve(
+                client.clone(),
+                options,
+                shutdown.clone(),
+            )))
+        });
     let options = controller::Options {
         namespace,
         default_queue: common.default_queue.clone(),
@@ -252,9 +279,18 @@ async fn operate(options: Operator, shutdown: CancellationToken) -> anyhow::Resu
         identity: identity(),
         lease_duration: Duration::from_secs(common.lease_seconds),
         pace: common.pace(),
+        ceilings: common.ceilings(),
     };
-    controller::run(client, options, shutdown).await;
-    Ok(())
+    let controllers = async {
+        controller::run(client, options, shutdown.clone()).await;
+        Ok(())
+    };
+    let Some(api) = api else {
+        return controllers.await;
+    };
+    // Whoever asks for the API and cannot have it is told at once.
+    let api = async { api.await.context("the records API ended")? };
+    tokio::try_join!(controllers, api).map(|_| ())
 }
 
 async fn work(options: Worker, shutdown: CancellationToken) -> anyhow::Result<()> {
@@ -272,13 +308,16 @@ async fn work(options: Worker, shutdown: CancellationToken) -> anyhow::Result<()
     }
     let context = worker::Context {
         client,
-        namespace,
         connection,
         group: worker_group,
         identity: identity(),
         default_queue: common.default_queue.clone(),
         lease_duration: Duration::from_secs(common.lease_seconds),
-        pace: common.pace(),
+        pace: worker::Pace {
+            ceiling: common.ceilings().of(&namespace),
+            ..common.pace()
+        },
+        namespace,
     };
     // Beside the tasks that it talks to, not on the thread that waits for it.
     let running = AbortOnDropHandle::new(tokio::spawn(worker::run(context, shutdown)));

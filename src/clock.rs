@@ -14,6 +14,13 @@ pub fn before(age: Duration) -> i64 {
     now().saturating_sub(i64::try_from(age.as_micros()).unwrap_or(i64::MAX))
 }
 
+/// A time as Kubernetes writes it, to the second.
+#[must_use]
+pub fn text(micros: i64) -> String {
+    let time = jiff::Timestamp::from_microsecond(micros).unwrap_or_default();
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
 #[cfg(not(feature = "testing"))]
 const fn moved() -> i64 {
     0

@@ -22,41 +22,72 @@ mod testing {
     use std::{
         collections::HashMap,
         sync::{LazyLock, Mutex},
+        time::Duration,
     };
 
-    /// `TABLEMAP_FAILPOINTS=name=kill:3,other=stop:1`: at the third hit of `name` the process kills itself with SIGKILL,
-    /// at the first of `other` it stops itself with SIGSTOP.
-    static PLAN: LazyLock<HashMap<String, (Signal, u64)>> = LazyLock::new(|| {
+    #[derive(Clone)]
+    enum Action {
+        Raise(Signal),
+        /// Holds up whoever comes by until somebody comes by at another place.
+        Await(String),
+    }
+
+    /// `TABLEMAP_FAILPOINTS=name=kill:3,other=stop:1,third=until-fourth`: at the third hit of `name` the process kills itself
+    /// with SIGKILL, at the first of `other` it stops itself with SIGSTOP, and whoever comes by `third` first waits there
+    /// for the next hit of `fourth`.
+    static PLAN: LazyLock<HashMap<String, (Action, u64)>> = LazyLock::new(|| {
         let plan = std::env::var("TABLEMAP_FAILPOINTS").unwrap_or_default();
         plan.split(',').filter_map(parse).collect()
     });
     static HITS: LazyLock<Mutex<HashMap<String, u64>>> = LazyLock::new(Mutex::default);
     static BROKEN: LazyLock<String> = LazyLock::new(|| std::env::var("TABLEMAP_BROKEN").unwrap_or_default());
 
-    fn parse(part: &str) -> Option<(String, (Signal, u64))> {
+    fn parse(part: &str) -> Option<(String, (Action, u64))> {
         let (name, rest) = part.split_once('=')?;
         let (action, count) = rest.split_once(':').unwrap_or((rest, "1"));
-        let signal = match action {
-            "kill" => Signal::SIGKILL,
-            "stop" => Signal::SIGSTOP,
+        let action = match (action, action.strip_prefix("until-")) {
+            ("kill", _) => Action::Raise(Signal::SIGKILL),
+            ("stop", _) => Action::Raise(Signal::SIGSTOP),
+            (_, Some(place)) => Action::Await(place.to_owned()),
             _ => return None,
         };
-        Some((name.to_owned(), (signal, count.parse().ok()?)))
+        Some((name.to_owned(), (action, count.parse().ok()?)))
     }
 
     /// Marks a place.
     pub fn hit(name: &str) {
-        let Some((signal, at)) = PLAN.get(name) else {
+        if PLAN.is_empty() {
+            return;
+        }
+        let count = count(name, 1);
+        let Some((action, _)) = PLAN.get(name).filter(|(_, at)| *at == count) else {
             return;
         };
+        // The test counts a fault only if this line is there.
+        match action {
+            Action::Raise(signal) => {
+                eprintln!("failpoint {name} {}", signal.as_str());
+                let _ = raise(*signal);
+            }
+            Action::Await(place) => {
+                eprintln!("failpoint {name} waits for {place}");
+                let before = self::count(place, 0);
+                // All others go on.
+                tokio::task::block_in_place(|| {
+                    while self::count(place, 0) == before {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                });
+            }
+        }
+    }
+
+    /// So many hits a place has had, with these.
+    fn count(name: &str, more: u64) -> u64 {
         let mut hits = HITS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let count = hits.entry(name.to_owned()).or_default();
-        *count += 1;
-        if count == at {
-            // The test counts a fault only if this line is there.
-            eprintln!("failpoint {name} {}", signal.as_str());
-            let _ = raise(*signal);
-        }
+        *count += more;
+        *count
     }
 
     /// Whether a deliberately broken behaviour is switched on.

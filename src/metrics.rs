@@ -35,6 +35,7 @@ pub struct Metrics {
     pub lag_bytes: Family<MapLabels, Gauge>,
     pub paused: Family<MapLabels, Gauge>,
     pub blocked: Family<MapLabels, Gauge>,
+    pub over_soft_limit: Family<MapLabels, Gauge>,
     pub slot_retained_bytes: Family<SlotLabels, Gauge>,
     pub slot_safe_bytes: Family<SlotLabels, Gauge>,
 }
@@ -87,13 +88,14 @@ impl Metrics {
             lag_bytes: family("lag_bytes", "The same in bytes of the source's log"),
             paused: family("paused", "1 while no write can reach the destination"),
             blocked: family("blocked", "1 while changes are not taken"),
+            over_soft_limit: family("over_soft_limit", "1 while the queue has reached its soft limit"),
             slot_retained_bytes,
             slot_safe_bytes,
             registry,
         }
     }
 
-    fn families(&self) -> [&Family<MapLabels, Gauge>; 11] {
+    fn families(&self) -> [&Family<MapLabels, Gauge>; 12] {
         [
             &self.received,
             &self.written,
@@ -106,6 +108,7 @@ impl Metrics {
             &self.lag_bytes,
             &self.paused,
             &self.blocked,
+            &self.over_soft_limit,
         ]
     }
 }
@@ -113,10 +116,10 @@ impl Metrics {
 /// Takes over what is known of a map.
 pub fn set(facts: &Facts) {
     let labels = labels(facts);
-    let paused = facts
-        .conditions
-        .iter()
-        .any(|said| said.type_ == "Paused" && said.status == Some(true));
+    let is = |type_: &str, status: bool| {
+        let mut conditions = facts.conditions.iter();
+        conditions.any(|said| said.type_ == type_ && said.status == Some(status))
+    };
     for (family, value) in [
         (&METRICS.received, facts.ledger.received),
         (&METRICS.written, facts.ledger.written),
@@ -127,8 +130,9 @@ pub fn set(facts: &Facts) {
         (&METRICS.truncates, facts.truncates),
         (&METRICS.lag_seconds, facts.lag_seconds.unsigned_abs()),
         (&METRICS.lag_bytes, facts.lag_bytes),
-        (&METRICS.paused, u64::from(paused)),
+        (&METRICS.paused, u64::from(is("Paused", true))),
         (&METRICS.blocked, u64::from(facts.blocked.is_some())),
+        (&METRICS.over_soft_limit, u64::from(is("WithinLimits", false))),
     ] {
         family.get_or_create(&labels).set(value.cast_signed());
     }

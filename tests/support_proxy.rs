@@ -194,6 +194,17 @@ async fn held_requests_go_out_when_released() {
 }
 
 #[tokio::test]
+async fn only_what_was_open_is_frozen() {
+    let proxy = Proxy::start(echo().await);
+    let mut old = connect(&proxy).await;
+    echoes(&mut old).await;
+    proxy.freeze_open();
+    old.write_all(b"one").await.unwrap();
+    echoes(&mut connect(&proxy).await).await;
+    assert!(is_silent(&mut old).await);
+}
+
+#[tokio::test]
 async fn a_cut_comes_before_more_than_so_many_bytes() {
     let (port, counted) = count().await;
     let proxy = Proxy::start(port);

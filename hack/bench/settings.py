@@ -14,10 +14,10 @@ def _number(name, default):
 
 
 def _chosen():
-    text = os.environ.get(PREFIX, "a,b,c,d,e,f,g")
+    text = os.environ.get(PREFIX, "a,b,c,d,e,f,g,h,i")
     chosen = {letter.strip() for letter in text.split(",")}
-    if not chosen <= set("abcdefg"):
-        raise SystemExit(f"{PREFIX} must be letters from a to g with commas between them, not {text!r}")
+    if not chosen <= set("abcdefghi"):
+        raise SystemExit(f"{PREFIX} must be letters from a to i with commas between them, not {text!r}")
     return chosen
 
 

@@ -95,6 +95,8 @@ start_control_plane() {
   free_port port
   mkdir "$folder/kube"
   openssl genrsa -out "$folder/kube/accounts.key" 2048 2>/dev/null
+  certify "$folder/kube/front" front-proxy
+  certify "$folder/kube/records" "tablemap-records.$namespace.svc"
   echo "$token,admin,admin,system:masters" > "$folder/kube/tokens"
   spawn etcd etcd --data-dir "$folder/etcd" --log-level error \
     --listen-client-urls "http://127.0.0.1:$clients" --advertise-client-urls "http://127.0.0.1:$clients" \
@@ -106,7 +108,11 @@ start_control_plane() {
     --service-cluster-ip-range 10.0.0.0/24 --disable-admission-plugins ServiceAccount \
     --service-account-issuer https://kubernetes.default.svc \
     --service-account-key-file "$folder/kube/accounts.key" \
-    --service-account-signing-key-file "$folder/kube/accounts.key"
+    --service-account-signing-key-file "$folder/kube/accounts.key" \
+    --requestheader-client-ca-file "$folder/kube/front/ca.crt" --requestheader-allowed-names front-proxy \
+    --requestheader-username-headers X-Remote-User --requestheader-group-headers X-Remote-Group \
+    --requestheader-extra-headers-prefix X-Remote-Extra- \
+    --proxy-client-cert-file "$folder/kube/front/tls.crt" --proxy-client-key-file "$folder/kube/front/tls.key"
   cat > "$folder/kubeconfig" <<END
 apiVersion: v1
 kind: Config
@@ -115,6 +121,15 @@ users: [{name: demo, user: {token: $token}}]
 contexts: [{name: demo, context: {cluster: demo, user: demo, namespace: $namespace}}]
 current-context: demo
 END
+}
+
+# certify <folder> <name>: a certificate for this name, of an authority of its own.
+certify() {
+  mkdir "$1"
+  openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj "/CN=demo" -keyout "$1/ca.key" -out "$1/ca.crt" 2>/dev/null
+  openssl req -newkey rsa:2048 -nodes -subj "/CN=$2" -keyout "$1/tls.key" -out "$1/tls.csr" 2>/dev/null
+  openssl x509 -req -in "$1/tls.csr" -CA "$1/ca.crt" -CAkey "$1/ca.key" -CAcreateserial -days 30 \
+    -extfile <(printf 'subjectAltName=DNS:%s' "$2") -out "$1/tls.crt" 2>/dev/null
 }
 
 # A copy of the given configuration: what the demo leaves running stays in this cluster, whatever becomes of the original.
@@ -132,9 +147,26 @@ start_operator() {
   run kubectl create namespace "$namespace"
   echo "namespace made" >> "$state"
   kubectl wait --for=condition=Established --timeout=60s crd/tablemaps.tablemap.dev crd/connections.tablemap.dev > /dev/null
+  local records=()
+  if has_records; then
+    free_port records_port
+    records=(--records-api-address "127.0.0.1:$records_port" --records-api-certificates "$folder/kube/records")
+  fi
   # Counters every second, so that a person can watch them.
-  spawn operator "$tablemap" operator --namespace "$namespace" --default-queue queue --counters-seconds 1
+  spawn operator "$tablemap" operator --namespace "$namespace" --default-queue queue --counters-seconds 1 "${records[@]}"
   note "its log is $folder/operator.log"
+  if has_records; then register_records; fi
+}
+
+# A cluster of somebody else does not reach this machine.
+has_records() { [ -z "$given" ]; }
+
+register_records() {
+  local file=$folder/records.yaml
+  sed "s/@port@/$records_port/; s/@authority@/$(base64 -w0 "$folder/kube/records/ca.crt" | sed 's/[/&]/\\&/g')/" \
+    hack/demo/records.yaml > "$file"
+  run kubectl apply -f "$file"
+  within 60 "the records API" kubectl get recorderrors
 }
 
 # A cluster that goes on without us shall not keep anything of ours. The finalizers need the operator, so it still runs.

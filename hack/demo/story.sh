@@ -8,9 +8,12 @@ tell_story() {
   start_writer
   pause_maps
   work_during_the_pause
+  look_at_the_queue
   resume_maps
   show_the_refused_record
   retry_the_refused_record
+  discard_a_record
+  resume_with_skip
   compare_tables
   check_the_books
   step "done in $SECONDS seconds"
@@ -86,6 +89,12 @@ work_during_the_pause() {
   run kubectl get tm
 }
 
+look_at_the_queue() {
+  step "what waits can be looked at, and searched by key; 'kubectl tablemap' is our plugin"
+  if has_records; then run kubectl get queuedrecords --field-selector tableMap=customers,key=C-1007; fi
+  run kubectl tablemap status customers
+}
+
 resume_maps() {
   step "resuming: the queue is written in order, while new changes go on arriving"
   run kubectl patch "${maps[@]}" --type=merge -p '{"spec":{"state":"Running"}}'
@@ -111,6 +120,10 @@ show_the_refused_record() {
   local refused
   refused=$(kubectl get tm -o 'jsonpath={range .items[*]}{.metadata.name}={.status.errors.count}:{.status.errors.recent[*].code} {end}')
   [ "$refused" = "customers=1:23514 order-lines=0: orders=0: " ] || fail "one refused record with code 23514 was expected, not: $refused"
+  if has_records; then
+    note "with its row, and how the row at the destination differs:"
+    run kubectl tablemap show "$(kubectl get tm/customers -o 'jsonpath={.status.errors.recent[0].id}')"
+  fi
 }
 
 retry_the_refused_record() {
@@ -126,13 +139,41 @@ retry_the_refused_record() {
   completed=$(kubectl get tmop/customers-retry -o 'jsonpath={.status.counts.completed}')
   [ "$completed" = 1 ] || fail "one record was to be written again, not $completed"
   within 30 "no error is left" no_error_is_left
+  if has_records; then
+    run kubectl get recorderrors --field-selector tableMap=customers,retryStatus=Completed
+    [ "$(kubectl get recorderrors -o name -l tablemap.dev/retry-status=Completed | wc -l)" = 1 ] ||
+      fail "one record with the retry status Completed was expected"
+  fi
 }
+
+discard_a_record() {
+  step "another refused record is given up, and the row is corrected at the source"
+  run psql -qXc "UPDATE customers SET credit_limit = 900000 WHERE cust_no = 'C-1007'" service=crm
+  within 30 "a refused record" one_error_is_left
+  run kubectl tablemap discard customers --key C-1007 --yes --wait
+  run psql -qXc "UPDATE customers SET credit_limit = 400000 WHERE cust_no = 'C-1007'" service=crm
+  within 30 "no error is left" no_error_is_left
+}
+
+one_error_is_left() { [ "$(kubectl get tm/customers -o 'jsonpath={.status.errors.count}')" = 1 ]; }
+
+resume_with_skip() {
+  step "stopping the writer; a pause whose changes are not worth writing ends with a skip"
+  stop_writer
+  run kubectl tablemap pause customers --wait
+  run psql -qXc "UPDATE customers SET full_name = full_name || ' (a test)'" service=crm
+  within 30 "queued records" something_is_queued
+  run kubectl tablemap resume customers --skip discard --yes --wait
+  note "what came of it: $(kubectl get tm/customers -o 'jsonpath={.status.ledger.discarded}') records of customers were discarded in all"
+  run psql -qXc "UPDATE customers SET full_name = replace(full_name, ' (a test)', '')" service=crm
+}
+
+something_is_queued() { [ "$(kubectl get tm/customers -o 'jsonpath={.status.queue.records}')" -gt 0 ]; }
 
 no_error_is_left() { [ "$(kubectl get tm/customers -o 'jsonpath={.status.errors.count}')" = 0 ]; }
 
 compare_tables() {
-  step "stopping the writer, and comparing the tables"
-  stop_writer
+  step "comparing the tables"
   within 30 "equal tables" tables_are_equal
   {
     echo "map|rows at crm|rows at erp|hash at crm|hash at erp"
@@ -202,7 +243,7 @@ sample() {
 
 say_environment() {
   echo "    export KUBECONFIG=$folder/kubeconfig PGSERVICEFILE=$folder/pg_service.conf"
-  echo "    export PATH=$programs:\$PATH"
+  echo "    export PATH=$programs:$(dirname "$tablemap"):\$PATH"
 }
 
 say_how_to_go_on() {
@@ -210,7 +251,8 @@ say_how_to_go_on() {
   say_environment
   cat <<'END'
     kubectl get tm -o wide
-    kubectl describe tm/customers
+    kubectl tablemap status --watch
+    kubectl get recorderrors -o wide
     kubectl patch tm/orders --type=merge -p '{"spec":{"state":"Paused"}}'
     kubectl wait --for=condition=Paused=True tm/orders
     psql service=crm -c 'CALL change_set()'

@@ -43,7 +43,6 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("(self.action in ['Retry', 'Discard', 'Park']) == has(self.from)").message("`from` must be given with actions Retry, Discard and Park, and only then").field_path(".from"),
     validation = Rule::new("(self.action in ['Retry', 'Discard', 'Park']) == has(self.selection)").message("`selection` must be given with actions Retry, Discard and Park, and only then").field_path(".selection"),
     validation = Rule::new("!has(self.from) || (self.action == 'Retry' ? self.from == 'Errors' : self.action == 'Park' ? self.from == 'Queue' : true)").message("`from` must be Errors with action Retry, and Queue with action Park").field_path(".from"),
-    validation = Rule::new("!has(self.from) || self.from != 'Queue' || !has(self.selection) || self.selection.type == 'All'").message("`selection.type` must be All with `from` Queue").field_path(".selection"),
     validation = Rule::new("!has(self.maxRecordsPerSecond) || self.action == 'Retry'").message("`maxRecordsPerSecond` goes with action Retry only").field_path(".maxRecordsPerSecond"),
     validation = Rule::new("self.mode != 'DryRun' || self.action in ['Retry', 'Discard', 'Park']").message("`mode` DryRun goes with actions Retry, Discard and Park only").field_path(".mode"),
 )]
@@ -65,7 +64,7 @@ pub struct TableMapOperationSpec {
     pub mode: Mode,
     /// With action `Retry`: no more records than these are written in a second. Default: as fast as it goes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 1_000_000))]
+    #[schemars(range(min = 1, max = 1_000_000), extend("format" = "int32"))]
     pub max_records_per_second: Option<u32>,
     /// With action `AcceptGap`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -102,7 +101,7 @@ pub enum Action {
 pub enum RecordsFrom {
     /// What the destination has refused.
     Errors,
-    /// What waits in the queue: the map skips to what is live.
+    /// What waits in the queue: the map skips it.
     Queue,
 }
 
@@ -126,7 +125,7 @@ pub struct Selection {
     /// All, or those of some `ids`, `keys`, or that `match`.
     #[serde(rename = "type")]
     pub type_: SelectionType,
-    /// Names of errors, as status and messages give them.
+    /// Names of errors, as status and messages give them; or of queued records, as the records API gives them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1000), inner(length(min = 1, max = 128)))]
     pub ids: Option<Vec<String>>,
@@ -153,18 +152,19 @@ pub enum SelectionType {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RecordKey {
-    /// Its columns, in the order of `spec.integrationKey` of the map, as the error shows them.
+    /// Its columns, in the order of `spec.integrationKey` of the map, as the error, or the queued record, shows them.
     #[schemars(length(min = 1, max = 16), inner(length(max = 4096)))]
     pub values: Vec<String>,
 }
 
-/// An expression over errors.
+/// An expression over records.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Match {
-    /// CEL over `error` (id, key, operation, class, code, object, message, attempts, firstTime, lastTime) and `row`, the
-    /// source row: `error.code == '23503' && row.country == 'DE'`. The key is a list of its columns' texts; times are texts
-    /// such as `2026-11-24T07:02:55Z`.
+    /// CEL. From `Errors` over `error` (id, key, operation, class, code, object, message, attempts, firstTime, lastTime) and
+    /// `row`, the source row: `error.code == '23503' && row.country == 'DE'`. From `Queue` over `record` (key, operation,
+    /// commitTime) and `row`: `record.operation == 'Delete'`. The key is a list of its columns' texts; operations are
+    /// Insert, Update and Delete; times are texts such as `2026-11-24T07:02:55Z`.
     #[schemars(length(min = 1, max = 4096))]
     pub expression: String,
 }

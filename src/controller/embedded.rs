@@ -54,13 +54,16 @@ impl Embedded {
         running.entry(key.clone()).or_insert_with(|| {
             let context = Context {
                 client: self.client.clone(),
-                namespace: key.namespace,
                 connection: key.connection,
                 group: key.group,
                 identity: self.options.identity.clone(),
                 default_queue: self.options.default_queue.clone(),
                 lease_duration: self.options.lease_duration,
-                pace: self.options.pace,
+                pace: worker::Pace {
+                    ceiling: self.options.ceilings.of(&key.namespace),
+                    ..self.options.pace
+                },
+                namespace: key.namespace,
             };
             tokio::spawn(supervise(context, self.shutdown.clone()))
         });

@@ -43,6 +43,8 @@ pub struct Options {
     pub identity: String,
     pub lease_duration: Duration,
     pub pace: worker::Pace,
+    /// What no map may have queued.
+    pub ceilings: worker::Ceilings,
 }
 
 /// Runs the controllers until `shutdown`.

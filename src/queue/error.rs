@@ -29,6 +29,8 @@ pub enum QueueError {
     Meta(#[from] MetaError),
     #[error("a parked record in Redis cannot be read: {0}")]
     Blob(String),
+    #[error("Redis went back to an older copy of the parked records; they are being read again")]
+    AsleepAgain,
 }
 
 impl From<redis::RedisError> for QueueError {
@@ -46,6 +48,8 @@ impl From<redis::RedisError> for QueueError {
             Self::EpochMismatch { found }
         } else if says("TMMETA") {
             Self::MetaMissing
+        } else if says("TMASLEEP") {
+            Self::AsleepAgain
         } else if says("TMPREVIOUS") {
             Self::WrongPredecessor
         } else if says("OOM") {

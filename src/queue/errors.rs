@@ -1,5 +1,6 @@
 //! What of the error store may be shown without row data, and what a lane must know of it.
 
+use super::pack::Pack;
 use crate::{
     failure::Class,
     record::{Has, ParkedRecord},
@@ -7,7 +8,7 @@ use crate::{
 use std::collections::BTreeMap;
 
 /// So many errors are listed in status.
-const RECENT: usize = 5;
+pub(super) const RECENT: usize = 5;
 
 /// One error as status shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,26 +43,45 @@ pub struct ErrorSummary {
 impl ErrorSummary {
     /// Counts a record, if it waits at a destination that is so far.
     pub fn count(&mut self, record: &ParkedRecord, has: Has) {
-        let least =
-            |known: &mut Option<i64>, time| *known = Some(known.map_or(time, |known| known.min(time)));
         least(&mut self.oldest, record.kept_since(has));
         if !record.waits(has) {
             return;
         }
-        least(&mut self.oldest_waiting, record.first_time);
-        self.count += 1;
-        *self.by_class.entry(record.refusal.class).or_default() += 1;
-        // Of one time, the later record comes first.
+        self.add(record.refusal.class, record.first_time, 1);
+        self.show(record, has);
+    }
+
+    /// Counts what sleeps in a pack, if it waits. All of it was skipped.
+    pub(super) fn count_pack(&mut self, pack: &Pack) {
+        least(&mut self.oldest, pack.time);
+        if pack.superseded.is_some() {
+            return;
+        }
+        self.add(Class::Application, pack.time, pack.left);
+    }
+
+    fn add(&mut self, class: Class, time: i64, count: u64) {
+        least(&mut self.oldest_waiting, time);
+        self.count += count;
+        *self.by_class.entry(class).or_default() += count;
+    }
+
+    /// Lists a record that waits, if it is one of the newest. Of one time, the later record comes first.
+    pub(super) fn show(&mut self, record: &ParkedRecord, has: Has) {
         let newer = |known: &RecentError| known.last_time > record.last_time;
         let place = self.recent.iter().take_while(|known| newer(known)).count();
         if place < RECENT {
-            self.recent.insert(place, recent(record));
+            self.recent.insert(place, recent(record, has));
             self.recent.truncate(RECENT);
         }
     }
 }
 
-fn recent(record: &ParkedRecord) -> RecentError {
+fn least(known: &mut Option<i64>, time: i64) {
+    *known = Some(known.map_or(time, |known| known.min(time)));
+}
+
+fn recent(record: &ParkedRecord, has: Has) -> RecentError {
     RecentError {
         id: record.id.clone(),
         operation: format!("{:?}", record.change.operation),
@@ -70,11 +90,7 @@ fn recent(record: &ParkedRecord) -> RecentError {
         object: record.refusal.object.clone(),
         remedy: record.refusal.remedy.clone(),
         attempts: record.attempts,
-        retry_status: match (&record.operation, record.attempts) {
-            (Some(_), _) => "InProgress",
-            (None, 2..) => "Failed",
-            (None, _) => "Pending",
-        },
+        retry_status: record.retry_status(has).as_str(),
         last_time: record.last_time,
     }
 }

@@ -8,6 +8,10 @@ pub struct Keys {
     pub meta: String,
     pub stream: String,
     pub errors: String,
+    /// The filter of each entry of the stream, under the same id.
+    pub filters: String,
+    /// Parked records that lie together.
+    pub packs: String,
 }
 
 impl Keys {
@@ -19,6 +23,8 @@ impl Keys {
             meta: key("meta"),
             stream: key("stream"),
             errors: key("errors"),
+            filters: key("filters"),
+            packs: key("packs"),
         }
     }
 }

@@ -39,8 +39,8 @@ pub struct Meta {
     pub purged: u64,
     /// The last one that was parked.
     pub last_park: Option<Position>,
-    /// What is queued up to some position is not to be written.
-    pub skip: Option<Skip>,
+    /// What is queued up to some position is not to be written, or some of it: one for each operation.
+    pub skips: Vec<Skip>,
     /// The operation that is accepting a gap, and the one that did so last.
     pub accepting: Option<String>,
     pub accepted: Option<String>,
@@ -112,7 +112,7 @@ impl Meta {
             discarded: optional(fields, "discarded")?.unwrap_or_default(),
             purged: optional(fields, "purged")?.unwrap_or_default(),
             last_park: optional(fields, "lastPark")?,
-            skip: optional(fields, "skip")?,
+            skips: skips(fields)?,
             accepting: optional(fields, "accepting")?,
             accepted: optional(fields, "accepted")?,
         })
@@ -121,6 +121,13 @@ impl Meta {
 
 fn field<T: std::str::FromStr>(fields: &HashMap<String, String>, name: &'static str) -> Result<T, MetaError> {
     optional(fields, name)?.ok_or(MetaError(name))
+}
+
+fn skips(fields: &HashMap<String, String>) -> Result<Vec<Skip>, MetaError> {
+    let texts = fields.iter().filter(|(name, _)| name.starts_with("skip:"));
+    texts
+        .map(|(_, text)| text.parse().map_err(|_| MetaError("skip")))
+        .collect()
 }
 
 fn optional<T: std::str::FromStr>(

@@ -44,17 +44,26 @@ impl Queue {
         }))
     }
 
-    /// Chooses these records for an operation; those that do not wait are left out.
+    /// Chooses these records for an operation; those that do not wait are left out, and, unless it takes them away, those that
+    /// another operation has chosen.
     ///
     /// # Errors
     /// Another epoch, or Redis fails.
-    pub async fn choose(&self, operation: &str, positions: &[Position]) -> Result<(), QueueError> {
+    pub async fn choose(
+        &self,
+        operation: &str,
+        takes_away: bool,
+        positions: &[Position],
+    ) -> Result<(), QueueError> {
         let mut parts = positions.chunks(CHUNK).peekable();
         loop {
             let part = parts.next().unwrap_or_default();
             let is_last = parts.peek().is_none();
             let mut choose = self.invoke(&CHOOSE);
-            choose.arg(operation).arg(u8::from(is_last));
+            choose
+                .arg(operation)
+                .arg(u8::from(is_last))
+                .arg(u8::from(takes_away));
             for position in part {
                 choose.arg(position.to_string());
             }
@@ -126,12 +135,13 @@ impl Queue {
         Ok(given_up)
     }
 
-    /// From now on what is queued up to some position is not written.
+    /// From now on what is queued up to some position is not written, or some of it.
     ///
     /// # Errors
     /// Another epoch, or Redis fails.
     pub async fn skip_queued(&self, skip: &Skip) -> Result<(), QueueError> {
-        self.run(self.invoke(&SKIP).arg(skip.to_string())).await
+        self.run(self.invoke(&SKIP).arg(&skip.operation).arg(skip.to_string()))
+            .await
     }
 
     /// Forgets all operations but these, which have not ended, and what they skipped.

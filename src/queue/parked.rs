@@ -1,11 +1,12 @@
 //! The parked records of a map, and what is marked on them.
 
 use super::{
-    ErrorSummary, Queue, QueueError, blob,
+    ErrorSummary, Listed, Queue, QueueError, blob, errors,
     scripts::{DROP_PROVISIONAL, MARK, PARK, PURGE, RETRIED},
 };
-use crate::record::{Has, Mark, Once, ParkedKey, ParkedRecord, Position, Retried};
+use crate::record::{Has, Mark, Once, PackId, ParkedKey, ParkedRecord, Position, Retried, Waiting};
 use bytes::Bytes;
+use std::collections::{HashSet, VecDeque};
 
 /// So many records are read at once.
 const CHUNK: usize = 256;
@@ -65,19 +66,28 @@ impl Queue {
     }
 
     /// Removes what was parked or marked beyond what the destination has, since it will come again (rule 3); and reads
-    /// the keys of what waits.
+    /// the keys of what waits, but of packs that are `known`.
     ///
     /// # Errors
     /// Another epoch, Redis fails, or a record cannot be read.
-    pub async fn settle_errors(&self, has: Has) -> Result<Vec<ParkedKey>, QueueError> {
+    pub async fn settle_errors(&self, has: Has, known: &[PackId]) -> Result<Waiting, QueueError> {
         self.drop_provisional(has).await?;
-        let mut waiting = Vec::new();
-        self.each_error(|record| {
+        let mut waiting = Waiting::default();
+        let known: HashSet<&PackId> = known.iter().collect();
+        // What wakes meanwhile is in both, rather than in neither.
+        for pack in self.packs().await? {
+            waiting.packs.push(pack.id);
+            if !known.contains(&pack.id) && pack.superseded.is_none() {
+                waiting.new.push(self.keys_of(&pack).await?);
+            }
+        }
+        self.each_awake(|record| {
             if record.superseded.is_none() && record.completed.is_none() {
-                waiting.push(ParkedKey::of(record));
+                waiting.awake.push(ParkedKey::of(record));
             }
         })
         .await?;
+        waiting.gone = self.meta().await?.ok_or(QueueError::MetaMissing)?.gone();
         Ok(waiting)
     }
 
@@ -86,6 +96,8 @@ impl Queue {
     /// # Errors
     /// Another epoch, or Redis fails.
     pub async fn drop_provisional(&self, has: Has) -> Result<(), QueueError> {
+        // A destination that was put back may have a part of a pack.
+        self.wake_up_to(has.position).await?;
         let mut drop = self.invoke(&DROP_PROVISIONAL);
         drop.arg(has.position.to_string()).arg(has.settled);
         self.run(&drop).await
@@ -97,14 +109,28 @@ impl Queue {
     /// Redis fails.
     pub async fn has_errors_beyond(&self, position: Position) -> Result<bool, QueueError> {
         let last = self.positions_with("r:").await?.pop();
-        Ok(last.is_some_and(|last| last > position.to_string()))
+        let packs = self.packs().await?;
+        let is_packed = packs.iter().any(|pack| pack.last > position);
+        Ok(is_packed || last.is_some_and(|last| last > position.to_string()))
     }
 
     /// Visits every parked record, in the order of their positions.
     ///
     /// # Errors
     /// Redis fails, or a record cannot be read.
-    pub async fn each_error(&self, mut visit: impl FnMut(ParkedRecord)) -> Result<(), QueueError> {
+    pub async fn each_error(&self, mut visit: impl FnMut(Listed)) -> Result<(), QueueError> {
+        let mut errors = self.errors_after(Position::ZERO, CHUNK).await?;
+        while let Some(records) = errors.next().await? {
+            records.into_iter().for_each(&mut visit);
+        }
+        Ok(())
+    }
+
+    /// Visits every parked record that lies alone, in the order of their positions.
+    ///
+    /// # Errors
+    /// Redis fails, or a record cannot be read.
+    pub async fn each_awake(&self, mut visit: impl FnMut(ParkedRecord)) -> Result<(), QueueError> {
         for positions in self.positions_with("r:").await?.chunks(CHUNK) {
             self.read_errors(positions)
                 .await?
@@ -114,7 +140,7 @@ impl Queue {
         Ok(())
     }
 
-    /// The parked records of these positions that are still there.
+    /// The parked records of these positions that are still there and lie alone.
     ///
     /// # Errors
     /// Redis fails, or a record cannot be read.
@@ -159,7 +185,24 @@ impl Queue {
     /// Redis fails, or a record cannot be read.
     pub async fn error_summary(&self, has: Has) -> Result<ErrorSummary, QueueError> {
         let mut summary = ErrorSummary::default();
-        self.each_error(|record| summary.count(&record, has)).await?;
+        let packs = self.packs().await?;
+        self.each_awake(|record| summary.count(&record, has)).await?;
+        for pack in packs.iter().filter(|pack| pack.last <= has.position) {
+            summary.count_pack(pack);
+        }
+        let mut newest = VecDeque::new();
+        for pack in self.waiting_packs(has.position).await?.iter().rev() {
+            let asleep = self.asleep(pack).await?.into_iter().rev();
+            asleep
+                .take(errors::RECENT - newest.len())
+                .for_each(|record| newest.push_front(record));
+            if newest.len() == errors::RECENT {
+                break;
+            }
+        }
+        for record in &newest {
+            summary.show(record, has);
+        }
         Ok(summary)
     }
 }
@@ -169,8 +212,10 @@ impl Queue {
 pub struct Purged {
     /// Records that had waited, in all.
     pub all: u64,
-    /// Those of them that went now.
+    /// Those of them that went now and lay alone.
     pub positions: Vec<Position>,
+    /// So many went with their packs.
+    pub asleep: u64,
 }
 
 impl Queue {
@@ -179,14 +224,34 @@ impl Queue {
     /// # Errors
     /// Another epoch, Redis fails, or a record cannot be read.
     pub async fn purge(&self, has: Has, before: i64) -> Result<Purged, QueueError> {
+        let mut packs = self.packs().await?;
+        packs.retain(|pack| pack.last <= has.position && pack.time <= before);
         let mut due: Vec<(Position, bool)> = Vec::new();
-        self.each_error(|record| {
+        self.each_awake(|record| {
             let holds = record.change.position <= has.position;
             if holds && record.kept_since(has) <= before {
                 due.push((record.change.position, record.waits(has)));
             }
         })
         .await?;
+        let mut purged = self.remove(&due).await?;
+        if !packs.is_empty() {
+            (purged.all, purged.asleep) = self.purge_packs(&packs).await?;
+        }
+        Ok(purged)
+    }
+
+    /// Removes those of these records that do not wait any more, since they were written or replaced.
+    ///
+    /// # Errors
+    /// Another epoch, or Redis fails.
+    pub async fn forget(&self, settled: &[Position]) -> Result<(), QueueError> {
+        let settled: Vec<(Position, bool)> = settled.iter().map(|position| (*position, false)).collect();
+        self.remove(&settled).await.map(|_| ())
+    }
+
+    /// Removes records that wait, or do not, as is said of each.
+    async fn remove(&self, due: &[(Position, bool)]) -> Result<Purged, QueueError> {
         let mut purged = Purged::default();
         for part in due.chunks(CHUNK) {
             let mut purge = self.invoke(&PURGE);
@@ -204,7 +269,7 @@ impl Queue {
     }
 }
 
-fn bytes(record: &ParkedRecord) -> Result<Vec<u8>, QueueError> {
+pub(super) fn bytes(record: &ParkedRecord) -> Result<Vec<u8>, QueueError> {
     blob::write(record).map_err(|error| QueueError::Blob(error.to_string()))
 }
 
@@ -214,8 +279,9 @@ fn record(cells: &[Option<Bytes>]) -> Option<Result<ParkedRecord, QueueError>> {
     let text = |index: usize| cell(index).map(|cell| String::from_utf8_lossy(cell).into_owned());
     // What follows the time is the operation's name.
     let once = |index: usize| -> Option<Once> { text(index)?.split(' ').next()?.parse().ok() };
-    let read = blob::read(text(1).unwrap_or_default(), cell(0)?);
-    Some(read.map_err(QueueError::Blob).map(|record| ParkedRecord {
+    let read = blob::read(text(1).unwrap_or_default(), cell(0)?.clone());
+    let broken = |error: blob::BlobError| QueueError::Blob(error.to_string());
+    Some(read.map_err(broken).map(|record| ParkedRecord {
         superseded: once(2),
         moved: once(3),
         completed: once(4),

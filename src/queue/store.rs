@@ -1,7 +1,7 @@
 //! A map's queue and error store in Redis. Each call has a deadline; none is tried again by itself.
 
 use super::{
-    Account, Beginning, Header, Keys, Meta, QueueError,
+    Account, Beginning, Header, Keys, Meta, Packed, QueueError,
     scripts::{
         ADVANCE, APPEND, BEGIN, DROP_ALL, FENCED, FINISH_JOIN, JOIN, RENAME_DESTINATION, TAKE_EPOCH, TRIM,
     },
@@ -27,6 +27,8 @@ pub struct Queue {
 #[derive(Clone, Debug)]
 pub struct Entry {
     pub seq: u64,
+    /// So many records were appended before it.
+    pub before: u64,
     pub header: Header,
     pub bytes: Bytes,
 }
@@ -65,13 +67,25 @@ impl Queue {
     }
 
     pub(super) fn invoke<'a>(&'a self, script: &'a Script) -> ScriptInvocation<'a> {
-        let mut invocation = script.prepare_invoke();
+        let mut invocation = self.with_keys(script);
+        invocation.arg(self.epoch);
         invocation
-            .key(&self.keys.epoch)
-            .key(&self.keys.meta)
-            .key(&self.keys.stream)
-            .key(&self.keys.errors)
-            .arg(self.epoch);
+    }
+
+    fn with_keys<'a>(&'a self, script: &'a Script) -> ScriptInvocation<'a> {
+        let keys = &self.keys;
+        let mut invocation = script.prepare_invoke();
+        let all = [
+            &keys.epoch,
+            &keys.meta,
+            &keys.stream,
+            &keys.errors,
+            &keys.filters,
+            &keys.packs,
+        ];
+        for key in all {
+            invocation.key(key);
+        }
         invocation
     }
 
@@ -100,11 +114,7 @@ impl Queue {
     /// # Errors
     /// The map has joined already, or Redis fails.
     pub async fn join(&self, beginning: &Beginning, epoch: i64) -> Result<(), QueueError> {
-        let mut join = JOIN.prepare_invoke();
-        join.key(&self.keys.epoch)
-            .key(&self.keys.meta)
-            .key(&self.keys.stream)
-            .key(&self.keys.errors);
+        let mut join = self.with_keys(&JOIN);
         join.arg(epoch)
             .arg(beginning.era.to_string())
             .arg(beginning.first.to_string())
@@ -196,9 +206,9 @@ impl Queue {
     ///
     /// # Errors
     /// Another predecessor or epoch, a full Redis, or Redis fails; then nothing was written, but for a lost reply.
-    pub async fn append(&self, entries: Vec<Vec<u8>>) -> Result<Account, QueueError> {
+    pub async fn append(&self, entries: &[Packed]) -> Result<Account, QueueError> {
         let mut append = self.invoke(&APPEND);
-        for (index, entry) in entries.into_iter().map(Bytes::from).enumerate() {
+        for (index, Packed { entry, filter }) in entries.iter().enumerate() {
             let header = Header::split_from(&mut entry.clone())?;
             if index == 0 {
                 append.arg(header.meta.previous.to_string());
@@ -209,7 +219,8 @@ impl Queue {
                 .arg(header.meta.counters.received)
                 .arg(header.meta.counters.filtered)
                 .arg(header.oldest)
-                .arg(&entry[..]);
+                .arg(&entry[..])
+                .arg(filter);
         }
         self.account(&append).await
     }
@@ -304,13 +315,21 @@ impl Queue {
     }
 }
 
-fn entry((id, fields): (String, Vec<Bytes>)) -> Result<Entry, QueueError> {
+pub(super) fn entry((id, fields): (String, Vec<Bytes>)) -> Result<Entry, QueueError> {
     let bytes = fields
         .get(1)
         .cloned()
         .ok_or(super::BatchError::Invalid("entry"))?;
     let seq = id.split('-').next().and_then(|seq| seq.parse().ok());
     let seq = seq.ok_or(super::BatchError::Invalid("id"))?;
+    let before = fields
+        .get(3)
+        .and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
     let header = Header::split_from(&mut bytes.clone())?;
-    Ok(Entry { seq, header, bytes })
+    Ok(Entry {
+        seq,
+        before: before.unwrap_or_default(),
+        header,
+        bytes,
+    })
 }

@@ -37,6 +37,21 @@ impl ParkedRecord {
         self.change.position <= has.position && !holds(self.superseded) && !holds(self.completed)
     }
 
+    /// What has come of it, at a destination that is so far.
+    #[must_use]
+    pub fn retry_status(&self, has: Has) -> RetryStatus {
+        let holds = |once: Option<Once>| once.is_some_and(|once| once.holds(has));
+        match self {
+            _ if holds(self.completed) => RetryStatus::Completed,
+            _ if holds(self.superseded) => RetryStatus::Superseded,
+            Self {
+                operation: Some(_), ..
+            } => RetryStatus::InProgress,
+            Self { attempts: 2.., .. } => RetryStatus::Failed,
+            _ => RetryStatus::Pending,
+        }
+    }
+
     /// From when on its retention counts: when it was refused first, or, if it does not wait any more, tried last.
     #[must_use]
     pub fn kept_since(&self, has: Has) -> i64 {
@@ -44,6 +59,31 @@ impl ParkedRecord {
             self.first_time
         } else {
             self.last_time
+        }
+    }
+}
+
+/// What has come of a refused record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryStatus {
+    Pending,
+    /// An operation has chosen it.
+    InProgress,
+    /// It was tried again, and refused again.
+    Failed,
+    Completed,
+    Superseded,
+}
+
+impl RetryStatus {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::InProgress => "InProgress",
+            Self::Failed => "Failed",
+            Self::Completed => "Completed",
+            Self::Superseded => "Superseded",
         }
     }
 }

@@ -8,7 +8,10 @@ use std::{fmt, str::FromStr};
 /// The slot's generation comes first: it rises with each [`Era`], so that all of a later era lies above all of an earlier
 /// one, whatever their LSNs are. `Position::through(generation, lsn)` lies above every change of a transaction that ended at or below `lsn`, and below every
 /// change of a later one: a commit record starts at or after the end of the one before it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(into = "String", try_from = "String")]
 pub struct Position {
     /// Our counter in the slot's name.
     pub generation: u32,
@@ -75,6 +78,20 @@ impl fmt::Display for Position {
             "{:08X}-{:016X}-{:016X}-{:08X}",
             self.generation, self.commit.0, self.change.0, self.index
         )
+    }
+}
+
+impl From<Position> for String {
+    fn from(position: Position) -> Self {
+        position.to_string()
+    }
+}
+
+impl TryFrom<String> for Position {
+    type Error = ParsePositionError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
     }
 }
 

@@ -1,6 +1,7 @@
 //! One worker: all maps of one source Connection and worker group.
 
 mod budget;
+mod ceiling;
 mod command;
 mod custody;
 mod engine;
@@ -16,6 +17,7 @@ pub mod status;
 mod watch;
 mod work;
 
+pub use ceiling::{Bound, Ceilings};
 pub use engine::{JoinFailure, Pace, fit};
 pub use limits::Measures;
 pub use objects::{Cluster, Objects};

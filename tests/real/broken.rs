@@ -3,8 +3,48 @@
 use crate::support::{rig::PROGRAM, timing::timed};
 use std::{path::Path, process::Command};
 
+/// What a build breaks, the test that must fail with it, and what that test must print, so that it fails for this.
+const BUILDS: &[(&str, &str, &str)] = &[
+    (
+        "confirm-early",
+        "kills::a_worker_killed_at_every_step_loses_nothing",
+        "are held by nobody",
+    ),
+    (
+        "trim-early",
+        "kills::a_worker_killed_at_every_step_loses_nothing",
+        "are held by nobody",
+    ),
+    (
+        "open-early",
+        "siblings::one_map_paused_the_other_two_go_on",
+        "at the destination",
+    ),
+    (
+        "retry-replaced",
+        "retry::a_retry_never_overwrites_newer_data",
+        "2new two,4newer",
+    ),
+    (
+        "leave-asleep",
+        "packs::what_sleeps_is_never_written_over_what_is_newer",
+        "at the destination",
+    ),
+];
+
+/// All at once, since each of them waits in vain for something until its deadline.
+#[test]
+fn a_build_that_breaks_a_promise_is_caught() {
+    let _time = timed("a_build_that_breaks_a_promise_is_caught");
+    std::thread::scope(|scope| {
+        for (broken, test, says) in BUILDS {
+            scope.spawn(move || fails(broken, test, says));
+        }
+    });
+}
+
 /// Runs one test of this program with a broken build, and asserts that it fails.
-fn fails(broken: &str, test: &str) {
+fn fails(broken: &str, test: &str, says: &str) {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--test-threads=1"])
         .envs([
@@ -17,33 +57,10 @@ fn fails(broken: &str, test: &str) {
     let printed = String::from_utf8_lossy(&output.stdout);
     assert!(!output.status.success(), "{test} passes with {broken}");
     assert!(printed.contains(&format!("test {test} ... FAILED")), "{printed}");
-}
-
-#[test]
-fn a_build_that_confirms_early_is_caught() {
-    let _time = timed("a_build_that_confirms_early_is_caught");
-    fails(
-        "confirm-early",
-        "kills::a_worker_killed_at_every_step_loses_nothing",
+    assert!(
+        printed.contains(says),
+        "{test} with {broken} fails otherwise: {printed}"
     );
-}
-
-#[test]
-fn a_build_that_trims_before_the_flush_is_caught() {
-    let _time = timed("a_build_that_trims_before_the_flush_is_caught");
-    fails("trim-early", "kills::a_worker_killed_at_every_step_loses_nothing");
-}
-
-#[test]
-fn a_build_that_opens_before_the_queue_is_empty_is_caught() {
-    let _time = timed("a_build_that_opens_before_the_queue_is_empty_is_caught");
-    fails("open-early", "siblings::one_map_paused_the_other_two_go_on");
-}
-
-#[test]
-fn a_build_that_retries_what_was_replaced_is_caught() {
-    let _time = timed("a_build_that_retries_what_was_replaced_is_caught");
-    fails("retry-replaced", "retry::a_retry_never_overwrites_newer_data");
 }
 
 /// `make test` builds the program as it is shipped and puts it aside.

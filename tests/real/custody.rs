@@ -250,13 +250,13 @@ async fn check(fault: Fault, state: State, outcome: Outcome) {
     }
 }
 
-/// Two at a time: each mostly waits to see that nothing more is written.
+/// Four at a time: each mostly waits to see that nothing more is written.
 async fn check_all(states: &[State]) {
     let cases = TABLE.iter().filter(|(_, at, _)| states.contains(at));
     let checks = cases.map(|(fault, state, outcome)| check(*fault, *state, *outcome));
     let checks: Vec<_> = checks.collect();
     futures::stream::iter(checks)
-        .buffer_unordered(2)
+        .buffer_unordered(4)
         .collect::<Vec<()>>()
         .await;
 }

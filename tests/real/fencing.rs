@@ -5,6 +5,7 @@ use crate::{
     support::{
         load::{COLUMNS, Load, Rate, prepare},
         process::Process,
+        proxy::Proxy,
         rig::{Rig, SOON, said, same_map},
         timing::timed,
         wait::{wait_for, wait_until},
@@ -26,6 +27,8 @@ const RATE: Rate = Rate {
 /// Two maps under load, and a worker that stops itself when it comes by `place` for the tenth time.
 struct Scene {
     rig: Rig,
+    _source: Proxy,
+    redis: Proxy,
     old: Process,
     load: Load,
     erp: Client,
@@ -42,6 +45,8 @@ impl Scene {
         // So that every write tells whose it is.
         let sql = "ALTER TABLE writelog.writes ADD COLUMN pid int DEFAULT pg_backend_pid()";
         erp.batch_execute(sql).await.unwrap();
+        let (source, redis) = (Proxy::start(rig.source.port), Proxy::start(rig.redis.port));
+        rig.connect(source.port, rig.destination.port, redis.port);
         rig.arguments.push("--lease-seconds=2".into());
         rig.arguments.push("--confirm-delay-milliseconds=2000".into());
         let controllers = rig.controllers();
@@ -60,12 +65,16 @@ impl Scene {
         let load = Load::start(&rig, TABLES, RATE);
         old.line(&format!("failpoint {place} SIGSTOP"), SOON).await;
         wait_until(SOON, "the old worker stands still", async || old.is_stopped()).await;
+        // Else it might hear of the other by way of the source, and end before it does what it was about to do.
+        source.freeze_open();
         let sql =
             "SELECT pid FROM pg_stat_activity WHERE datname = 'erp' AND application_name LIKE 'tablemap%'";
         let rows = erp.query(sql, &[]).await.unwrap();
         Self {
             backends: rows.iter().map(|row| row.get(0)).collect(),
             rig,
+            _source: source,
+            redis,
             old,
             load,
             erp,
@@ -141,6 +150,7 @@ async fn a_worker_that_wakes_up_before_its_check_writes_nothing() {
     let new = scene.taken_over().await;
     let before = scene.old_writes().await;
     assert!(before > 0);
+    scene.redis.freeze_open();
     scene.old.signal(Signal::SIGCONT);
     // The check divides by zero in the server, so that all that was sent with it is refused as well.
     println!("{}", scene.said_to_old_lane("division by zero").await);

@@ -34,7 +34,7 @@ const RATE: Rate = Rate {
 };
 
 /// More by `TABLEMAP_KILLS`: that many rounds over all places.
-fn rounds(default: usize) -> usize {
+pub fn rounds(default: usize) -> usize {
     std::env::var("TABLEMAP_KILLS").map_or(default, |rounds| rounds.parse().unwrap())
 }
 

@@ -101,7 +101,7 @@ async fn a_full_queue_stays_full_until_it_is_drained_or_may_be_larger() {
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_and_age_limit_too_and_the_operator_has_the_last_word() {
     let _time = timed("bytes_and_age_limit_too_and_the_operator_has_the_last_word");
-    let scene = scene(&["--max-queue-records=1000"]).await;
+    let scene = scene(&["--max-queue-records=9999", "--max-queue-records=default=1000"]).await;
     let rig = &scene.rig;
     limit(rig, r#"{"bytes":"6Ki"}"#);
     insert(&scene, "items", 500).await;
@@ -156,6 +156,26 @@ async fn what_has_waited_for_too_long_is_purged_with_a_word_before() {
         rig.status("items").await["ledger"]["superseded"] == 1
     })
     .await;
+    // Of those that lie together one is replaced.
+    rig.pause("items");
+    rig.condition("items", "Paused", "True").await;
+    let many = "INSERT INTO items SELECT n, 'skipped' FROM generate_series(2001, 2300) n";
+    crm.batch_execute(many).await.unwrap();
+    let skip = ["action: Park", "from: Queue", "selection: {type: All}"];
+    wait_until(SOON, "300 queued records", async || {
+        rig.status("items").await["queue"]["records"] == 300
+    })
+    .await;
+    rig.ask("skip", "items", &skip);
+    rig.waits("skip", "MapPaused").await;
+    rig.resume("items");
+    rig.ended("skip").await;
+    let good = "UPDATE items SET note = 'good' WHERE id = 2100";
+    crm.batch_execute(good).await.unwrap();
+    wait_until(SOON, "another replaced record", async || {
+        rig.status("items").await["ledger"]["superseded"] == 2
+    })
+    .await;
     let event = async |rig: &Rig, reason: &str| {
         wait_until(SOON, reason, async || {
             rig.api
@@ -168,7 +188,7 @@ async fn what_has_waited_for_too_long_is_purged_with_a_word_before() {
     worker.kill9();
     let mut worker = rig.worker(&[("TABLEMAP_CLOCK_SECONDS", &ahead(6))]);
     event(&rig, "PurgeSoon").await;
-    assert_eq!(rig.status("items").await["errors"]["count"], 1);
+    assert_eq!(rig.status("items").await["errors"]["count"], 300);
     worker.kill9();
     let _worker = rig.worker(&[("TABLEMAP_CLOCK_SECONDS", &ahead(8))]);
     event(&rig, "ErrorsPurged").await;
@@ -179,11 +199,13 @@ async fn what_has_waited_for_too_long_is_purged_with_a_word_before() {
     let status = rig.settled("items").await;
     assert_eq!(
         (&status["ledger"]["purged"], &status["ledger"]["superseded"]),
-        (&1.into(), &1.into()),
+        (&300.into(), &2.into()),
         "{status:#}"
     );
-    let left: Vec<String> = ask(rig.redis.port, &["KEYS", "*:errors"]).await.unwrap();
-    assert!(left.is_empty(), "{left:?}");
+    for store in ["*:errors", "*:packs"] {
+        let left: Vec<String> = ask(rig.redis.port, &["KEYS", store]).await.unwrap();
+        assert!(left.is_empty(), "{left:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,6 +11,7 @@ use crate::support::{
 use futures::StreamExt;
 use kube::api::{Patch, PatchParams, WatchEvent, WatchParams};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 use std::{
     pin::pin,
     sync::atomic::{AtomicUsize, Ordering},
@@ -312,4 +313,48 @@ async fn ends_for_good(old: &mut Process) {
         "{}",
         old.log()
     );
+}
+
+/// Nothing is written that would tell; people ask before they resume.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_destination_of_a_paused_map_is_looked_at() {
+    let _time = timed("the_destination_of_a_paused_map_is_looked_at");
+    let mut rig = Rig::start().await;
+    rig.both("CREATE TABLE items (id bigint PRIMARY KEY, note text)")
+        .await;
+    rig.api.apply(&same_map("items", &["id"], &["id", "note"]));
+    let _operator = rig.operator(&[]);
+    rig.condition("items", "CaughtUp", "True").await;
+    rig.pause("items");
+    rig.condition("items", "Paused", "True").await;
+
+    rig.destination.stop().await;
+    let status = rig.condition("items", "DestinationConnected", "False").await;
+    assert_eq!((&status["phase"], paused(&status)), (&"Paused".into(), "True"));
+    rig.destination.start_again().await;
+    rig.condition("items", "DestinationConnected", "True").await;
+
+    let erp = rig.erp().await;
+    erp.batch_execute("ALTER TABLE items RENAME note TO remark")
+        .await
+        .unwrap();
+    let status = rig.condition("items", "SchemaValid", "False").await;
+    assert_eq!((&status["phase"], paused(&status)), (&"Paused".into(), "True"));
+    rig.crm()
+        .await
+        .batch_execute("INSERT INTO items VALUES (1, 'one')")
+        .await
+        .unwrap();
+    rig.resume("items");
+    rig.phase("items", "Buffering").await;
+    erp.batch_execute("ALTER TABLE items RENAME remark TO note")
+        .await
+        .unwrap();
+    rig.condition("items", "CaughtUp", "True").await;
+    rig.equal("items", "id").await;
+    rig.settled("items").await;
+}
+
+fn paused(status: &Value) -> &str {
+    said(status, "Paused").unwrap()["status"].as_str().unwrap()
 }

@@ -7,9 +7,11 @@ use tablemap::{
         postgres::{Tls, TlsMode},
         redis::{Settings, Topology},
     },
-    queue::{Beginning, Queue, QueueError, encode},
+    failure::{Class, Refusal},
+    queue::{Beginning, Keys, Listed, Queue, QueueError, encode},
     record::{
-        Cell, Change, Counted, Counters, Era, Lsn, Operation, Origin, Position, Relation, ReplicaIdentity,
+        Cell, Change, Counted, Counters, Era, Has, Lsn, Mark, Once, Operation, Origin, ParkedRecord,
+        Position, Relation, ReplicaIdentity, Waiting, key_hash,
     },
 };
 
@@ -53,25 +55,33 @@ fn at(lsn: u64) -> Position {
     }
 }
 
-/// The records at these positions, as one entry after `previous`.
-async fn append(queue: &Queue, previous: Position, positions: &[u64]) {
-    let relation = Arc::new(Relation {
+fn change(lsn: u64, relation: &Arc<Relation>) -> Change {
+    Change {
+        position: at(lsn),
+        operation: Operation::Insert,
+        commit_time: 0,
+        origin: None,
+        relation: relation.clone(),
+        old: None,
+        new: Some([Cell::Text(b"x")].into_iter().collect()),
+    }
+}
+
+fn relation() -> Arc<Relation> {
+    Arc::new(Relation {
         id: 1,
         schema: "public".into(),
         name: "items".into(),
         identity: ReplicaIdentity::Default,
         columns: Vec::new(),
-    });
+    })
+}
+
+/// The records at these positions, as one entry after `previous`.
+async fn append(queue: &Queue, previous: Position, positions: &[u64]) {
+    let relation = relation();
     let record = |lsn: &u64| Counted {
-        change: Change {
-            position: at(*lsn),
-            operation: Operation::Insert,
-            commit_time: 0,
-            origin: None,
-            relation: relation.clone(),
-            old: None,
-            new: Some([Cell::Text(b"x")].into_iter().collect()),
-        },
+        change: change(*lsn, &relation),
         counters: Counters {
             received: *lsn,
             filtered: 0,
@@ -80,7 +90,7 @@ async fn append(queue: &Queue, previous: Position, positions: &[u64]) {
     let records: Vec<Counted> = positions.iter().map(record).collect();
     let none: [&[u8]; 0] = [];
     let entry = encode(&records, previous, none.iter()).unwrap();
-    queue.append(vec![entry]).await.unwrap();
+    queue.append(&[entry]).await.unwrap();
 }
 
 /// A trim that is late meets a Redis that went back, and was given other entries with the same numbers since.
@@ -139,4 +149,136 @@ async fn what_was_counted_before_the_queue_is_added_once() {
     assert_eq!((meta.account.counters, meta.unbased), (counted, false));
     // A stretch without records is another matter.
     queue.advance(at(7), at(9), counted, false).await.unwrap();
+}
+
+/// Records that were skipped together; each has a key of its own.
+fn skipped(positions: std::ops::RangeInclusive<u64>) -> Vec<ParkedRecord> {
+    let relation = relation();
+    let record = |lsn: u64| ParkedRecord {
+        id: String::new(),
+        keys: vec![lsn.to_string().into_bytes()],
+        change: change(lsn, &relation),
+        refusal: Refusal {
+            class: Class::Application,
+            code: "Skipped".into(),
+            object: None,
+            server_text: String::new(),
+            remedy: String::new(),
+        },
+        first_time: 7,
+        last_time: 7,
+        attempts: 1,
+        unjudged: false,
+        superseded: None,
+        moved: None,
+        completed: None,
+        operation: None,
+    };
+    positions.map(record).collect()
+}
+
+async fn listed(queue: &Queue) -> Vec<u64> {
+    let mut listed = Vec::new();
+    let visit = |one: Listed| listed.push(one.record.change.position.commit.0);
+    queue.each_error(visit).await.unwrap();
+    listed
+}
+
+/// A destination that was put back may have passed a part of what was parked together: only that stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pack_goes_back_to_where_the_destination_is() {
+    let _time = timed("a_pack_goes_back_to_where_the_destination_is");
+    let redis = Redis::start().await;
+    let queue = queue(&redis).await;
+    let packs = queue.pack(&skipped(1..=10)).await.unwrap();
+    queue.pack(&skipped(11..=20)).await.unwrap();
+    assert!(queue.pack(&skipped(11..=12)).await.is_err(), "parked already");
+    let of = |key: u64| [key_hash(key.to_string().as_bytes())].into();
+    let woken = queue.wake_keys(packs[0].id, &of(3)).await.unwrap().unwrap();
+    assert_eq!(woken.len(), 1);
+    assert_eq!(
+        queue.wake_keys(packs[0].id, &of(3)).await.unwrap().unwrap(),
+        woken
+    );
+    assert_eq!(listed(&queue).await, (1..=20).collect::<Vec<_>>());
+    assert_eq!(queue.meta().await.unwrap().unwrap().parks, 20);
+
+    let has = |lsn| Has {
+        position: at(lsn),
+        settled: 0,
+    };
+    let summary = queue.error_summary(has(20)).await.unwrap();
+    assert_eq!((summary.count, summary.recent.len()), (20, 5));
+    assert_eq!(summary.recent[0].id, "test-e-00000014");
+    let Waiting {
+        awake, packs, new, ..
+    } = queue.settle_errors(has(6), &[]).await.unwrap();
+    assert_eq!((awake.len(), packs.len(), new.len()), (6, 0, 0));
+    assert_eq!(listed(&queue).await, (1..=6).collect::<Vec<_>>());
+    assert_eq!(queue.meta().await.unwrap().unwrap().parks, 6);
+    // What comes again is parked again, under other numbers.
+    let again = queue.pack(&skipped(7..=20)).await.unwrap();
+    assert_eq!(again[0].id.base, 21);
+    let waiting = queue.settle_errors(has(20), &[again[0].id]).await.unwrap();
+    assert_eq!(
+        (waiting.awake.len(), waiting.packs.len(), waiting.new.len()),
+        (6, 1, 0)
+    );
+    let named = queue.error_named("test-e-00000016").await.unwrap().unwrap();
+    assert_eq!(named.change.position, at(8));
+}
+
+/// What sleeps is chosen and given up as it lies; one that wakes meanwhile is given up alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operation_gives_packs_up_and_counts_each_record_once() {
+    let _time = timed("an_operation_gives_packs_up_and_counts_each_record_once");
+    let redis = Redis::start().await;
+    let queue = queue(&redis).await;
+    queue.pack(&skipped(1..=10)).await.unwrap();
+    queue.choose_packs("retry", at(10)).await.unwrap();
+    queue.choose("retry", false, &[]).await.unwrap();
+    assert_eq!(queue.chosen("retry").await.unwrap().unwrap().selected, 10);
+    queue.wake_at(&[at(4), at(5)]).await.unwrap();
+    assert_eq!(queue.chosen_positions("retry").await.unwrap(), [at(4), at(5)]);
+    assert_eq!(queue.chosen_asleep("retry").await.unwrap(), 8);
+    // Another that takes away has all of it.
+    queue.choose_packs("discard", at(10)).await.unwrap();
+    queue.choose("discard", true, &[at(4), at(5)]).await.unwrap();
+    assert_eq!(queue.chosen("retry").await.unwrap().unwrap().skipped, 10);
+    assert_eq!(queue.chosen("discard").await.unwrap().unwrap().selected, 10);
+    assert_eq!(queue.discard_packs("discard").await.unwrap(), 8);
+    assert_eq!(queue.discard_packs("discard").await.unwrap(), 8);
+    let (all, positions) = queue.discard("discard", &[at(4), at(5)]).await.unwrap();
+    assert_eq!((all, positions.len()), (10, 2));
+    assert_eq!(queue.chosen("discard").await.unwrap().unwrap().discarded, 10);
+    assert!(listed(&queue).await.is_empty() && queue.packs().await.unwrap().is_empty());
+}
+
+/// Redis went back to before a record was woken: no count tells. What replaces it must not be taken for written (I3).
+#[tokio::test(flavor = "multi_thread")]
+async fn what_sleeps_again_is_not_marked() {
+    let _time = timed("what_sleeps_again_is_not_marked");
+    let redis = Redis::start().await;
+    let queue = queue(&redis).await;
+    let packs = queue.pack(&skipped(1..=10)).await.unwrap();
+    let keys = Keys::new("default", "test");
+    let mut client = redis.client().await;
+    let mut dump = redis::cmd("DUMP");
+    let before: Vec<u8> = dump.arg(&keys.packs).query_async(&mut client).await.unwrap();
+    let of_three = [key_hash(b"3")].into();
+    queue.wake_keys(packs[0].id, &of_three).await.unwrap();
+    let mut restore = redis::cmd("RESTORE");
+    restore.arg(&keys.packs).arg(0).arg(before).arg("REPLACE");
+    let () = restore.query_async(&mut client).await.unwrap();
+    let mut delete = redis::cmd("DEL");
+    let () = delete.arg(&keys.errors).query_async(&mut client).await.unwrap();
+    let mark = [Mark::Superseded {
+        parked: at(3),
+        once: Once::Has(at(20)),
+    }];
+    let refused = queue.mark(&mark).await;
+    assert_eq!(refused, Err(QueueError::AsleepAgain));
+    queue.wake_keys(packs[0].id, &of_three).await.unwrap();
+    assert_eq!(queue.mark(&mark).await, Ok(vec![true]));
+    assert_eq!(queue.mark(&mark).await, Ok(vec![false]));
 }

@@ -2,31 +2,18 @@
 
 use crate::{
     judge::judge,
-    scene::Scene,
+    kills::rounds,
+    scene::{ITEMS, ON_ITEMS, REFUSES, Scene, ids},
     support::{
         load::{COLUMNS, Load, Rate, prepare},
         operations::counts,
-        rig::{Rig, SOON, same_map},
+        rig::{NAMESPACE, Rig, SOON, same_map},
         timing::timed,
-        wait::wait_until,
+        wait::{wait_for, wait_until},
     },
 };
-use serde_json::Value;
 use std::time::Duration;
 use tokio_postgres::Client;
-
-const ITEMS: &str = "CREATE TABLE items (id bigint PRIMARY KEY, kind text, note text)";
-/// At the destination: what it refuses is told by a table.
-const REFUSES: &str = "
-    CREATE TABLE refused (note text);
-    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $f$ BEGIN
-      IF EXISTS (SELECT FROM refused WHERE NEW.note LIKE note) THEN
-        RAISE EXCEPTION 'no %', NEW.note USING ERRCODE = 'P0001';
-      END IF;
-      RETURN NEW;
-    END $f$;";
-const ON_ITEMS: &str =
-    "CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON items FOR EACH ROW EXECUTE FUNCTION refuse();";
 
 async fn scene() -> Scene {
     let refuses = format!("{REFUSES}{ON_ITEMS} INSERT INTO refused VALUES ('bad%');");
@@ -43,29 +30,6 @@ async fn refusing() -> (Rig, Client) {
         .unwrap();
     rig.arguments.push("--lease-seconds=2".into());
     (rig, erp)
-}
-
-/// Waits until so many records wait and were given up; the books balance then.
-async fn books(scene: &Scene, errored: u64, discarded: u64) {
-    let what = format!("{errored} errors and {discarded} discarded");
-    wait_until(SOON, &what, async || {
-        let status = scene.rig.status("items").await;
-        let ledger = &status["ledger"];
-        ledger["errored"] == errored && ledger["discarded"] == discarded
-    })
-    .await;
-    scene.rig.settled("items").await;
-}
-
-/// The ids of the newest errors, oldest first.
-fn ids(status: &Value) -> Vec<String> {
-    let recent = status["errors"]["recent"].as_array().unwrap();
-    let mut ids: Vec<String> = recent
-        .iter()
-        .map(|error| error["id"].as_str().unwrap().to_owned())
-        .collect();
-    ids.sort_unstable();
-    ids
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,7 +102,7 @@ async fn selected_records_are_written_again_or_given_up() {
     let odd = "{type: Match, match: {expression: \"row.kind == 'odd' && error.attempts == 1 && error.key[0] == '3'\"}}";
     rig.ask_errors("by-match", "items", "Retry", odd);
     assert_eq!(counts(&rig.ended("by-match").await), [1, 1, 0, 0, 0]);
-    books(&scene, 2, 0).await;
+    scene.books("items", 2, 0).await;
     rig.ask_errors(
         "give-up",
         "items",
@@ -146,10 +110,10 @@ async fn selected_records_are_written_again_or_given_up() {
         "{type: Keys, keys: [{values: ['4']}]}",
     );
     assert_eq!(counts(&rig.ended("give-up").await), [1, 1, 0, 0, 0]);
-    books(&scene, 1, 1).await;
+    scene.books("items", 1, 1).await;
     rig.ask_errors("rest", "items", "Retry", "{type: All}");
     assert_eq!(counts(&rig.ended("rest").await), [1, 1, 0, 0, 0]);
-    books(&scene, 0, 1).await;
+    scene.books("items", 0, 1).await;
     scene
         .says(
             "SELECT string_agg(id::text, ',' ORDER BY id) FROM items",
@@ -157,6 +121,7 @@ async fn selected_records_are_written_again_or_given_up() {
         )
         .await;
 
+    forgets_a_key(&scene).await;
     refuses_what_cannot_be_meant(rig).await;
     for (action, said) in [("RecordsRetried", "by-id"), ("RecordsDiscarded", "give-up")] {
         wait_until(SOON, action, async || {
@@ -167,6 +132,27 @@ async fn selected_records_are_written_again_or_given_up() {
         })
         .await;
     }
+}
+
+/// What was written is kept for a while, but not of a key that is given up.
+async fn forgets_a_key(scene: &Scene) {
+    let rig = &scene.rig;
+    assert_eq!(kept(rig).await, 4);
+    let key = "{type: Keys, keys: [{values: ['1']}]}";
+    rig.ask_errors("erase", "items", "Discard", key);
+    assert_eq!(counts(&rig.ended("erase").await), [0; 5]);
+    assert_eq!(kept(rig).await, 3);
+    scene.books("items", 0, 1).await;
+}
+
+/// How many records the error store holds.
+async fn kept(rig: &Rig) -> usize {
+    let status = rig.status("items").await;
+    let keys = tablemap::queue::Keys::new(NAMESPACE, status["queue"]["id"].as_str().unwrap());
+    let mut read = redis::cmd("HKEYS");
+    read.arg(&keys.errors);
+    let fields: Vec<String> = read.query_async(&mut rig.redis.client().await).await.unwrap();
+    fields.iter().filter(|field| field.starts_with("r:")).count()
 }
 
 async fn refuses_what_cannot_be_meant(rig: &Rig) {
@@ -219,7 +205,7 @@ async fn a_retry_waits_for_a_pause_and_a_discard_does_not() {
             "1good,2bad",
         )
         .await;
-    books(&scene, 0, 1).await;
+    scene.books("items", 0, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -274,7 +260,7 @@ async fn a_retry_never_overwrites_newer_data() {
         )
         .await;
     rig.equal("items", "id").await;
-    books(&scene, 0, 0).await;
+    scene.books("items", 0, 0).await;
 }
 
 const TABLES: &[&str] = &["customers", "orders"];
@@ -306,7 +292,9 @@ async fn a_retry_killed_at_every_step_does_nothing_twice() {
     let _controllers = rig.controllers();
     let load = Load::start(&rig, TABLES, RATE);
     let places = ["chosen", "between-park-and-commit", "retried"];
-    for (round, place) in places.iter().enumerate() {
+    let (mut round, mut vain) = (0, 0);
+    while round < rounds(1) * places.len() {
+        let place = places[round % places.len()];
         let plan = format!("{place}=kill:1");
         let mut worker = rig.worker(&[]);
         rig.condition("customers", "CaughtUp", "True").await;
@@ -321,9 +309,23 @@ async fn a_retry_killed_at_every_step_does_nothing_twice() {
         erp.batch_execute("DELETE FROM refused").await.unwrap();
         let mut dying = rig.worker(&[("TABLEMAP_FAILPOINTS", &plan)]);
         rig.condition("customers", "CaughtUp", "True").await;
-        let name = format!("round-{round}");
+        let name = format!("round-{round}-{vain}");
         rig.ask_errors(&name, "customers", "Retry", "{type: All}");
-        dying.line(&format!("failpoint {place} SIGKILL"), SOON).await;
+        let what = format!("a kill at {place}, or the end");
+        let died = wait_for(SOON, &what, async || {
+            let died = dying.log().contains(&format!("failpoint {place} SIGKILL"));
+            let ended = rig.operation(&name)["completionTime"].is_string();
+            (died || ended).then_some(died)
+        });
+        if !died.await {
+            // The load had replaced every record before: there was nothing to write.
+            vain += 1;
+            assert!(vain < 30, "nothing is left to be written, again and again");
+            dying.kill9();
+            continue;
+        }
+        println!("round {round}: killed at {place}");
+        (round, vain) = (round + 1, 0);
         dying.end(SOON).await;
         let after = rig.worker(&[]);
         let ended = rig.ended(&name).await;
@@ -399,7 +401,7 @@ async fn what_is_queued_is_skipped_and_what_comes_later_is_not() {
             "1old,2old,3later,4old,5old,6old,7old,8old,9old,10old,11later",
         )
         .await;
-    books(&scene, 0, 2004).await;
+    scene.books("items", 0, 2004).await;
 
     // Kept as errors, they are written later; what is newer stays.
     scene.pause().await;
@@ -407,11 +409,18 @@ async fn what_is_queued_is_skipped_and_what_comes_later_is_not() {
         .at_source("UPDATE items SET note = 'kept' WHERE id IN (1, 2, 5)")
         .await;
     scene.received("items", 2019).await;
+    // A retry that waits takes what was refused when it was asked for, not what is parked by the skip.
+    rig.ask_errors("early", "items", "Retry", "{type: All}");
+    wait_until(SOON, "its choice", async || {
+        counts(&rig.waits("early", "MapPaused").await) == [0; 5]
+    })
+    .await;
     rig.ask("park", "items", &queue("action: Park"));
     rig.waits("park", "MapPaused").await;
     scene.resume().await;
     let park = rig.ended("park").await;
     assert_eq!(counts(&park), [3, 3, 0, 0, 0], "{park:#}");
+    assert_eq!(counts(&rig.ended("early").await), [0; 5]);
     scene.errors("items", 3).await;
     scene
         .at_source("UPDATE items SET note = 'newer' WHERE id = 2")
@@ -425,7 +434,7 @@ async fn what_is_queued_is_skipped_and_what_comes_later_is_not() {
             "1kept,2newer,3later,4old,5kept",
         )
         .await;
-    books(&scene, 0, 2004).await;
+    scene.books("items", 0, 2004).await;
     for name in ["nothing", "again"] {
         rig.ask(name, "items", &queue("action: Discard"));
         assert_eq!(rig.ended(name).await["message"], "Nothing waits in the queue.");

@@ -5,7 +5,21 @@ use crate::support::{
     rig::{Rig, SOON, same_map},
     wait::wait_until,
 };
+use serde_json::Value;
 use tokio_postgres::Client;
+
+pub const ITEMS: &str = "CREATE TABLE items (id bigint PRIMARY KEY, kind text, note text)";
+/// At the destination: which notes it refuses is told by a table.
+pub const REFUSES: &str = "
+    CREATE TABLE refused (note text);
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $f$ BEGIN
+      IF EXISTS (SELECT FROM refused WHERE NEW.note LIKE note) THEN
+        RAISE EXCEPTION 'no %', NEW.note USING ERRCODE = 'P0001';
+      END IF;
+      RETURN NEW;
+    END $f$;";
+pub const ON_ITEMS: &str =
+    "CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON items FOR EACH ROW EXECUTE FUNCTION refuse();";
 
 /// See the module.
 pub struct Scene {
@@ -97,10 +111,41 @@ impl Scene {
         .await;
     }
 
+    /// Waits until the status counts so many queued records.
+    pub async fn queued(&self, map: &str, records: u64) {
+        wait_until(SOON, &format!("{records} queued records of {map}"), async || {
+            self.rig.status(map).await["queue"]["records"] == records
+        })
+        .await;
+    }
+
+    /// Waits until so many records wait and were given up; the books balance then.
+    pub async fn books(&self, map: &str, errored: u64, discarded: u64) {
+        let what = format!("{errored} errors and {discarded} discarded");
+        wait_until(SOON, &what, async || {
+            let status = self.rig.status(map).await;
+            let ledger = &status["ledger"];
+            ledger["errored"] == errored && ledger["discarded"] == discarded
+        })
+        .await;
+        self.rig.settled(map).await;
+    }
+
     pub async fn errors(&self, map: &str, count: u64) {
         wait_until(SOON, &format!("{count} errors of {map}"), async || {
             self.rig.status(map).await["errors"]["count"] == count
         })
         .await;
     }
+}
+
+/// The ids of the newest errors, oldest first.
+pub fn ids(status: &Value) -> Vec<String> {
+    let recent = status["errors"]["recent"].as_array().unwrap();
+    let mut ids: Vec<String> = recent
+        .iter()
+        .map(|error| error["id"].as_str().unwrap().to_owned())
+        .collect();
+    ids.sort_unstable();
+    ids
 }

@@ -166,6 +166,25 @@ async fn large_transactions(crm: Client) {
     }
 }
 
+/// Its Redis is back before the worker knows of the slot that it is making: the map goes on with the main one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_side_slot_that_comes_too_late_leaves_no_map_out() {
+    let _time = timed("a_side_slot_that_comes_too_late_leaves_no_map_out");
+    let mut scene = Scene::start(&[]).await;
+    let _controllers = scene.rig.controllers();
+    let worker = scene
+        .rig
+        .worker(&[("TABLEMAP_FAILPOINTS", "side-slot-made=until-streaming")]);
+    scene.block().await;
+    worker.line("failpoint side-slot-made waits", SOON).await;
+    assert_eq!(scene.slots().await, 2);
+    scene.apart.start_again().await;
+    worker.line("taking changes again", SOON).await;
+    scene.goes_on().await;
+    scene.judge().await;
+    assert!(!worker.log().contains("left out of the stream"));
+}
+
 /// A worker that ends while a side slot is there, or is being read, is followed by one that goes on with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_side_slot_outlives_workers() {

@@ -190,6 +190,7 @@ impl Soak {
             let status = self.rig.settled(map).await;
             assert_eq!(status["errors"]["count"], 0, "{status:#}");
         }
+        assert!(!self.worker.log().contains("left out of the stream"));
         let peak = self.peak.max(self.worker.peak_memory());
         println!("at most {} MiB of memory", peak >> 10);
         assert!(peak < MEMORY, "{peak} KiB of memory");

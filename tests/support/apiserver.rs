@@ -1,17 +1,30 @@
 //! A Kubernetes API with its etcd, and our custom resources in it.
 
-use super::{folder::run, ports::free_port, process::Process};
+use super::{certificates::Authority, folder::run, ports::free_port, process::Process};
 use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
 };
-use std::{fs::write, path::PathBuf, process::Command, time::Duration};
+use std::{
+    fs::write,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 use tempfile::TempDir;
 
 const START: Duration = Duration::from_secs(60);
 
+/// Users without any right, but what a test gives them: each has the token `<name>-token`.
+pub const USERS: [&str; 4] = ["viewer", "owner", "engineer", "stranger"];
+/// The name in the certificate by which it shows itself to aggregated APIs.
+pub const FRONT: &str = "front-proxy";
+
 pub struct ApiServer {
     folder: TempDir,
+    /// Of the certificate by which it shows itself to aggregated APIs.
+    pub front: Authority,
+    port: u16,
     _etcd: Process,
     _api: Process,
 }
@@ -52,7 +65,10 @@ impl ApiServer {
         let key = rcgen::KeyPair::generate().unwrap();
         write(path("sa.key"), key.serialize_pem()).unwrap();
         write(path("sa.pub"), key.public_key_pem()).unwrap();
-        write(path("tokens"), "admin-token,admin,admin,\"system:masters\"\n").unwrap();
+        let users = USERS.map(|user| format!("{user}-token,{user},{user}\n"));
+        let tokens = format!("admin-token,admin,admin,\"system:masters\"\n{}", users.concat());
+        write(path("tokens"), tokens).unwrap();
+        let front = Authority::new();
         let mut api = Command::new(program("kube-apiserver"));
         api.args([
             "--etcd-servers",
@@ -82,7 +98,8 @@ impl ApiServer {
             "--service-account-signing-key-file",
             &path("sa.key"),
         ])
-        .args(["--service-account-issuer", "https://kubernetes.default.svc"]);
+        .args(["--service-account-issuer", "https://kubernetes.default.svc"])
+        .args(aggregation(folder.path(), &front));
         let mut api = Process::spawn(&mut api, &folder.path().join("api.log"));
         write(path("kubeconfig"), kubeconfig(port, &path("certs/apiserver.crt"))).unwrap();
         let ready = || {
@@ -94,6 +111,8 @@ impl ApiServer {
         api.ready(START, "the API server", async || ready()).await;
         let server = Self {
             folder,
+            front,
+            port,
             _etcd: etcd,
             _api: api,
         };
@@ -125,8 +144,20 @@ impl ApiServer {
         Process::spawn(&mut command, &self.folder.path().join("controllers.log"))
     }
 
+    pub fn url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port)
+    }
+
     pub fn kubeconfig(&self) -> PathBuf {
         self.folder.path().join("kubeconfig")
+    }
+
+    /// That of one of the [`USERS`].
+    pub fn kubeconfig_of(&self, user: &str) -> PathBuf {
+        let own = std::fs::read_to_string(self.kubeconfig()).unwrap();
+        let path = self.folder.path().join(format!("kubeconfig-{user}"));
+        write(&path, own.replace("admin-token", &format!("{user}-token"))).unwrap();
+        path
     }
 
     /// Runs kubectl to its end. Panics if it fails.
@@ -166,6 +197,31 @@ impl ApiServer {
             .unwrap();
         Client::try_from(config).unwrap()
     }
+}
+
+/// By what it shows itself to aggregated APIs, and how it tells on whose behalf it asks.
+fn aggregation(folder: &Path, front: &Authority) -> Vec<String> {
+    let signed = front.sign(FRONT);
+    let file = |name: &str, text: &str| {
+        let path = folder.join(name);
+        write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    vec![
+        format!(
+            "--requestheader-client-ca-file={}",
+            file("front-ca.crt", &front.certificate)
+        ),
+        format!("--requestheader-allowed-names={FRONT}"),
+        "--requestheader-username-headers=X-Remote-User".into(),
+        "--requestheader-group-headers=X-Remote-Group".into(),
+        "--requestheader-extra-headers-prefix=X-Remote-Extra-".into(),
+        format!(
+            "--proxy-client-cert-file={}",
+            file("front.crt", &signed.certificate)
+        ),
+        format!("--proxy-client-key-file={}", file("front.key", &signed.key)),
+    ]
 }
 
 fn kubeconfig(port: u16, authority: &str) -> String {

@@ -13,6 +13,7 @@ pub mod ports;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
+pub mod records;
 pub mod redis;
 pub mod rig;
 pub mod sentinel;

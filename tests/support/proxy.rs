@@ -49,6 +49,26 @@ struct State {
     cut_after: Option<usize>,
     open: usize,
     attempts: usize,
+    /// Connections up to this one, counted from 1, pass nothing any more.
+    frozen: usize,
+}
+
+/// What was so when a connection came.
+#[derive(Clone, Copy)]
+struct Begun {
+    target: u16,
+    cuts: u64,
+    number: usize,
+}
+
+impl Begun {
+    const fn of(state: &State) -> Self {
+        Self {
+            target: state.target,
+            cuts: state.cuts,
+            number: state.attempts,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -126,6 +146,11 @@ impl Proxy {
 
     pub fn release_requests(&self) {
         self.order(|state| state.hold_requests = false);
+    }
+
+    /// Keeps all that is said on the connections that are open now, either way, their ends too. Later ones pass.
+    pub fn freeze_open(&self) {
+        self.order(|state| state.frozen = state.attempts);
     }
 
     /// Lets so many bytes more pass to the server, on all connections together, and then cuts all of them, once.
@@ -215,8 +240,7 @@ fn begin(client: TcpStream, state: &Arc<watch::Sender<State>>, open: &mut JoinSe
         return reset(&client);
     }
     quietly(state, |state| state.open += 1);
-    let (target, cuts) = (state.borrow().target, state.borrow().cuts);
-    open.spawn(connection(client, target, state.clone(), cuts));
+    open.spawn(connection(client, Begun::of(&state.borrow()), state.clone()));
 }
 
 /// A change that nobody waits for.
@@ -227,13 +251,13 @@ fn quietly(state: &watch::Sender<State>, change: impl FnOnce(&mut State)) {
     });
 }
 
-async fn connection(client: TcpStream, target: u16, state: Arc<watch::Sender<State>>, cuts: u64) {
+async fn connection(client: TcpStream, begun: Begun, state: Arc<watch::Sender<State>>) {
     let mut changes = state.subscribe();
     let mut server = None;
     let ended = tokio::select! {
         biased;
-        _ = changes.wait_for(|state| state.cuts != cuts) => Err(ErrorKind::ConnectionReset.into()),
-        ended = forward(&client, target, &mut server, &state) => ended,
+        _ = changes.wait_for(|state| state.cuts != begun.cuts) => Err(ErrorKind::ConnectionReset.into()),
+        ended = forward(&client, begun, &mut server, &state) => ended,
     };
     quietly(&state, |state| state.open -= 1);
     if ended.is_err() {
@@ -244,15 +268,15 @@ async fn connection(client: TcpStream, target: u16, state: Arc<watch::Sender<Sta
 
 async fn forward(
     client: &TcpStream,
-    target: u16,
+    begun: Begun,
     server: &mut Option<TcpStream>,
     state: &watch::Sender<State>,
 ) -> Result<()> {
-    let server = &*server.insert(TcpStream::connect((Ipv4Addr::LOCALHOST, target)).await?);
+    let server = &*server.insert(TcpStream::connect((Ipv4Addr::LOCALHOST, begun.target)).await?);
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
-    let requests = pump(client, server, state, Direction::Requests);
-    let replies = pump(server, client, state, Direction::Replies);
+    let requests = pump(client, server, state, begun.number, Direction::Requests);
+    let replies = pump(server, client, state, begun.number, Direction::Replies);
     tokio::try_join!(requests, replies)?;
     Ok(())
 }
@@ -267,6 +291,7 @@ async fn pump(
     from: &TcpStream,
     to: &TcpStream,
     state: &watch::Sender<State>,
+    number: usize,
     direction: Direction,
 ) -> Result<()> {
     let mut changes = state.subscribe();
@@ -274,7 +299,7 @@ async fn pump(
     let mut kept = bytes::BytesMut::new();
     let mut ended = false;
     loop {
-        let held = is_held(&changes.borrow_and_update(), direction);
+        let held = is_held(&changes.borrow_and_update(), number, direction);
         if ended && kept.is_empty() && !held {
             return SockRef::from(to).shutdown(Shutdown::Write);
         }
@@ -297,11 +322,12 @@ async fn pump(
     }
 }
 
-fn is_held(state: &State, direction: Direction) -> bool {
-    match direction {
+fn is_held(state: &State, number: usize, direction: Direction) -> bool {
+    let all = match direction {
         Direction::Requests => state.hold_requests,
         Direction::Replies => state.hold_replies,
-    }
+    };
+    all || number <= state.frozen
 }
 
 /// Writes what may be written now, and cuts everything with the last byte that may pass.

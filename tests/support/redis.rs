@@ -80,11 +80,14 @@ impl Redis {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
-    /// A connection without a password.
+    /// A connection without a password. It waits for answers for as long as a busy disk may need.
     pub async fn client(&self) -> redis::aio::MultiplexedConnection {
+        let patient = redis::AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(START))
+            .set_response_timeout(Some(START));
         redis::Client::open(self.url())
             .unwrap()
-            .get_multiplexed_async_connection()
+            .get_multiplexed_async_connection_with_config(&patient)
             .await
             .unwrap()
     }

@@ -49,6 +49,17 @@ pub enum Act<'a> {
         keys: Vec<Key>,
         refusal: Refusal,
     },
+    /// A queued record that an operation keeps as an error.
+    Parked {
+        keys: Vec<Key>,
+        by: Arc<str>,
+        /// The filter could not judge it, as for one that is refused for that.
+        unjudged: bool,
+    },
+    /// A queued record that an operation gives up.
+    Discarded {
+        by: Arc<str>,
+    },
 }
 
 impl Act<'_> {
@@ -57,7 +68,10 @@ impl Act<'_> {
         match self {
             Self::Upsert { key, .. } | Self::Update { key, .. } | Self::Delete { key } => vec![key],
             Self::Move { old, key, .. } => vec![old, key],
-            Self::Filtered { keys } | Self::Refused { keys, .. } => keys.iter().collect(),
+            Self::Filtered { keys } | Self::Refused { keys, .. } | Self::Parked { keys, .. } => {
+                keys.iter().collect()
+            }
+            Self::Discarded { .. } => Vec::new(),
         }
     }
 
@@ -66,7 +80,11 @@ impl Act<'_> {
         match self {
             Self::Upsert { .. } | Self::Delete { .. } => true,
             Self::Move { if_missing, .. } => *if_missing == IfMissing::Insert,
-            Self::Update { .. } | Self::Filtered { .. } | Self::Refused { .. } => false,
+            Self::Update { .. }
+            | Self::Filtered { .. }
+            | Self::Refused { .. }
+            | Self::Parked { .. }
+            | Self::Discarded { .. } => false,
         }
     }
 }

@@ -4,14 +4,16 @@ use super::{
     error::{LaneError, SchemaProblem},
     progress::{COLUMNS, Progress},
     session::{Session, lane, within},
-    target::Shape,
+    statement::Text,
+    target::{Shape, Target},
 };
 use crate::{
     connection::postgres::{Settings, connect},
-    mapping::Mapping,
+    mapping::{Key, Mapping, key_columns},
     record::{Counters, Era, Origin, Position},
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+use tokio_postgres::types::ToSql;
 
 const LOCK: Duration = Duration::from_secs(2);
 const STATEMENT: Duration = Duration::from_secs(10);
@@ -92,7 +94,7 @@ impl Control {
         let sql = "INSERT INTO tablemap.progress (map_id, epoch, token, era, position) VALUES ($1, $2, 1, $3, $4)
                    ON CONFLICT (map_id) DO UPDATE SET epoch = EXCLUDED.epoch, token = progress.token + 1,
                      era = EXCLUDED.era, position = EXCLUDED.position, received = 0, filtered = 0, written = 0,
-                     missed = 0, parks = 0, superseded = 0, moved = 0, settled = 0, gone = 0, last_park = '', discarded = 0
+                     missed = 0, parks = 0, superseded = 0, moved = 0, settled = 0, gone = 0, last_park = '', discarded = 0, skipped = ''
                    WHERE progress.epoch <= EXCLUDED.epoch";
         let begin = self.session.begin_sql(true);
         let client = self.session.client();
@@ -178,6 +180,37 @@ impl Control {
     /// What does not fit, with the SQL that mends it; or the connection failed.
     pub async fn inspect(&self, table: &(String, String), mapping: &Mapping) -> Result<Shape, InspectError> {
         super::inspect::inspect(self.session.client(), table, mapping, STATEMENT).await
+    }
+
+    /// The row of a key as it is now: the mapped columns, in the order of [`Mapping::destinations`]. None: there is none.
+    ///
+    /// # Errors
+    /// The connection fails, or the table does not fit the mapping.
+    pub async fn row(
+        &self,
+        table: &(String, String),
+        mapping: &Mapping,
+        key: &Key,
+    ) -> Result<Option<Vec<Option<String>>>, InspectError> {
+        let shape = self.inspect(table, mapping).await?;
+        let target = Target::new(
+            String::new(),
+            String::new(),
+            table.clone(),
+            self.database().clone(),
+            Arc::new(mapping.clone()),
+            shape,
+            0,
+            Progress::default(),
+        );
+        let columns = key_columns(key.as_bytes());
+        let texts: Vec<Text<'_>> = columns.iter().map(|column| Text(Some(column))).collect();
+        let parameters: Vec<&(dyn ToSql + Sync)> =
+            texts.iter().map(|text| text as &(dyn ToSql + Sync)).collect();
+        let sql = target.row_sql();
+        let row = within(STATEMENT, self.session.client().query_opt(&sql, &parameters)).await;
+        let read = |row: tokio_postgres::Row| (0..row.len()).map(|index| row.get(index)).collect();
+        Ok(row.map_err(lane)?.map(read))
     }
 
     /// Raises a map's token: from then on nothing that was sent before can land. Whoever stands in the way for over a

@@ -74,9 +74,9 @@ pub enum Aside {
          then retry or discard them, or raise the limit"
     )]
     TooManyErrors { most: usize, since: Position },
-    #[error("the destination table could not be written in time ({code}): {remedy}")]
+    #[error("The destination table could not be written in time ({code}): {remedy}")]
     Stuck { code: String, remedy: String },
-    #[error("the destination table does not fit the mapping any more ({code}): {remedy}")]
+    #[error("The destination table does not fit the mapping any more ({code}): {remedy}")]
     Unfit { code: String, remedy: String },
     #[error("writing the destination table fails ({code}): {remedy}")]
     Failing { code: String, remedy: String },

@@ -40,7 +40,8 @@ pub type Row<'p, 'a> = (usize, &'p [Value<'a>]);
 /// Coalesces a batch. None: it holds something that must go in order.
 pub fn coalesce<'p, 'a>(planned: &'p [Planned<'a>], targets: &[Target]) -> Option<Coalesced<'p, 'a>> {
     let mut last: HashMap<(usize, &Key), (&'p Planned<'a>, bool)> = HashMap::with_capacity(planned.len());
-    for write in planned {
+    let passes = |write: &&Planned<'_>| !matches!(write.act, Act::Discarded { .. });
+    for write in planned.iter().filter(passes) {
         let target = targets.get(write.map)?;
         let key = simple_key(target, &write.act)?;
         if target.parked.waits(key.as_bytes()) {
@@ -54,7 +55,7 @@ pub fn coalesce<'p, 'a>(planned: &'p [Planned<'a>], targets: &[Target]) -> Optio
         }
     }
     let mut maps: Vec<MapBatch<'p, 'a>> = Vec::new();
-    for write in planned {
+    for write in planned.iter().filter(passes) {
         let [key] = write.act.keys()[..] else { return None };
         let Some((_, is_new)) = last
             .get(&(write.map, key))
@@ -171,7 +172,7 @@ impl Session {
         next: &[(usize, Progress)],
         durable: bool,
     ) -> Result<(), Failed> {
-        let maps: Vec<usize> = batch.maps.iter().map(|map| map.map).collect();
+        let maps: Vec<usize> = next.iter().map(|(map, _)| *map).collect();
         let statements = self.prepare_batch(targets, batch).await?;
         let begin = self.begin_write_sql(targets, &maps, durable);
         let client = self.client();

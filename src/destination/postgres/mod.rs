@@ -5,6 +5,7 @@
 //! (record by record, constraints immediate: only what fails there is parked). Parked records are tried again in the
 //! last way (`retry`).
 
+mod asleep;
 mod batch;
 mod bulk;
 mod control;
@@ -19,6 +20,7 @@ mod retry;
 mod session;
 mod single;
 mod skip;
+mod skipped;
 mod sql;
 mod statement;
 mod target;
@@ -30,11 +32,16 @@ pub use error::{Aside, LaneError, SchemaProblem, StoreError};
 pub use progress::{Progress, Upto};
 pub use retry::Tried;
 pub use session::Session;
+pub use skip::Skips;
+pub use skipped::Skipped;
 pub use target::{ForeignKey, Item, Shape, Target};
 pub use write::{Around, Written, last_of};
 
-use crate::record::{Has, Mark, ParkedKey, ParkedRecord, Position, Retried};
+use crate::record::{
+    Has, KeyHash, Mark, PackId, PackKeys, ParkedKey, ParkedRecord, Position, Retried, Waiting,
+};
 use futures::future::BoxFuture;
+use std::collections::HashSet;
 
 /// Where refused records are parked, durably, before the progress that passes them (rule 3).
 pub trait ErrorStore: Send + Sync {
@@ -43,6 +50,21 @@ pub trait ErrorStore: Send + Sync {
         map_id: &'a str,
         records: &'a [ParkedRecord],
     ) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// The same of records that were refused for one reason at one time, and may lie together: tells in which packs.
+    fn pack<'a>(
+        &'a self,
+        map_id: &'a str,
+        records: &'a [ParkedRecord],
+    ) -> BoxFuture<'a, Result<Vec<PackKeys>, StoreError>>;
+
+    /// Wakes what sleeps of these keys in a pack; tells what waits of it, also if it was awake. None: the pack is gone.
+    fn wake<'a>(
+        &'a self,
+        map_id: &'a str,
+        pack: PackId,
+        hashes: &'a HashSet<KeyHash>,
+    ) -> BoxFuture<'a, Result<Option<Vec<ParkedKey>>, StoreError>>;
 
     /// Marks parked records as replaced; a mark holds once the destination is so far. Tells of each whether it is new: a
     /// record may be gone.
@@ -57,8 +79,13 @@ pub trait ErrorStore: Send + Sync {
         completed: &'a [Retried],
     ) -> BoxFuture<'a, Result<(), StoreError>>;
 
-    /// Drops what is parked or marked beyond `has`, and tells what waits.
-    fn settle<'a>(&'a self, map_id: &'a str, has: Has) -> BoxFuture<'a, Result<Vec<ParkedKey>, StoreError>>;
+    /// Drops what is parked or marked beyond `has`, and tells what waits, but for the keys of packs that are `known`.
+    fn settle<'a>(
+        &'a self,
+        map_id: &'a str,
+        has: Has,
+        known: &'a [PackId],
+    ) -> BoxFuture<'a, Result<Waiting, StoreError>>;
 }
 
 /// Who else of this worker writes to this destination.

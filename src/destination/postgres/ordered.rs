@@ -89,7 +89,7 @@ impl Session {
                 let keys = write.act.keys();
                 keys.iter().any(|key| target.parked.waits(key.as_bytes()))
             };
-            let is_refused = matches!(write.act, Act::Refused { .. });
+            let is_refused = matches!(write.act, Act::Refused { .. } | Act::Parked { .. });
             is_refused || (!write.act.is_whole() && targets.get(write.map).is_some_and(waits))
         };
         if group.writes.iter().any(refuses) {
@@ -124,6 +124,10 @@ impl Session {
             .map_err(none)?;
         let mut turn = Turn::new(targets, group.ends, group.purpose);
         for write in group.writes {
+            if let Act::Discarded { by } = &write.act {
+                turn.discard(write.map, by);
+                continue;
+            }
             let replaced = turn.replaced_by(targets, write);
             let hit = self
                 .write_one(targets, write, &replaced)
@@ -192,7 +196,7 @@ impl Session {
                 if_missing,
             } => self.shift(target, [old, key], values, *if_missing).await,
             Act::Filtered { .. } => Ok(Hit::Missed),
-            Act::Refused { .. } => Err(Meaning::Surprise),
+            Act::Refused { .. } | Act::Parked { .. } | Act::Discarded { .. } => Err(Meaning::Surprise),
         }
     }
 

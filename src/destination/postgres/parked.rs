@@ -70,6 +70,13 @@ impl Parked {
         waiting.into_iter().any(|before| *before < position)
     }
 
+    /// All keys of the records that wait of this one.
+    pub fn bound_to(&self, key: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+        let waiting = self.by_key.get(key).into_iter().flatten();
+        let keys = waiting.filter_map(|position| self.by_position.get(position));
+        keys.flat_map(|keys| keys.old.iter().chain([&keys.key]).map(|key| key.to_vec()))
+    }
+
     /// The keys of the record that is parked at a position, if it waits: of a key change whose old key has a newer row
     /// only the new one.
     #[must_use]

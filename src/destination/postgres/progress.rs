@@ -1,6 +1,6 @@
 //! The progress row: what the destination has of each map, written in the transaction that writes the records (I4).
 
-use super::error::LaneError;
+use super::{error::LaneError, skipped::Skipped};
 use crate::record::{Counters, Era, Has, Parks, Position};
 use tokio_postgres::{Client, Row};
 
@@ -23,10 +23,11 @@ CREATE TABLE IF NOT EXISTS tablemap.progress (
   discarded bigint NOT NULL DEFAULT 0
 );
 ALTER TABLE tablemap.progress ADD COLUMN IF NOT EXISTS moved bigint NOT NULL DEFAULT 0,
-  ADD COLUMN IF NOT EXISTS settled bigint NOT NULL DEFAULT 0, ADD COLUMN IF NOT EXISTS gone bigint NOT NULL DEFAULT 0;";
+  ADD COLUMN IF NOT EXISTS settled bigint NOT NULL DEFAULT 0, ADD COLUMN IF NOT EXISTS gone bigint NOT NULL DEFAULT 0,
+  ADD COLUMN IF NOT EXISTS skipped text NOT NULL DEFAULT '';";
 
 pub const COLUMNS: &str = "map_id, epoch, token, era, position, received, filtered, written, missed, parks, superseded, moved, settled, \
-                           gone, last_park, discarded";
+                           gone, last_park, discarded, skipped";
 
 /// One map's progress row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,6 +55,8 @@ pub struct Progress {
     pub last_park: Option<Position>,
     /// Records that a person has given up.
     pub discarded: u64,
+    /// Of those that were discarded or parked, what operations on the queue have skipped.
+    pub skipped: Skipped,
 }
 
 /// How far a map is after a batch.
@@ -93,6 +96,7 @@ impl Progress {
             gone: count(13)?,
             last_park: text(14)?.parse().ok(),
             discarded: count(15)?,
+            skipped: Skipped::read(&text(16)?),
         })
     }
 
@@ -131,7 +135,7 @@ fn broken(what: &str) -> LaneError {
 
 /// Whether the table is there, with the columns that came last.
 const IS_THERE: &str = "SELECT EXISTS (SELECT FROM pg_attribute
-  WHERE attrelid = to_regclass('tablemap.progress') AND attname = 'gone' AND NOT attisdropped)";
+  WHERE attrelid = to_regclass('tablemap.progress') AND attname = 'skipped' AND NOT attisdropped)";
 
 /// Makes schema and table, once; several workers may try at the same time.
 pub async fn ensure(client: &Client) -> Result<(), tokio_postgres::Error> {

@@ -63,6 +63,11 @@ impl Session {
         let mut tried = Tried::default();
         let (begun, mut reach, mut conflicts) = (Instant::now(), first.unwrap_or(FIRST), 0);
         let mut blame = None;
+        if let Some(target) = targets.get_mut(map) {
+            // Whoever has chosen them may have woken them, and no earlier one of their keys may be left asleep.
+            let keys = records.iter().flat_map(|record| record.keys.clone());
+            target.wake(keys.collect(), store).await?;
+        }
         while let Some(target) = targets.get_mut(map) {
             target.retried.clear();
             let is_done = |record: &&ParkedRecord| {

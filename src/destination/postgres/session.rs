@@ -1,7 +1,7 @@
 //! A lane's connection: its settings, the fence, the progress, and what a commit is worth.
 
 use super::{
-    batch::Planned,
+    batch::{Act, Planned},
     error::{LaneError, Meaning, meaning},
     progress::{COLUMNS, Progress, Upto, ensure},
     sql::{FENCE, STORE},
@@ -12,7 +12,7 @@ use crate::{
     connection::postgres::{Connected, Settings, connect, keeps_sessions_apart},
     record::{MARK, Origin},
 };
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio_postgres::{Client, Statement, error::Severity};
 
 /// How durable its commits are, which database it is, whether its log can be read as a source, and whether it refuses to
@@ -278,6 +278,10 @@ impl Session {
         let last_park =
             |progress: &Progress| progress.last_park.map_or_else(String::new, |at| at.to_string());
         let last_parks: Vec<String> = next.iter().map(|(_, progress)| last_park(progress)).collect();
+        let skipped: Vec<String> = next
+            .iter()
+            .map(|(_, progress)| progress.skipped.to_string())
+            .collect();
         let stored = self
             .client()
             .execute(
@@ -296,6 +300,7 @@ impl Session {
                     &column(|p| p.settled),
                     &column(|p| p.gone),
                     &column(|p| p.discarded),
+                    &skipped,
                 ],
             )
             .await;
@@ -376,28 +381,37 @@ impl Session {
     }
 }
 
-/// The progress after a batch in which every planned record is written.
+/// The progress after a batch in which every planned record is written, or given up.
 pub(super) fn next_progress(
     targets: &[Target],
     planned: &[Planned<'_>],
     upto: &[Upto],
 ) -> Vec<(usize, Progress)> {
-    let mut written: HashMap<usize, u64> = HashMap::new();
+    let mut counts: HashMap<usize, (u64, HashMap<&Arc<str>, u64>)> = HashMap::new();
     for write in planned {
-        *written.entry(write.map).or_default() += 1;
+        let (written, skipped) = counts.entry(write.map).or_default();
+        match &write.act {
+            Act::Discarded { by } => *skipped.entry(by).or_default() += 1,
+            _ => *written += 1,
+        }
     }
     let next = upto.iter().filter_map(|upto| {
         let target = targets.get(upto.map)?;
-        let count = written.get(&upto.map).copied();
+        let count = counts.remove(&upto.map);
         if !planned.is_empty() && count.is_none() {
             return None;
         }
-        let progress = Progress {
+        let (written, skipped) = count.unwrap_or_default();
+        let mut progress = Progress {
             position: upto.position.max(target.progress.position),
             counters: upto.counters,
-            written: target.progress.written + count.unwrap_or_default(),
             ..target.progress.clone()
         };
+        progress.written += written;
+        for (operation, count) in skipped {
+            progress.discarded += count;
+            progress.skipped.add(operation, count);
+        }
         Some((upto.map, progress))
     });
     next.collect()

@@ -7,6 +7,7 @@ use super::{
     ordered::{Group, end_of_one},
     progress::Upto,
     session::Session,
+    skip::skipped,
     target::{Item, Target},
     turn::{Turn, own},
     write::{Around, Setback, last_of},
@@ -207,8 +208,14 @@ impl Session {
         write: &Planned<'_>,
         turn: &mut Turn<'_>,
     ) -> Result<Outcome, Meaning> {
-        if let Act::Refused { refusal, .. } = &write.act {
-            return Ok(Outcome::Refused(refusal.clone()));
+        match &write.act {
+            Act::Refused { refusal, .. } => return Ok(Outcome::Refused(refusal.clone())),
+            Act::Parked { .. } => return Ok(Outcome::Refused(skipped())),
+            Act::Discarded { by } => {
+                turn.discard(write.map, by);
+                return Ok(Outcome::Done);
+            }
+            _ => {}
         }
         if turn.is_behind(targets, write) {
             return Ok(Outcome::Refused(parked_behind()));

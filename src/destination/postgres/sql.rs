@@ -132,6 +132,21 @@ impl Target {
         format!("SELECT FROM {} WHERE {}", self.qualified(), self.where_key("", 0))
     }
 
+    /// Reads a row as text, by the types' own output: a cast may write another. Parameters: the key.
+    pub(super) fn row_sql(&self) -> String {
+        let columns: Vec<String> = self
+            .columns()
+            .iter()
+            .map(|column| format!("CASE WHEN {column} IS NOT NULL THEN format('%s', {column}) END"))
+            .collect();
+        format!(
+            "SELECT {} FROM {} WHERE {}",
+            columns.join(", "),
+            self.qualified(),
+            self.where_key("", 0)
+        )
+    }
+
     /// Parameters: the key.
     pub(super) fn delete_sql(&self) -> String {
         format!("DELETE FROM {} WHERE {}", self.qualified(), self.where_key("", 0))
@@ -215,8 +230,9 @@ pub const STORE: &str = "\
 UPDATE tablemap.progress p SET position = u.position, last_park = u.last_park, received = u.received,
   filtered = u.filtered, written = u.written, missed = u.missed, parks = u.parks, superseded = u.superseded,
   moved = u.moved, settled = u.settled, gone = u.gone,
-  discarded = u.discarded
+  discarded = u.discarded, skipped = u.skipped
 FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
-  $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[])
-  AS u(map_id, position, last_park, received, filtered, written, missed, parks, superseded, moved, settled, gone, discarded)
+  $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::text[])
+  AS u(map_id, position, last_park, received, filtered, written, missed, parks, superseded, moved, settled, gone, discarded,
+    skipped)
 WHERE p.map_id = u.map_id";

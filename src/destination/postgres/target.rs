@@ -1,9 +1,9 @@
 //! One map as its lane writes it.
 
-use super::{direct::Direct, parked::Parked, progress::Progress};
+use super::{asleep::Asleep, direct::Direct, parked::Parked, progress::Progress, skip::Skips};
 use crate::{
     mapping::{Binding, ColumnType, KeyType, Mapping},
-    record::{Change, Counted, Counters, Fate, Origin, ParkedKey, Position, Relation, Retried, Skip},
+    record::{Change, Counted, Counters, Origin, Position, Relation, Retried},
 };
 use std::sync::Arc;
 
@@ -67,10 +67,12 @@ pub struct Target {
     pub epoch: i64,
     pub progress: Progress,
     pub parked: Parked,
+    /// Those of its parked records that lie in packs.
+    pub(super) asleep: Asleep,
     /// Something was parked or marked for a transaction of which it is not known that it was committed (rule 3).
     pub provisional: bool,
-    /// What is queued up to some position is not to be written.
-    pub skip: Option<Skip>,
+    /// What is queued up to some position is not to be written, or some of it.
+    pub skips: Skips,
     /// So many parked records may wait.
     pub most_parked: usize,
     /// What has come of parked records that were tried again.
@@ -106,8 +108,9 @@ impl Target {
             epoch,
             progress,
             parked: Parked::default(),
+            asleep: Asleep::default(),
             provisional: false,
-            skip: None,
+            skips: Skips::default(),
             most_parked: usize::MAX,
             retried: Vec::new(),
             direct: Direct::new(copies),
@@ -115,16 +118,10 @@ impl Target {
         }
     }
 
-    /// Its parked records that wait: to be known before the first write (rule 3).
-    pub fn remember(&mut self, parked: Vec<ParkedKey>) {
-        self.parked = parked.into_iter().collect();
-    }
-
-    /// Whether a queued record is skipped, and what becomes of it.
-    #[must_use]
-    pub fn skips(&self, position: Position) -> Option<Fate> {
-        let skip = self.skip.as_ref()?;
-        (position <= skip.upto).then_some(skip.fate)
+    /// What is skipped from now on. What has ended is forgotten.
+    pub fn set_skips(&mut self, skips: Skips) {
+        self.progress.skipped.keep(|operation| skips.has(operation));
+        self.skips = skips;
     }
 
     /// Forgets parked records that were given up.

@@ -15,15 +15,20 @@ use crate::{
     clock,
     failure::{Class, Refusal},
     mapping::Key,
-    record::{Mark, Once, ParkedRecord, Retried},
+    record::{Mark, Once, PackKeys, ParkedRecord, Retried},
 };
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 /// What the records of a turn are.
 #[derive(Clone, Copy)]
 pub(super) enum Purpose<'a> {
     /// Changes that come for the first time.
     Changes,
+    /// Changes that are all skipped: those that are parked are so together.
+    Skipped,
     /// Parked records, by their place among the items, that an operation tries again.
     Retry {
         operation: &'a str,
@@ -46,7 +51,11 @@ pub(super) enum Hit {
 pub(super) struct Turn<'a> {
     pub next: Vec<(usize, Progress)>,
     purpose: Purpose<'a>,
+    /// Microseconds since the Unix epoch: what is refused in one turn is refused at one time.
+    now: i64,
     parked: Vec<(usize, ParkedRecord)>,
+    together: BTreeMap<usize, Vec<ParkedRecord>>,
+    packs: Vec<(usize, PackKeys)>,
     marks: Vec<(usize, Mark)>,
     /// What has come of those that were tried again.
     retried: Vec<(usize, Retried)>,
@@ -69,7 +78,10 @@ impl<'a> Turn<'a> {
         Self {
             next: at.collect(),
             purpose,
+            now: clock::now(),
             parked: Vec::new(),
+            together: BTreeMap::new(),
+            packs: Vec::new(),
             marks: Vec::new(),
             retried: Vec::new(),
             waiting: HashMap::new(),
@@ -142,7 +154,7 @@ impl<'a> Turn<'a> {
         let settled = Once::Settled(progress.settled);
         // A retry is no place in the source's log: the destination's count of them says when its marks hold.
         let marks: Vec<Mark> = match self.purpose {
-            Purpose::Changes => replaced.marks.clone(),
+            Purpose::Changes | Purpose::Skipped => replaced.marks.clone(),
             Purpose::Retry { .. } => replaced.marks.iter().map(|mark| mark.from(settled)).collect(),
         };
         if is_retry {
@@ -161,16 +173,18 @@ impl<'a> Turn<'a> {
     }
 
     /// Gives a queued record up.
-    pub fn discard(&mut self, map: usize) {
+    pub fn discard(&mut self, map: usize, by: &Arc<str>) {
         if let Some(progress) = self.progress(map) {
             progress.discarded += 1;
+            progress.skipped.add(by, 1);
         }
     }
 
     /// One record more cannot be parked. What is tried again is parked already.
     pub fn is_full(&self, targets: &[Target], write: &Planned<'_>) -> Option<Aside> {
         let most = targets.get(write.map)?.most_parked;
-        let is_new = matches!(self.purpose, Purpose::Changes);
+        // What a person parks is bound by the operation.
+        let is_new = matches!(self.purpose, Purpose::Changes) && !matches!(write.act, Act::Parked { .. });
         let parked = self.waiting(targets, write.map)?;
         (is_new && parked.len() >= most).then_some(Aside::TooManyErrors {
             most,
@@ -180,7 +194,7 @@ impl<'a> Turn<'a> {
 
     /// Parks a record; one that was tried again stays parked.
     pub fn refuse(&mut self, targets: &[Target], write: &Planned<'_>, items: &[&Item], refusal: Refusal) {
-        let now = clock::now();
+        let now = self.now;
         if let Purpose::Retry { records, .. } = self.purpose {
             let known = records.get(write.index).copied();
             if let Some(known) = known {
@@ -203,7 +217,11 @@ impl<'a> Turn<'a> {
             .into_iter()
             .map(|key| key.as_bytes().to_vec())
             .collect();
-        self.waiting_mut(targets, write.map).park(&keys, write.position);
+        // Nobody can tell what a newer row of another key has to do with one that has none.
+        let sleeps = matches!(self.purpose, Purpose::Skipped) && !keys.is_empty() && !is_unjudged(&write.act);
+        if !sleeps {
+            self.waiting_mut(targets, write.map).park(&keys, write.position);
+        }
         let record = ParkedRecord {
             id: String::new(),
             keys,
@@ -212,15 +230,22 @@ impl<'a> Turn<'a> {
             first_time: now,
             last_time: now,
             attempts: 1,
-            unjudged: is_unjudged(write),
+            unjudged: is_unjudged(&write.act),
             superseded: None,
             moved: None,
             completed: None,
             operation: None,
         };
-        self.parked.push((write.map, record));
+        if sleeps {
+            self.together.entry(write.map).or_default().push(record);
+        } else {
+            self.parked.push((write.map, record));
+        }
         if let Some(progress) = self.progress(write.map) {
             progress.parks += 1;
+            if let Act::Parked { by, .. } = &write.act {
+                progress.skipped.add(by, 1);
+            }
             progress.last_park = progress.last_park.max(Some(write.position));
         }
     }
@@ -233,7 +258,8 @@ impl<'a> Turn<'a> {
             // What was refused again is kept once that is sure: there is nothing to be undone for it.
             let mut completed = of(map, &self.retried);
             completed.retain(|retried| matches!(retried, Retried::Completed { .. }));
-            if records.is_empty() && marks.is_empty() && completed.is_empty() {
+            let together = self.together.remove(&map).unwrap_or_default();
+            if records.is_empty() && marks.is_empty() && completed.is_empty() && together.is_empty() {
                 continue;
             }
             target.provisional = true;
@@ -244,6 +270,10 @@ impl<'a> Turn<'a> {
             };
             if !records.is_empty() {
                 store.park(&id, &records).await.map_err(failed)?;
+            }
+            if !together.is_empty() {
+                let packs = store.pack(&id, &together).await.map_err(failed)?;
+                self.packs.extend(packs.into_iter().map(|pack| (map, pack)));
             }
             if let Purpose::Retry { operation, .. } = self.purpose {
                 store
@@ -283,8 +313,14 @@ impl<'a> Turn<'a> {
         let parked = self.parked.iter().map(|(map, _)| *map);
         let marked = self.marks.iter().map(|(map, _)| *map);
         let tried = self.retried.iter().map(|(map, _)| *map);
-        for map in parked.chain(marked).chain(tried) {
+        let together = self.packs.iter().map(|(map, _)| *map);
+        for map in parked.chain(marked).chain(tried).chain(together) {
             clear(targets, map);
+        }
+        for (map, pack) in &self.packs {
+            if let Some(target) = targets.get_mut(*map) {
+                target.asleep.add(pack);
+            }
         }
         for (map, retried) in self.retried {
             if let Some(target) = targets.get_mut(map) {
@@ -295,8 +331,12 @@ impl<'a> Turn<'a> {
 }
 
 /// The filter could not judge it.
-fn is_unjudged(write: &Planned<'_>) -> bool {
-    matches!(&write.act, Act::Refused { refusal, .. } if refusal.code == "FilterFailed")
+pub(super) fn is_unjudged(act: &Act<'_>) -> bool {
+    match act {
+        Act::Refused { refusal, .. } => refusal.code == "FilterFailed",
+        Act::Parked { unjudged, .. } => *unjudged,
+        _ => false,
+    }
 }
 
 /// One map's share.
@@ -328,12 +368,13 @@ impl Target {
     /// # Errors
     /// The error store cannot be reached.
     pub async fn settle(&mut self, store: &dyn ErrorStore) -> Result<(), LaneError> {
-        let waiting = store.settle(&self.map_id, self.progress.has()).await;
+        let known = self.asleep.packs();
+        let waiting = store.settle(&self.map_id, self.progress.has(), &known).await;
         let failed = |error: StoreError| LaneError::Store {
             map: self.map_id.clone(),
             message: error.0,
         };
-        self.parked = waiting.map_err(failed)?.into_iter().collect();
+        self.remember(waiting.map_err(failed)?);
         self.provisional = false;
         Ok(())
     }

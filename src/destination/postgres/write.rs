@@ -2,12 +2,13 @@
 
 use super::{
     ErrorStore, Parents,
+    asleep::wake,
     batch::{Planned, bind, plan},
     error::{Aside, LaneError, Meaning},
     fast::{MapBatch, coalesce},
     progress::Upto,
     session::{Session, adopt, next_progress},
-    skip::split,
+    skip::{choose, split},
     target::{Item, Target},
 };
 use crate::record::Position;
@@ -96,7 +97,9 @@ impl Session {
                 &own_ends
             };
             let bindings = bind(targets, part);
-            let planned = plan(part, &bindings);
+            let mut planned = plan(part, &bindings);
+            choose(targets, part, &mut planned);
+            wake(targets, &planned, around.store).await?;
             let durable = in_order || durable && is_rest;
             let attempt = if in_order {
                 self.write_in_order(targets, part, &planned, ends, around).await

@@ -1,4 +1,4 @@
-//! Which parked records an operation takes: a CEL expression over `error` and `row`.
+//! Which records an operation takes: a CEL expression over `error` and `row`, of queued ones over `record` and `row`.
 
 use super::{
     FilterError,
@@ -6,8 +6,9 @@ use super::{
     evaluate::{BoundColumn, read},
 };
 use crate::{
-    mapping::binding::cell,
-    record::{Cell, OldRow, ParkedRecord},
+    clock,
+    mapping::{ChangeKeys, binding::cell},
+    record::{Cell, Change, OldRow, ParkedRecord},
 };
 use cel::{
     Context, Value as CelValue,
@@ -16,10 +17,17 @@ use cel::{
         value::Val,
     },
 };
-use jiff::Timestamp;
 use std::{collections::HashMap, fmt, sync::Arc};
 
-const VARIABLES: &[Variable] = &[
+const OF_QUEUED: &[Variable] = &[
+    Variable {
+        name: "record",
+        members: Some(&["key", "operation", "commitTime"]),
+    },
+    check::ROW,
+];
+
+const OF_PARKED: &[Variable] = &[
     Variable {
         name: "error",
         members: Some(&[
@@ -58,17 +66,29 @@ struct Compiled {
 }
 
 impl Matcher {
-    /// Checks and compiles an expression.
+    /// Checks and compiles an expression over parked records.
     ///
     /// # Errors
     /// It is not CEL, reads something other than members of `error` and `row`, or could hold a worker up.
-    pub fn compile(expression: &str) -> Result<Self, FilterError> {
+    pub fn of_parked(expression: &str) -> Result<Self, FilterError> {
+        Self::compile(expression, OF_PARKED)
+    }
+
+    /// Checks and compiles an expression over queued records.
+    ///
+    /// # Errors
+    /// It is not CEL, reads something other than members of `record` and `row`, or could hold a worker up.
+    pub fn of_queued(expression: &str) -> Result<Self, FilterError> {
+        Self::compile(expression, OF_QUEUED)
+    }
+
+    fn compile(expression: &str, variables: &'static [Variable]) -> Result<Self, FilterError> {
         check::check_text(expression)?;
         let env = Arc::new(cel::Env::stdlib());
         let program = env
             .compile(expression)
             .map_err(|errors| FilterError::Syntax(errors.to_string()))?;
-        let members = check::members(program.expression(), VARIABLES)?;
+        let members = check::members(program.expression(), variables)?;
         let columns = members
             .into_iter()
             .filter(|(variable, _)| *variable == "row")
@@ -87,23 +107,32 @@ impl Matcher {
     /// # Errors
     /// The expression fails on this record, or yields something other than true or false.
     pub fn matches(&self, record: &ParkedRecord) -> Result<bool, MatchError> {
-        let failed = || MatchError(record.id.clone());
+        let taken = self.evaluate("error", error(record), &record.change);
+        taken.ok_or_else(|| MatchError(record.id.clone()))
+    }
+
+    /// Whether it takes a queued record of these keys.
+    ///
+    /// # Errors
+    /// The expression fails on this record, or yields something other than true or false.
+    pub fn matches_queued(&self, change: &Change, keys: Option<&ChangeKeys>) -> Result<bool, MatchError> {
+        let taken = self.evaluate("record", queued(change, keys), change);
+        taken.ok_or_else(|| MatchError(format!("{} of the source's log", change.position.commit)))
+    }
+
+    fn evaluate<'a>(&'a self, name: &str, members: Members<'a>, change: &'a Change) -> Option<bool> {
         let Compiled { program, env, .. } = &*self.0;
         let mut context = Context::with_env(Arc::clone(env));
-        context.add_variable_as_val("error", Box::new(CelMap::from(error(record))));
-        context.add_variable_as_val(
-            "row",
-            Box::new(CelMap::from(self.row(record).ok_or_else(failed)?)),
-        );
+        context.add_variable_as_val(name, Box::new(CelMap::from(members)));
+        context.add_variable_as_val("row", Box::new(CelMap::from(self.row(change)?)));
         match program.execute(&context) {
-            Ok(CelValue::Bool(taken)) => Ok(taken),
-            Ok(_) | Err(_) => Err(failed()),
+            Ok(CelValue::Bool(taken)) => Some(taken),
+            Ok(_) | Err(_) => None,
         }
     }
 
     /// The columns that were sent: of a delete those of the old row. None: one cannot be read as its type.
-    fn row<'a>(&'a self, record: &'a ParkedRecord) -> Option<Members<'a>> {
-        let change = &record.change;
+    fn row<'a>(&'a self, change: &'a Change) -> Option<Members<'a>> {
         let mut row = Members::new();
         for name in &self.0.columns {
             let Some(index) = change.relation.column(name) else {
@@ -127,23 +156,49 @@ impl Matcher {
 
 type Members<'a> = HashMap<CelMapKey<'a>, Box<dyn Val + 'a>>;
 
+fn text(text: &str) -> Box<dyn Val> {
+    Box::new(CelString::from(text.to_owned()))
+}
+
+/// The columns of a canonical key.
+fn key(key: &[u8]) -> Box<dyn Val> {
+    let columns = key_columns(key);
+    let columns: Vec<Box<dyn Val>> = columns.iter().map(|column| text(column)).collect();
+    Box::new(CelList::from(columns))
+}
+
+fn operation(change: &Change) -> Box<dyn Val> {
+    text(&format!("{:?}", change.operation))
+}
+
+fn queued(change: &Change, keys: Option<&ChangeKeys>) -> Members<'static> {
+    let known = keys.map_or(&[][..], |keys| keys.key.as_bytes());
+    let members = [
+        ("key", key(known)),
+        ("operation", operation(change)),
+        ("commitTime", text(&clock::text(change.commit_time))),
+    ];
+    named(members)
+}
+
+fn named<const N: usize>(members: [(&'static str, Box<dyn Val>); N]) -> Members<'static> {
+    let members = members.into_iter();
+    members
+        .map(|(name, value)| (CelMapKey::from(name), value))
+        .collect()
+}
+
 fn error(record: &ParkedRecord) -> Members<'static> {
-    let text = |text: &str| -> Box<dyn Val> { Box::new(CelString::from(text.to_owned())) };
-    let time = |micros: i64| {
-        let time = Timestamp::from_microsecond(micros).unwrap_or_default();
-        text(&time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
-    };
+    let time = |micros: i64| text(&clock::text(micros));
     let refusal = &record.refusal;
-    let keys = record.keys.last().map(|key| key_columns(key)).unwrap_or_default();
-    let key: Vec<Box<dyn Val>> = keys.iter().map(|column| text(column)).collect();
     let object = refusal
         .object
         .as_deref()
         .map_or_else(|| Box::new(CelNull) as Box<dyn Val>, text);
-    let members: [(&str, Box<dyn Val>); 10] = [
+    let members = [
         ("id", text(&record.id)),
-        ("key", Box::new(CelList::from(key))),
-        ("operation", text(&format!("{:?}", record.change.operation))),
+        ("key", key(record.keys.last().map_or(&[][..], Vec::as_slice))),
+        ("operation", operation(&record.change)),
         ("class", text(refusal.class.as_str())),
         ("code", text(&refusal.code)),
         ("object", object),
@@ -152,10 +207,7 @@ fn error(record: &ParkedRecord) -> Members<'static> {
         ("firstTime", time(record.first_time)),
         ("lastTime", time(record.last_time)),
     ];
-    members
-        .into_iter()
-        .map(|(name, value)| (CelMapKey::from(name), value))
-        .collect()
+    named(members)
 }
 
 /// The columns of a canonical key, as text.
@@ -213,7 +265,7 @@ mod tests {
     }
 
     fn matches(expression: &str) -> Result<bool, MatchError> {
-        Matcher::compile(expression).unwrap().matches(&record())
+        Matcher::of_parked(expression).unwrap().matches(&record())
     }
 
     #[test]
@@ -249,11 +301,11 @@ mod tests {
 
     #[test]
     fn an_unknown_member_is_refused_by_name() {
-        let refused = Matcher::compile("error.kind == 'x'").unwrap_err().to_string();
+        let refused = Matcher::of_parked("error.kind == 'x'").unwrap_err().to_string();
         assert!(
             refused.contains("error.kind") && refused.contains("`row`"),
             "{refused}"
         );
-        assert!(Matcher::compile("size(error) > 1").is_err());
+        assert!(Matcher::of_parked("size(error) > 1").is_err());
     }
 }

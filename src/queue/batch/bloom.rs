@@ -15,9 +15,15 @@ fn hash(key: &[u8]) -> u64 {
     hash ^ (hash >> 33)
 }
 
-fn places(key: &[u8], bits: u64) -> impl Iterator<Item = usize> {
+/// What the places of a key in a filter are made of: the first, and the step from one to the next, before they are reduced
+/// to the filter's length.
+pub fn probe(key: &[u8]) -> (u64, u64) {
     let hash = hash(key);
-    let (low, high) = (hash & 0xFFFF_FFFF, hash >> 32 | 1);
+    (hash & 0xFFFF_FFFF, hash >> 32 | 1)
+}
+
+fn places(key: &[u8], bits: u64) -> impl Iterator<Item = usize> {
+    let (low, high) = probe(key);
     #[allow(clippy::cast_possible_truncation, reason = "smaller than the filter's length")]
     (0..HASHES).map(move |i| (low.wrapping_add(i.wrapping_mul(high)) % bits) as usize)
 }
@@ -36,6 +42,7 @@ pub fn build<K: AsRef<[u8]>>(keys: impl Iterator<Item = K>, count: usize) -> Vec
     filter
 }
 
+#[cfg(test)]
 /// False: the key is certainly not there.
 pub fn may_hold(filter: &[u8], key: &[u8]) -> bool {
     let bits = filter.len() as u64 * 8;

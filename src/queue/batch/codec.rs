@@ -1,6 +1,6 @@
 //! Packing and unpacking the block of an entry.
 
-use super::{BatchError, EntryMeta, Header, bloom, wire};
+use super::{BatchError, EntryMeta, Header, Packed, bloom, wire};
 use crate::record::{
     Change, Column, Counted, Counters, OldRow, Operation, Position, Relation, ReplicaIdentity, Row,
 };
@@ -11,8 +11,7 @@ use std::sync::Arc;
 const MOST: u64 = 2 << 30;
 const LEVEL: i32 = 1;
 
-/// Packs records, in order, into one entry. `keys` feed the filter of the header, `previous` is where custody reached
-/// before it.
+/// Packs records, in order, into one entry. `keys` feed its filter, `previous` is where custody reached before it.
 ///
 /// # Errors
 /// The block could not be packed.
@@ -20,7 +19,7 @@ pub fn encode<K: AsRef<[u8]>>(
     records: &[Counted],
     previous: Position,
     keys: impl Iterator<Item = K>,
-) -> Result<Vec<u8>, BatchError> {
+) -> Result<Packed, BatchError> {
     let block = block(records);
     let (Some(first), Some(last)) = (records.first(), records.last()) else {
         return Err(BatchError::Invalid("count"));
@@ -38,14 +37,16 @@ pub fn encode<K: AsRef<[u8]>>(
         },
         oldest: first.change.commit_time,
         unpacked: block.len() as u64,
-        filter: bloom::build(keys, records.len()).into(),
     };
     let packed = zstd::bulk::compress(&block, LEVEL).map_err(|_| BatchError::Pack)?;
     drop(block);
-    let mut out = Vec::with_capacity(packed.len() + header.filter.len() + 64);
-    header.write(&mut out);
-    out.extend_from_slice(&packed);
-    Ok(out)
+    let mut entry = Vec::with_capacity(packed.len() + 64);
+    header.write(&mut entry);
+    entry.extend_from_slice(&packed);
+    Ok(Packed {
+        entry: entry.into(),
+        filter: bloom::build(keys, records.len()),
+    })
 }
 
 /// Unpacks an entry. Rows are slices of the one unpacked block.
@@ -367,7 +368,7 @@ mod tests {
         let records = sample(500);
         let keys = ["a", "b"];
         let previous = Position::through(5, Lsn(7));
-        let bytes = Bytes::from(encode(&records, previous, keys.iter()).unwrap());
+        let Packed { entry: bytes, filter } = encode(&records, previous, keys.iter()).unwrap();
         let header = Header::split_from(&mut bytes.clone()).unwrap();
         let (first, last) = (&records[0], &records[499]);
         let counters = last.counters;
@@ -380,7 +381,7 @@ mod tests {
             (first.change.position, last.change.position)
         );
         assert!(bytes.starts_with(&Header::beginning(last.change.position)));
-        assert!(header.may_hold(b"a"));
+        assert!(bloom::may_hold(&filter, b"a"));
         assert_eq!(decode(bytes).unwrap(), records);
         let change = &records[3].change;
         assert_eq!(decode_one(encode_one(change).into()).unwrap(), *change);
@@ -395,7 +396,8 @@ mod tests {
 
         #[test]
         fn a_damaged_entry_never_panics(at in 0_usize..400, value in any::<u8>()) {
-            let mut bytes = encode(&sample(40), Position::ZERO, ["k"].iter()).unwrap();
+            let packed = encode(&sample(40), Position::ZERO, ["k"].iter()).unwrap();
+            let mut bytes = packed.entry.to_vec();
             let at = at % bytes.len();
             bytes[at] = value;
             let _ = decode(bytes.into());

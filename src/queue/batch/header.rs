@@ -1,11 +1,11 @@
 //! What stands before an entry's block.
 
-use super::{BatchError, EntryMeta, bloom, wire};
+use super::{BatchError, EntryMeta, wire};
 use crate::record::{Counters, Lsn, Position};
 use bytes::{Buf, BufMut, Bytes};
 
 const MAGIC: u8 = b'T';
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// The header of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,16 +18,9 @@ pub struct Header {
     pub oldest: i64,
     /// Bytes of the block once unpacked.
     pub unpacked: u64,
-    pub filter: Bytes,
 }
 
 impl Header {
-    /// Whether the entry may hold a record of this key.
-    #[must_use]
-    pub fn may_hold(&self, key: &[u8]) -> bool {
-        bloom::may_hold(&self.filter, key)
-    }
-
     /// How every entry begins whose last record is at `last`: a trim compares it (rule 7).
     #[must_use]
     pub fn beginning(last: Position) -> Vec<u8> {
@@ -46,7 +39,6 @@ impl Header {
         wire::put_varint(out, self.meta.counters.filtered);
         wire::put_signed(out, self.oldest);
         wire::put_varint(out, self.unpacked);
-        wire::put_bytes(out, &self.filter);
     }
 
     /// Reads the header and leaves the block.
@@ -73,7 +65,6 @@ impl Header {
         };
         let oldest = wire::signed(from)?;
         let unpacked = wire::varint(from)?;
-        let filter = wire::bytes(from)?;
         Ok(Self {
             count,
             first,
@@ -81,7 +72,6 @@ impl Header {
             meta,
             oldest,
             unpacked,
-            filter,
         })
     }
 }

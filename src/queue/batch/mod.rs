@@ -6,12 +6,24 @@
 mod bloom;
 mod codec;
 mod header;
-mod wire;
+pub(super) mod wire;
 
+pub use bloom::probe;
 pub use codec::{decode, decode_one, encode, encode_one};
 pub use header::Header;
 
 use crate::record::{Counters, Position};
+use bytes::Bytes;
+
+/// Records in the form in which Redis keeps them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packed {
+    /// The header and the block.
+    pub entry: Bytes,
+    /// Over the keys of the records. It lies beside the entry, so that a look-up goes through a megabyte of filters, not
+    /// through all that is queued.
+    pub filter: Vec<u8>,
+}
 
 /// What the queue's script must know besides the records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,10 @@
-//! The scripts. All checks stand before the first write (rule 8). KEYS are epoch, meta, stream, errors; ARGV[1] is
-//! the caller's epoch.
+//! The scripts. All checks stand before the first write (rule 8). KEYS are epoch, meta, stream, errors, filters,
+//! packs; ARGV[1] is the caller's epoch.
 
+mod packs;
 mod parked;
 
+pub use packs::{BLANK, CHOOSE_PACKS, DISCARD_PACKS, PACK, PURGE_PACKS, WAKE};
 pub use parked::{CHOOSE, DISCARD, DROP_PROVISIONAL, KEEP, LEAVE, MARK, PARK, PURGE, RETRIED};
 
 use redis::Script;
@@ -25,7 +27,8 @@ redis.call('HINCRBY', KEYS[2], 'v', 1)
 return redis.call('HMGET', KEYS[2], 'v', 'q', 'last', 't', 'seq', 'records', 'bytes', 'received', 'filtered', 'oldest')
 ";
 
-/// Lets a script run in a Redis that is full, since it frees memory or takes next to none.
+/// Lets a script run in a Redis that is full: it frees memory, takes next to none, or keeps what lies in the way of freeing
+/// more.
 const WHEN_FULL: &str = "#!lua flags=allow-oom\n";
 const NORMAL: &str = "#!lua\n";
 
@@ -44,7 +47,7 @@ script!(
     r"
 local known = redis.call('HMGET', KEYS[2], 'joined', 'v')
 if known[1] == '1' and known[2] ~= '1' then return redis.error_reply('TMJOINED the map has joined') end
-redis.call('DEL', KEYS[3], KEYS[4], KEYS[2])
+redis.call('DEL', KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[2])
 redis.call('SET', KEYS[1], ARGV[1])
 redis.call('HSET', KEYS[2], 'joined', '0', 'v', '1', 'appended', '0', 'appendedBytes', '0', 'era', ARGV[2], 'table', ARGV[4], 'source', ARGV[5], 'destination', ARGV[6],
   'serves', ARGV[7], 'q', ARGV[3], 'last', ARGV[3], 't', ARGV[3], 'seq', '0',
@@ -91,14 +94,15 @@ if redis.call('XLEN', KEYS[3]) > 0 then return redis.error_reply('TMPREVIOUS the
 redis.call('HSET', KEYS[2], 't', ARGV[2], 'q', ARGV[3], 'last', ARGV[3], 'received', ARGV[4], 'filtered', ARGV[5],
   'records', '0', 'bytes', '0')
 redis.call('HDEL', KEYS[2], 'oldest', 'unbased')
+redis.call('DEL', KEYS[5])
 if ARGV[6] == '1' then redis.call('HSET', KEYS[2], 'unbased', '1') end
 ",
     ACCOUNT
 );
 
-// ARGV: epoch, previous, then of each entry: last, records, received, filtered, oldest commit, payload. XADD comes first: a
-// Redis that is full refuses before anything is written. An entry keeps how many records and bytes were appended before it,
-// so that a trim can count what is left.
+// ARGV: epoch, previous, then of each entry: last, records, received, filtered, oldest commit, payload, filter. XADD comes
+// first: a Redis that is full refuses before anything is written. An entry keeps how many records and bytes were appended
+// before it, so that a trim can count what is left.
 script!(
     APPEND,
     NORMAL,
@@ -107,17 +111,20 @@ script!(
     r"
 local q = redis.call('HGET', KEYS[2], 'q')
 if q ~= ARGV[2] then return redis.error_reply('TMPREVIOUS the queue ends at ' .. q) end
-for i = 3, #ARGV, 6 do
+for i = 3, #ARGV, 7 do
   local known = redis.call('HMGET', KEYS[2], 'seq', 'appended', 'appendedBytes')
   local seq = known[1] + 1
-  redis.call('XADD', KEYS[3], string.format('%d-0', seq), 'b', ARGV[i + 5], 'n', known[2], 'y', known[3])
+  local id = string.format('%d-0', seq)
+  local bytes = #ARGV[i + 5] + #ARGV[i + 6]
+  redis.call('XADD', KEYS[3], id, 'b', ARGV[i + 5], 'n', known[2], 'y', known[3])
+  redis.call('XADD', KEYS[5], id, 'f', ARGV[i + 6])
   redis.call('HSET', KEYS[2], 'q', ARGV[i], 'last', ARGV[i], 'seq', string.format('%d', seq), 'received', ARGV[i + 2],
     'filtered', ARGV[i + 3])
   redis.call('HSETNX', KEYS[2], 'oldest', ARGV[i + 4])
   redis.call('HINCRBY', KEYS[2], 'appended', ARGV[i + 1])
-  redis.call('HINCRBY', KEYS[2], 'appendedBytes', #ARGV[i + 5])
+  redis.call('HINCRBY', KEYS[2], 'appendedBytes', bytes)
   redis.call('HINCRBY', KEYS[2], 'records', ARGV[i + 1])
-  redis.call('HINCRBY', KEYS[2], 'bytes', #ARGV[i + 5])
+  redis.call('HINCRBY', KEYS[2], 'bytes', bytes)
 end
 ",
     ACCOUNT
@@ -154,7 +161,9 @@ if entry and string.sub(entry[2][2], 1, #ARGV[5]) ~= ARGV[5] then
   return redis.error_reply('TMPREVIOUS another entry has this number')
 end
 entry = nil
-redis.call('XTRIM', KEYS[3], 'MINID', string.format('%d-0', ARGV[2] + 1))
+local rest = string.format('%d-0', ARGV[2] + 1)
+redis.call('XTRIM', KEYS[3], 'MINID', rest)
+redis.call('XTRIM', KEYS[5], 'MINID', rest)
 if ARGV[3] > redis.call('HGET', KEYS[2], 't') then redis.call('HSET', KEYS[2], 't', ARGV[3]) end
 local first = redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', 1)[1]
 if not first then
@@ -182,14 +191,14 @@ return redis.call('HSET', KEYS[2], 'fenced', ARGV[2])
 "
 );
 
-// ARGV: epoch, what is skipped.
+// ARGV: epoch, operation, what it skips.
 script!(
     SKIP,
     WHEN_FULL,
     EPOCH,
     META,
     r"
-return redis.call('HSET', KEYS[2], 'skip', ARGV[2])
+return redis.call('HSET', KEYS[2], 'skip:' .. ARGV[2], ARGV[3])
 "
 );
 
@@ -214,7 +223,7 @@ local epoch = redis.call('GET', KEYS[1])
 if epoch and epoch ~= ARGV[1] then return redis.error_reply('TMEPOCH ' .. epoch .. ' is the epoch') end
 redis.call('SET', KEYS[1], ARGV[1])
 if redis.call('EXISTS', KEYS[2]) == 0 then
-  redis.call('DEL', KEYS[3], KEYS[4])
+  redis.call('DEL', KEYS[3], KEYS[4], KEYS[5], KEYS[6])
   redis.call('HSET', KEYS[2], 'v', '0', 'appended', '0', 'appendedBytes', '0', 'q', ARGV[4], 'last', ARGV[4],
     't', ARGV[4], 'seq', '0', 'records', '0', 'bytes', '0', 'received', '0', 'filtered', '0', 'errorSeq', ARGV[13])
 end
@@ -224,6 +233,9 @@ if ARGV[14] ~= '' then
     if string.sub(field, 1, 2) == 'r:' and redis.call('HEXISTS', KEYS[4], 'c:' .. position) == 0 then
       redis.call('HSETNX', KEYS[4], 's:' .. position, ARGV[14])
     end
+  end
+  for _, field in ipairs(redis.call('HKEYS', KEYS[6])) do
+    if string.sub(field, 1, 2) == 'm:' then redis.call('HSETNX', KEYS[6], 's:' .. string.sub(field, 3), ARGV[14]) end
   end
 end
 if ARGV[4] > redis.call('HGET', KEYS[2], 'q') then redis.call('HSET', KEYS[2], 'q', ARGV[4]) end
@@ -236,6 +248,12 @@ if ARGV[8] == '1' then redis.call('HSET', KEYS[2], 'received', ARGV[9], 'filtere
 local newest = ''
 for _, field in ipairs(redis.call('HKEYS', KEYS[4])) do
   if string.sub(field, 1, 2) == 'r:' and string.sub(field, 3) > newest then newest = string.sub(field, 3) end
+end
+for _, field in ipairs(redis.call('HKEYS', KEYS[6])) do
+  if string.sub(field, 1, 2) == 'm:' then
+    local last = string.match(redis.call('HGET', KEYS[6], field), '^%S+')
+    if last > newest then newest = last end
+  end
 end
 redis.call('HDEL', KEYS[2], 'lastPark')
 if newest ~= '' then redis.call('HSET', KEYS[2], 'lastPark', newest) end
@@ -260,11 +278,42 @@ return 1
 "
 );
 
+// KEYS: filters. ARGV: the first entry, after how many bytes to end, and what the places of a key in a filter are made of
+// (`batch::bloom`). Answers with the last entry that was looked at and the first that may hold the key. To look at a
+// filter at all counts as 200 bytes.
+script!(
+    SEEK,
+    "#!lua flags=no-writes,allow-oom\n",
+    r"
+local byte, floor = string.byte, math.floor
+local low, high = tonumber(ARGV[3]), tonumber(ARGV[4])
+local function holds(filter)
+  local bits = #filter * 8
+  for i = 0, bits > 0 and 6 or -1 do
+    local place = (low + i * high) % bits
+    if floor(byte(filter, floor(place / 8) + 1) / 2 ^ (place % 8)) % 2 == 0 then return false end
+  end
+  return true
+end
+local from, last, room = ARGV[1], false, tonumber(ARGV[2])
+repeat
+  local found = redis.call('XRANGE', KEYS[1], from .. '-0', '+', 'COUNT', 100)
+  for _, entry in ipairs(found) do
+    last = tonumber(string.match(entry[1], '^%d+'))
+    if holds(entry[2][2]) then return {last, last} end
+    room = room - #entry[2][2] - 200
+  end
+  if #found > 0 then from = string.format('%d', last + 1) end
+until room <= 0 or #found == 0
+return {last, false}
+"
+);
+
 script!(
     DROP_ALL,
     WHEN_FULL,
     EPOCH,
     r"
-return redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
+return redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6])
 "
 );

@@ -2,15 +2,15 @@
 //! `id`, `s` replaced, `m` its old key has a newer row, `c` written by a retry, `o` chosen by an operation. `op` names the
 //! operations, and their counts.
 
-use super::{EPOCH, META, WHEN_FULL, script};
+use super::{EPOCH, META, WHEN_FULL, packs::PACKS, script};
 use redis::Script;
 use std::sync::LazyLock;
 
 /// A record that an operation has chosen is another's now, or gone: to that operation it does not wait any more.
-const TAKE_FROM: &str = r"
-local function take_from(operation)
+pub(super) const TAKE_FROM: &str = r"
+local function take_from(operation, count)
   if operation and redis.call('HEXISTS', KEYS[4], 'op:' .. operation) == 1 then
-    redis.call('HINCRBY', KEYS[4], 'op:' .. operation .. ':skipped', 1)
+    redis.call('HINCRBY', KEYS[4], 'op:' .. operation .. ':skipped', count or 1)
   end
 end
 ";
@@ -42,12 +42,24 @@ return ids
 
 // ARGV: epoch, then kind (s: superseded, m: moved), parked position and from when on it holds of each mark. Tells of each
 // whether it is new: only then the destination may count it. Whatever was marked for a transaction that failed was dropped.
+// A record that is not there may sleep again, if Redis went back to before it was woken: then none is marked (I3).
 script!(
     MARK,
     WHEN_FULL,
     EPOCH,
     META,
+    PACKS,
     r"
+for i = 2, #ARGV, 3 do
+  local position = ARGV[i + 1]
+  if redis.call('HEXISTS', KEYS[4], 'r:' .. position) == 0 then
+    for first in packs() do
+      if first <= position and position <= last_of(first) then
+        return redis.error_reply('TMASLEEP what is replaced may sleep again')
+      end
+    end
+  end
+end
 local counts = {s = 'superseded', m = 'moved'}
 local new = {}
 for i = 2, #ARGV, 3 do
@@ -63,7 +75,8 @@ return new
 "
 );
 
-// ARGV: epoch, D, how many are settled there. Errors and marks beyond what the destination has are provisional (rule 3).
+// ARGV: epoch, D, how many are settled there. Errors and marks beyond what the destination has are provisional (rule 3). Of a
+// pack that only ends beyond it, those records were woken that the destination has passed.
 // A record that an operation has written after all not is chosen again, if the operation has not ended.
 script!(
     DROP_PROVISIONAL,
@@ -71,7 +84,15 @@ script!(
     EPOCH,
     META,
     TAKE_FROM,
+    PACKS,
     r"
+for first, left, operation in packs() do
+  if last_of(first) > ARGV[2] then
+    take_from(operation, left)
+    redis.call('HINCRBY', KEYS[2], 'parks', -left)
+    leave_out(first)
+  end
+end
 local counts = {s = 'superseded', m = 'moved', c = 'settled'}
 local function holds(once)
   if string.sub(once, 1, 1) == '#' then return tonumber(string.sub(once, 2, 21)) <= tonumber(ARGV[3]) end
@@ -108,27 +129,33 @@ return dropped
 "
 );
 
-// ARGV: epoch, operation, whether all are chosen, then positions. A record that does not wait is not chosen. Once all are,
-// the operation is known, with their number: what was chosen before counts once.
+// ARGV: epoch, operation, whether all are chosen, whether others' are chosen too, then positions. A record that does not wait
+// is not chosen. Once all are, the operation is known, with their number: what was chosen before counts once.
 script!(
     CHOOSE,
     WHEN_FULL,
     EPOCH,
     META,
     TAKE_FROM,
+    PACKS,
     r"
-for i = 4, #ARGV do
+for i = 5, #ARGV do
   local function has(kind) return redis.call('HEXISTS', KEYS[4], kind .. ':' .. ARGV[i]) == 1 end
   if has('r') and not has('s') and not has('c') then
     local other = redis.call('HGET', KEYS[4], 'o:' .. ARGV[i])
-    if other ~= ARGV[2] then take_from(other) end
-    redis.call('HSET', KEYS[4], 'o:' .. ARGV[i], ARGV[2])
+    if not other or other == ARGV[2] or ARGV[4] == '1' then
+      if other ~= ARGV[2] then take_from(other) end
+      redis.call('HSET', KEYS[4], 'o:' .. ARGV[i], ARGV[2])
+    end
   end
 end
 if ARGV[3] == '1' then
   local count = 0
   for _, field in ipairs(redis.call('HKEYS', KEYS[4])) do
     if string.sub(field, 1, 2) == 'o:' and redis.call('HGET', KEYS[4], field) == ARGV[2] then count = count + 1 end
+  end
+  for _, left, operation in packs() do
+    if operation == ARGV[2] then count = count + left end
   end
   redis.call('HSETNX', KEYS[4], 'op:' .. ARGV[2], string.format('%d', count))
 end
@@ -220,6 +247,7 @@ script!(
     WHEN_FULL,
     EPOCH,
     META,
+    PACKS,
     r"
 local open = {}
 for i = 2, #ARGV do open[ARGV[i]] = true end
@@ -228,8 +256,13 @@ for _, field in ipairs(redis.call('HKEYS', KEYS[4])) do
   local operation = (kind == 'op' and string.match(rest, '^[^:]+')) or (kind == 'o' and redis.call('HGET', KEYS[4], field))
   if operation and not open[operation] then redis.call('HDEL', KEYS[4], field) end
 end
-local skip = redis.call('HGET', KEYS[2], 'skip')
-if skip and not open[string.match(skip, '(%S+)$')] then redis.call('HDEL', KEYS[2], 'skip') end
+for first, _, operation in packs() do
+  if operation and not open[operation] then redis.call('HDEL', KEYS[6], 'o:' .. first) end
+end
+for _, field in ipairs(redis.call('HKEYS', KEYS[2])) do
+  local operation = string.match(field, '^skip:(.*)$')
+  if operation and not open[operation] then redis.call('HDEL', KEYS[2], field) end
+end
 return 1
 "
 );
@@ -240,10 +273,14 @@ script!(
     WHEN_FULL,
     EPOCH,
     META,
+    PACKS,
     r"
 for _, field in ipairs(redis.call('HKEYS', KEYS[4])) do
   local kind = string.match(field, '^(%a+):')
   if kind == 'o' and redis.call('HGET', KEYS[4], field) == ARGV[2] then redis.call('HDEL', KEYS[4], field) end
+end
+for first, _, operation in packs() do
+  if operation == ARGV[2] then redis.call('HDEL', KEYS[6], 'o:' .. first) end
 end
 return redis.call('HDEL', KEYS[4], 'op:' .. ARGV[2], 'op:' .. ARGV[2] .. ':failed', 'op:' .. ARGV[2] .. ':skipped',
   'op:' .. ARGV[2] .. ':completed')

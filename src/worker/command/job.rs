@@ -1,11 +1,11 @@
 //! Carries out an operation on parked records: chooses them, durably, and then does one part after another. Whoever does it
 //! again goes on where it was (rule 15).
 
-use super::{Act, Counts, OnErrors, Work};
+use super::{Act, Counts, OnErrors, Selection, Work};
 use crate::{
     failpoint,
     mapping::MatchError,
-    queue::{Chosen, Queue, QueueError},
+    queue::{Chosen, Listed, Queue, QueueError},
     record::{Has, ParkedRecord, Position, Retried},
     worker::lane,
 };
@@ -21,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 const RETRIES: usize = 200;
 /// So many records are given up in one call.
 const DISCARDS: usize = 1000;
+/// So many skipped records may be chosen alone: each is woken from its pack, and costs more memory then.
+const WOKEN: u64 = 100_000;
 /// How far it is is told this often.
 const TELL: Duration = Duration::from_secs(1);
 
@@ -40,6 +42,8 @@ pub struct Job<T> {
     pub has: Has,
     /// None: nothing is to be written.
     pub lane: Option<Lent>,
+    /// It may not write yet, and takes only what waits by now.
+    pub only_chooses: bool,
     /// What was done before.
     pub work: Work,
     /// So many may be tried again at once, as far as that is known.
@@ -59,6 +63,8 @@ pub trait Teller: Send {
 #[derive(Debug)]
 pub enum Ended {
     Complete(Work),
+    /// What it takes is chosen; the rest is for later.
+    Chosen(Work),
     /// The map can write nothing now: it goes on later.
     Interrupted(Work),
     Cancelled,
@@ -73,6 +79,25 @@ pub enum JobError {
     /// Nothing was done.
     #[error("`spec.selection.match.expression` {0}.")]
     Match(#[from] MatchError),
+    /// Nothing was done.
+    #[error(
+        "More than {WOKEN} skipped records are selected, and not more are taken at once. {0} up to `error.id <= '{1}'` are so \
+         many."
+    )]
+    TooMany(&'static str, String),
+}
+
+/// What is selected.
+#[derive(Debug, Default)]
+struct Selected {
+    /// Of those that are chosen one by one.
+    positions: Vec<Position>,
+    /// So many sleep, and must be woken.
+    woken: u64,
+    /// The last one that may be chosen with those before it.
+    upto: String,
+    /// So many in all, with those that are taken as they lie.
+    count: u64,
 }
 
 impl<T: Teller> Job<T> {
@@ -82,7 +107,7 @@ impl<T: Teller> Job<T> {
     /// Redis fails; or the selection cannot be made, and nothing was done.
     pub async fn run(mut self) -> Result<Ended, JobError> {
         if self.order.dry_run {
-            let selected = self.select().await?.len() as u64;
+            let selected = self.select().await?.count;
             self.work.counts = Counts {
                 selected,
                 remaining: selected,
@@ -91,16 +116,29 @@ impl<T: Teller> Job<T> {
             return Ok(Ended::Complete(self.work));
         }
         self.choose().await?;
+        if self.only_chooses {
+            // What wakes in between counts twice, rather than not at all.
+            let asleep = self.queue.chosen_asleep(&self.operation).await?;
+            let left = self.queue.chosen_positions(&self.operation).await?.len();
+            self.count(left as u64 + asleep).await?;
+            return Ok(Ended::Chosen(self.work));
+        }
         let mut told = Instant::now();
         loop {
             // Whatever the lane has left open is settled once it answers.
             if !self.is_ready().await {
                 return Ok(Ended::Interrupted(self.work));
             }
+            if self.takes_packs() {
+                let all = self.queue.discard_packs(&self.operation).await?;
+                failpoint::hit("discarded");
+                self.teller.given_up(Vec::new(), all);
+            }
             let left = self.queue.chosen_positions(&self.operation).await?;
-            self.count(left.len()).await?;
+            self.count(left.len() as u64).await?;
             self.teller.worked(&self.work);
             if left.is_empty() {
+                self.erase().await?;
                 return Ok(Ended::Complete(self.work));
             }
             let mut done = 0;
@@ -121,7 +159,7 @@ impl<T: Teller> Job<T> {
                 done += records;
                 if told.elapsed() >= TELL {
                     told = Instant::now();
-                    self.count(left.len() - done).await?;
+                    self.count((left.len() - done) as u64).await?;
                     self.teller.worked(&self.work);
                 }
                 self.pace(records, begun).await;
@@ -149,9 +187,9 @@ impl<T: Teller> Job<T> {
         }
     }
 
-    async fn count(&mut self, remaining: usize) -> Result<(), QueueError> {
+    async fn count(&mut self, remaining: u64) -> Result<(), QueueError> {
         let chosen = self.queue.chosen(&self.operation).await?.unwrap_or_default();
-        self.work.counts = Counts::of(chosen, remaining as u64);
+        self.work.counts = Counts::of(chosen, remaining);
         Ok(())
     }
 
@@ -163,20 +201,47 @@ impl<T: Teller> Job<T> {
         }
         // A choice that was not finished is made anew.
         self.queue.leave(&self.operation).await?;
-        let positions = self.select().await?;
-        self.queue.choose(&self.operation, &positions).await?;
+        if self.takes_packs() {
+            // Before what lies alone is looked for: what wakes meanwhile stays chosen.
+            let has = self.has.position;
+            self.queue.choose_packs(&self.operation, has).await?;
+        }
+        let Selected {
+            positions,
+            woken,
+            upto,
+            ..
+        } = self.select().await?;
+        if woken > WOKEN {
+            let part = match self.order.selection {
+                Selection::Match(_) => "Those that the expression takes",
+                _ => "Those",
+            };
+            return Err(JobError::TooMany(part, upto));
+        }
+        if woken > 0 {
+            self.queue.wake_at(&positions).await?;
+        }
+        // What waits for a retry may be given up meanwhile; another retry has no claim on it.
+        let takes_away = self.order.act == Act::Discard;
+        self.queue.choose(&self.operation, takes_away, &positions).await?;
         failpoint::hit("chosen");
         Ok(())
     }
 
+    /// What sleeps is given up as it lies.
+    fn takes_packs(&self) -> bool {
+        self.order.act == Act::Discard && self.order.selection == Selection::All
+    }
+
     /// What waits now and is asked for. A retry of a record is also one of those that wait behind it.
-    async fn select(&mut self) -> Result<Vec<Position>, JobError> {
+    async fn select(&mut self) -> Result<Selected, JobError> {
         let (order, has) = (&self.order, self.has);
-        let mut positions = Vec::new();
+        let mut selected = Selected::default();
         let mut keys: HashSet<Vec<u8>> = HashSet::new();
         let mut last = None;
         let mut failed = None;
-        let visit = |record: ParkedRecord| {
+        let mut visit = |Listed { record, sleeps }: Listed| {
             if failed.is_some() || !record.waits(has) {
                 return;
             }
@@ -186,16 +251,39 @@ impl<T: Teller> Job<T> {
                 && record.keys.iter().any(|key| keys.contains(key));
             match order.selection.takes(&record) {
                 Ok(taken) if taken || behind => {
-                    positions.push(record.change.position);
-                    keys.extend(record.keys);
+                    selected.woken += u64::from(sleeps);
+                    selected.count += 1;
+                    // Of too many none is taken.
+                    if selected.woken > WOKEN {
+                        return;
+                    }
+                    selected.upto.clone_from(&record.id);
+                    selected.positions.push(record.change.position);
+                    if order.act == Act::Retry {
+                        keys.extend(record.keys);
+                    }
                 }
                 Ok(_) => {}
                 Err(error) => failed = Some(error),
             }
         };
-        self.queue.each_error(visit).await?;
+        if self.takes_packs() {
+            let alone = |record| {
+                visit(Listed {
+                    record,
+                    sleeps: false,
+                });
+            };
+            self.queue.each_awake(alone).await?;
+            for pack in self.queue.waiting_packs(has.position).await? {
+                selected.count += pack.left;
+                last = last.max(Some(pack.last_id()));
+            }
+        } else {
+            self.queue.each_error(visit).await?;
+        }
         self.work.last_error = last;
-        failed.map_or(Ok(positions), |error| Err(error.into()))
+        failed.map_or(Ok(selected), |error| Err(error.into()))
     }
 
     /// Whether the map may write now, if that is wanted.
@@ -248,6 +336,27 @@ impl<T: Teller> Job<T> {
             .chain(skipped)
             .collect();
         Ok(Some(part.iter().take_while(|at| done.contains(at)).count()))
+    }
+
+    /// What was given up leaves its pack too. Who gives a key up wants nothing of it kept: what was written or replaced goes,
+    /// before its time.
+    async fn erase(&self) -> Result<(), JobError> {
+        let OnErrors { act, selection, .. } = &self.order;
+        if *act != Act::Discard || self.takes_packs() {
+            return Ok(());
+        }
+        if matches!(selection, Selection::Keys(_)) {
+            let mut settled = Vec::new();
+            let visit = |record: ParkedRecord| {
+                let is_settled = record.change.position <= self.has.position && !record.waits(self.has);
+                if is_settled && selection.takes(&record).unwrap_or(false) {
+                    settled.push(record.change.position);
+                }
+            };
+            self.queue.each_awake(visit).await?;
+            self.queue.forget(&settled).await?;
+        }
+        Ok(self.queue.blank().await?)
     }
 
     async fn discard(&mut self, part: &[Position]) -> Result<Option<usize>, JobError> {

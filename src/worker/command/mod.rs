@@ -1,13 +1,15 @@
 //! `TableMapOperations`: commands of people on maps of this worker.
 
+mod count;
 mod job;
 mod selection;
 mod status;
 mod watch;
 mod work;
 
+pub use count::{Count, CountError, Counted};
 pub use job::{Ended, Job, JobError, Lent, Teller};
-pub use selection::Selection;
+pub use selection::{QueueSelection, Selection};
 pub use status::write;
 pub use watch::watch;
 pub use work::{Counts, Failure, Work};
@@ -23,6 +25,8 @@ pub struct Command {
     pub namespace: String,
     pub name: String,
     pub generation: i64,
+    /// When it was made, in seconds since the Unix epoch: what was asked for first comes first.
+    pub created: i64,
     /// The name of its map.
     pub map: String,
     /// Who asked for it, as far as the object says.
@@ -55,10 +59,11 @@ pub struct OnErrors {
     pub cap: Option<u32>,
 }
 
-/// All that is queued is to be skipped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is queued is to be skipped, or some of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OnQueue {
     pub fate: Fate,
+    pub selection: QueueSelection,
     /// Only count.
     pub dry_run: bool,
 }

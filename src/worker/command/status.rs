@@ -1,7 +1,7 @@
 //! Says how far an operation is: all of its status in one apply.
 
 use super::{Command, Failure, Said, Stand, Work};
-use crate::{api::TableMapOperation, worker::engine::Event};
+use crate::{api::TableMapOperation, clock, worker::engine::Event};
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
@@ -82,8 +82,7 @@ fn tell(status: &mut Value, work: &Work, now: &str) {
         "selected": counts.selected, "completed": counts.completed, "failed": counts.failed,
         "superseded": counts.superseded, "remaining": counts.remaining, "time": now,
     });
-    let started = jiff::Timestamp::from_microsecond(work.started).unwrap_or_default();
-    status["startTime"] = json!(started.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+    status["startTime"] = json!(clock::text(work.started));
     if let Some(id) = &work.last_error {
         status["cutoff"] = json!({"errorId": id});
     }

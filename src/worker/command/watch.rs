@@ -1,6 +1,6 @@
 //! Watches the operations of the namespace; which of them are for maps of this worker the engine knows.
 
-use super::{Act, Command, OnErrors, OnQueue, Order, Selection};
+use super::{Act, Command, OnErrors, OnQueue, Order, QueueSelection, Selection};
 use crate::{
     api::{self, Action, Mode, RecordsFrom, TableMapOperation, TableMapOperationSpec},
     record::Fate,
@@ -58,17 +58,17 @@ fn command(object: &TableMapOperation) -> Option<Command> {
         return None;
     }
     let spec = &object.spec;
-    let dry_run = spec.mode == Mode::DryRun;
-    let queued = |fate| Order::Queue(OnQueue { fate, dry_run });
     let order = match (spec.action, spec.from, &spec.selection) {
         (Action::AcceptGap, ..) => Order::AcceptGap {
             lost_after: spec.accept_gap.as_ref()?.lost_after.parse().ok()?,
         },
-        (Action::Discard, Some(RecordsFrom::Queue), _) => queued(Fate::Discard),
-        (Action::Park, ..) => queued(Fate::Park),
+        (Action::Discard, Some(RecordsFrom::Queue), Some(selection)) => {
+            on_queue(Fate::Discard, selection, spec)
+        }
+        (Action::Park, _, Some(selection)) => on_queue(Fate::Park, selection, spec),
         (Action::Retry, _, Some(selection)) => on_errors(Act::Retry, selection, spec),
         (Action::Discard, _, Some(selection)) => on_errors(Act::Discard, selection, spec),
-        (Action::Retry | Action::Discard, _, None) => return None,
+        (Action::Retry | Action::Discard | Action::Park, _, None) => return None,
     };
     let by = object.annotations().get(CREATED_BY).cloned();
     Some(Command {
@@ -76,6 +76,7 @@ fn command(object: &TableMapOperation) -> Option<Command> {
         namespace: object.namespace()?,
         name: object.name_any(),
         generation: object.metadata.generation.unwrap_or(0),
+        created: object.creation_timestamp().map_or(0, |time| time.0.as_second()),
         map: object.spec.table_map_ref.name.clone(),
         requested_by: by,
         order,
@@ -92,6 +93,17 @@ fn on_errors(act: Act, selection: &api::Selection, spec: &TableMapOperationSpec)
             selection,
             dry_run: spec.mode == Mode::DryRun,
             cap: spec.max_records_per_second,
+        }),
+        Err(message) => Order::Unfit { message },
+    }
+}
+
+fn on_queue(fate: Fate, selection: &api::Selection, spec: &TableMapOperationSpec) -> Order {
+    match QueueSelection::of(selection) {
+        Ok(selection) => Order::Queue(OnQueue {
+            fate,
+            selection,
+            dry_run: spec.mode == Mode::DryRun,
         }),
         Err(message) => Order::Unfit { message },
     }

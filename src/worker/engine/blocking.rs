@@ -15,7 +15,12 @@ use crate::{
         map::{Blocked, MapId, Unusable, UnusableKind},
     },
 };
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// So often the destination of a paused map is looked at,
+const PAUSED: Duration = Duration::from_secs(15);
+/// and no more often than this for all maps together.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 
 impl Engine {
     /// The map takes no changes: they stay at the source, and its position freezes.
@@ -76,6 +81,36 @@ impl Engine {
         }
     }
 
+    /// What may be mended by now is looked at again; and the destinations of paused maps, to which nothing is written that
+    /// would tell.
+    pub(super) fn look_at_trouble(&mut self, now: Instant) {
+        let retry = self.pace.retry;
+        let paused = (BETWEEN_LOOKS * u32::try_from(self.maps.len()).unwrap_or(u32::MAX)).max(PAUSED);
+        let mut due = Vec::new();
+        for (index, map) in (0_u32..).zip(self.maps.values_mut()) {
+            // Maps that were paused together are looked at one after the other.
+            let every = match (map.needs_a_look(), map.gate.paused()) {
+                (true, _) => Some((retry, Duration::ZERO)),
+                (false, true) => Some((paused, BETWEEN_LOOKS * index)),
+                (false, false) => None,
+            };
+            map.look_at = match (every, map.look_at) {
+                (None, _) => None,
+                (Some((every, _)), Some(at)) if at <= now => {
+                    due.push(map.id.clone());
+                    Some(now + every)
+                }
+                (Some((every, late)), known) => {
+                    Some(known.unwrap_or(now + every + late).min(now + every + late))
+                }
+            };
+        }
+        for id in due {
+            self.look_again(&id);
+            self.delete_again(&id);
+        }
+    }
+
     /// Looks again at what may have passed by now.
     pub(super) fn look_again(&mut self, id: &MapId) {
         let Some(map) = self.maps.get_mut(id) else { return };
@@ -107,6 +142,7 @@ impl Engine {
                 self.probe(id);
             }
             Some(UnusableKind::Waits { .. }) => self.look_at_wait(id),
+            None if map.gate.paused() && map.gate.busy().is_none() => self.probe(id),
             _ => {}
         }
     }
@@ -152,18 +188,36 @@ impl Engine {
     fn probe(&mut self, id: &MapId) {
         let Some(map) = self.maps.get(id) else { return };
         let plan = map.plan.clone();
+        let turn = self.turn(&plan.destination);
         let map = id.clone();
         self.spawn(async move {
+            let _turn = turn.await;
             let result = operations::probe(&plan).await;
             Event::Probed { map, result }
         });
     }
 
     pub(super) fn probed(&mut self, id: &MapId, result: Result<(), CheckFailure>) {
+        // Other trouble may have come meanwhile, of which a destination knows nothing.
+        let Some(map) = self.maps.get(id) else { return };
+        let is_its = |unusable: &Unusable| {
+            matches!(
+                unusable.kind,
+                UnusableKind::Away | UnusableKind::Unfit | UnusableKind::Stuck
+            )
+        };
+        if map.unusable.as_ref().is_some_and(|unusable| !is_its(unusable)) {
+            return;
+        }
         match result {
+            Ok(()) if map.unusable.is_none() => {}
             Ok(()) => self.usable_again(id),
             Err(failure) => {
                 if let Some(map) = self.maps.get_mut(id) {
+                    // A look that a paused map began is no news of one that is not paused any more.
+                    if map.unusable.is_none() && !map.gate.paused() {
+                        return;
+                    }
                     map.unusable = match failure {
                         CheckFailure::Unfit(message) => Some(Unusable {
                             reason: "SchemaMismatch",
@@ -177,6 +231,7 @@ impl Engine {
                         }),
                         _ => map.unusable.take(),
                     };
+                    map.gate.set_usable(map.unusable.is_none());
                 }
                 self.report(id);
             }

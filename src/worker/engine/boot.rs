@@ -297,12 +297,13 @@ impl Engine {
             cutover_since: None,
             catch_up: None,
             errors: Errors::default(),
-            skip: None,
+            skips: Vec::new(),
             commit_time: None,
             plan,
         };
         if let Some(meta) = &meta {
             map.restock_anew(meta);
+            map.skips.clone_from(&meta.skips);
             map.stock.partial = partial;
             map.fall_back();
             map.confirmable = map.fresh_confirmable(self.pace.confirm_delay);

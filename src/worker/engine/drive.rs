@@ -6,7 +6,7 @@ use super::{
     operations::{self, Checked, Closed},
 };
 use crate::{
-    destination::postgres::{Item, Progress},
+    destination::postgres::{Item, Progress, Skips},
     failpoint,
     gate::{Outcome, Step},
     record::Position,
@@ -21,6 +21,8 @@ use tokio::sync::oneshot;
 
 /// A replay that waits for old operations to be forgotten begins after this.
 const UNSWEPT: Duration = Duration::from_millis(200);
+/// One that cannot tell what is skipped asks again after this.
+const UNREADABLE: Duration = Duration::from_secs(10);
 
 impl Engine {
     /// Takes every step that is due for a map, and reports what has changed.
@@ -310,17 +312,28 @@ impl Engine {
     fn drain(&mut self, id: &MapId) {
         let Some(map) = self.maps.get_mut(id) else { return };
         // Whether what is skipped is still to be must be known first.
-        if map.skip.is_some() && !map.swept {
+        let is_asked = self.commands.is_to_skip(&map.plan.name, &map.skips);
+        if is_asked || !map.skips.is_empty() && !map.swept {
             map.gate.done(Step::Drain, Outcome::Failed);
             map.retry_at = Some(Instant::now() + UNSWEPT);
             return;
         }
+        let skips = match Skips::of(&map.skips) {
+            Ok(skips) => skips,
+            // Nothing is written that may have to be skipped. A newer worker has stored it: the expression was tried.
+            Err(error) => {
+                tracing::warn!(map = %map.plan.name, %error, "what is skipped cannot be read: delete the operation");
+                map.gate.done(Step::Drain, Outcome::Failed);
+                map.retry_at = Some(Instant::now() + UNREADABLE);
+                return;
+            }
+        };
         let Some(mut target) = map.target.take() else {
             map.gate.done(Step::Drain, Outcome::Failed);
             map.gate.recheck();
             return;
         };
-        target.skip.clone_from(&map.skip);
+        target.set_skips(skips);
         self.ensure_seat(id);
         let Some(map) = self.maps.get_mut(id) else { return };
         map.catch_up = Some(CatchUp {
@@ -342,7 +355,11 @@ impl Engine {
             target: Box::new(target),
             queue: map.queue.clone(),
             tail: map.tail.subscribe(),
-            cap: map.plan.cap,
+            // What is skipped whole costs the destination nothing; once that is over the map reads again, capped.
+            cap: map
+                .plan
+                .cap
+                .filter(|_| map.skips.iter().all(|skip| skip.only.is_some())),
         });
         self.done(id, Step::Drain, Outcome::Done);
         self.call_those_that_wait_for(id);
@@ -427,27 +444,6 @@ impl Engine {
                 map.retry_at = None;
             }
             self.drive(&id);
-        }
-    }
-
-    /// What may be mended by now is looked at again.
-    pub(super) fn look_at_trouble(&mut self, now: Instant) {
-        let retry = self.pace.retry;
-        let mut due = Vec::new();
-        for map in self.maps.values_mut() {
-            map.look_at = match map.look_at {
-                _ if !map.needs_a_look() => None,
-                Some(at) if at <= now => {
-                    due.push(map.id.clone());
-                    Some(now + retry)
-                }
-                Some(at) => Some(at),
-                None => Some(now + retry),
-            };
-        }
-        for id in due {
-            self.look_again(&id);
-            self.delete_again(&id);
         }
     }
 

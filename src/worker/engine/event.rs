@@ -14,7 +14,7 @@ use crate::{
     record::{Lsn, Position, Skip},
     source::postgres::{JoinError, SlotState, SourceError},
     worker::{
-        command::{Command, Ended, JobError, Work},
+        command::{Command, CountError, Counted, Ended, JobError, Work},
         lane::{Evicted, Notice},
         map::{Blocked, Left, MapId, Unusable, UnusableKind},
         plan::Plan,
@@ -196,6 +196,12 @@ pub enum Event {
     Swept {
         map: MapId,
         result: Result<(), QueueError>,
+    },
+    /// The queued records that an operation means were counted, or not.
+    Counted {
+        command: Arc<str>,
+        map: MapId,
+        result: Result<Counted, CountError>,
     },
     /// What is skipped was stored, or not.
     SkipStored {

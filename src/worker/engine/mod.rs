@@ -333,6 +333,7 @@ impl Engine {
             Event::Accepted { command, map, result } => self.accepted(&command, &map, result),
             Event::CommandsListed(all) => self.commands_listed(&all),
             Event::Swept { map, result } => self.swept(&map, &result),
+            Event::Counted { command, map, result } => self.counted(&command, &map, result),
             Event::SkipStored { map, skip, result } => self.skip_stored(&map, skip, result),
             Event::Purged { map, result } => self.purged(&map, result),
             Event::Worked { command, work } => self.worked(&command, work),
@@ -371,6 +372,7 @@ impl Engine {
         self.tell_stands();
         if now.duration_since(self.ticked) >= self.pace.tick {
             self.ticked = now;
+            self.look_for_left_out();
             self.store_positions();
             self.read_queues_back();
             self.look_at_tables();

@@ -222,11 +222,9 @@ pub async fn check(
     if unknown && queue.has_errors_beyond(held.durable()).await? {
         return Err(CheckFailure::SourceNotSeen);
     }
-    target.remember(queue.settle_errors(target.progress.has()).await?);
+    target.remember(queue.settle_errors(target.progress.has(), &[]).await?);
     let Settled { partial, counters } = settle(&queue, has).await?;
     let (meta, _) = custodians(&control, &plan, &queue).await?;
-    // What was given up by now is not among what waits: whatever is written relies on it.
-    target.progress.gone = target.progress.gone.max(meta.gone());
     // The queue has counted from its beginning on what the destination has of it.
     let has = target.progress.counters;
     let before = meta.unbased.then(|| has.beyond(counters.unwrap_or_default()));
@@ -270,7 +268,7 @@ pub async fn look_at_custodians(
 
 /// Whether the destination can be reached and its schema fits; changes nothing there.
 pub async fn probe(plan: &Plan) -> Result<(), CheckFailure> {
-    let control = Control::connect(&plan.destination_settings)
+    let control = Control::look(&plan.destination_settings)
         .await
         .map_err(CheckFailure::Away)?;
     control.inspect(&plan.destination_table, &plan.mapping).await?;

@@ -4,8 +4,8 @@ use super::{Engine, Event, operations};
 use crate::{
     failpoint,
     gate::{Outcome, Route, Step},
-    mapping::Binding,
-    queue::{Account, BatchError, QueueError, encode},
+    mapping::{KeyReader, Mapping},
+    queue::{Account, BatchError, Packed, QueueError, encode},
     record::Position,
     worker::map::{Batch, Blocked, Map, MapId, Refused},
 };
@@ -22,20 +22,20 @@ impl Engine {
             return self.rebase(id);
         }
         let batches = map.appender.next();
-        let Some(first) = batches.first().and_then(|batch| batch.records.first()) else {
+        if batches.iter().all(|batch| batch.records.is_empty()) {
             return;
-        };
+        }
         let last = batches.last().and_then(|batch| batch.records.last());
         let last = last.map_or(Position::ZERO, |record| record.change.position);
         let previous = map.stock.account.q;
-        let binding = map.plan.mapping.bind(&first.change.relation).ok();
+        let mapping = map.plan.mapping.clone();
         let queue = map.queue.clone();
         let map = id.clone();
         self.spawn(async move {
-            let result = match entries(&batches, previous, binding.as_ref()) {
+            let result = match entries(&batches, previous, &mapping) {
                 Ok(entries) => {
                     failpoint::hit("before-queue-script");
-                    let done = queue.append(entries).await;
+                    let done = queue.append(&entries).await;
                     failpoint::hit("between-append-and-confirm");
                     done
                 }
@@ -244,16 +244,14 @@ impl Engine {
 }
 
 /// Each entry names the one before it, and the keys of its records.
-fn entries(
-    batches: &[Batch],
-    mut previous: Position,
-    binding: Option<&Binding>,
-) -> Result<Vec<Vec<u8>>, BatchError> {
+fn entries(batches: &[Batch], mut previous: Position, mapping: &Mapping) -> Result<Vec<Packed>, BatchError> {
     let mut entries = Vec::with_capacity(batches.len());
+    let mut reader = KeyReader::new(mapping);
     for Batch { records, .. } in batches {
         let keys = records.iter().flat_map(|record| {
-            let keys = binding.and_then(|binding| binding.keys(&record.change).ok());
-            keys.into_iter()
+            reader
+                .keys(&record.change)
+                .into_iter()
                 .flat_map(|keys| keys.old.into_iter().chain([keys.key]))
         });
         entries.push(encode(records, previous, keys)?);

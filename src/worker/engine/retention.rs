@@ -46,7 +46,7 @@ impl Engine {
         let note = format!(
             "Records that wait since {} will be purged {} hours from now at the latest, and never be written: retry or discard \
              them, or raise spec.errors.retentionSeconds.",
-            time(oldest),
+            clock::text(oldest),
             notice.as_secs().div_ceil(3600)
         );
         self.statuses.warn(&map.plan, PURGE_SOON, note);
@@ -81,11 +81,11 @@ impl Engine {
         match result {
             Ok(purged) => {
                 map.errors.purged = map.errors.purged.max(purged.all);
-                if !purged.positions.is_empty() {
+                let count = purged.positions.len() as u64 + purged.asleep;
+                if count > 0 {
                     let note = format!(
-                        "{} records that had waited for longer than spec.errors.retentionSeconds were purged: they were never \
-                         written. Compare the tables.",
-                        purged.positions.len()
+                        "{count} records that had waited for longer than spec.errors.retentionSeconds were purged: they were \
+                         never written. Compare the tables."
                     );
                     self.statuses.warn(&map.plan, ERRORS_PURGED, note);
                 }
@@ -121,9 +121,4 @@ impl Engine {
 fn is_due(map: &Map) -> bool {
     let oldest = map.errors.summary.oldest;
     oldest.is_some_and(|oldest| oldest <= clock::before(map.plan.retention))
-}
-
-fn time(micros: i64) -> String {
-    let time = jiff::Timestamp::from_microsecond(micros).unwrap_or_default();
-    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

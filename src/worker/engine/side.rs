@@ -10,6 +10,7 @@ use super::{
 use crate::{
     api::reasons::NO_SIDE_SLOT,
     connection::postgres::Settings,
+    failpoint,
     gate::Route,
     record::{Change, Counted, Lsn, Position},
     source::postgres::{Admin, Identity, SlotState, SourceError},
@@ -138,6 +139,12 @@ impl Engine {
         let settings = self.source.settings.clone();
         if let Some(map) = self.maps.get_mut(id) {
             map.side_at = Some(now + AGAIN);
+            map.side = Some(Side {
+                confirmed: Position::ZERO,
+                state: SideState::Making,
+                retained: 0,
+                safe: None,
+            });
         }
         let map = id.clone();
         self.spawn(async move {
@@ -146,6 +153,7 @@ impl Engine {
                 admin.copy_slot(&main, &side).await
             };
             let result = made.await;
+            failpoint::hit("side-slot-made");
             Event::SideMade { map, result }
         });
     }
@@ -176,10 +184,14 @@ impl Engine {
                 });
                 if !needed {
                     self.drop_side(id);
+                } else if !self.link.is_streaming() {
+                    // A look that is under way may have begun before the slot was there, and find none.
+                    self.rewind();
                 }
             }
             Err(error) => {
-                let Some(map) = self.maps.get(id) else { return };
+                let Some(map) = self.maps.get_mut(id) else { return };
+                map.side = None;
                 tracing::warn!(map = %map.plan.name, %error, "no side slot was made");
                 let note = format!(
                     "The map takes no changes, and no slot could be made to keep them ({error}): the main slot waits, and \
@@ -243,7 +255,8 @@ impl Engine {
                 continue;
             };
             let state_before = map.side.map(|side| side.state);
-            if state_before == Some(SideState::Going) {
+            // Of these the worker is told when that is over: until then none is there to be read from.
+            if matches!(state_before, Some(SideState::Making | SideState::Going)) {
                 continue;
             }
             map.side = side.map(|(confirmed, retained, safe)| Side {

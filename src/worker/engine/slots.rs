@@ -83,7 +83,7 @@ impl Engine {
 
     /// What the source keeps for a map, and may still write before that is lost.
     pub(super) fn kept_for(&self, map: &Map) -> Option<(i64, Option<i64>)> {
-        if let Some(side) = map.side {
+        if let Some(side) = map.side.filter(|side| side.state.is_there()) {
             return Some((side.retained, side.safe));
         }
         let main = self.slot_name();

@@ -5,6 +5,7 @@ use super::{
     operations::{self, ReadBack, SourceState},
 };
 use crate::{
+    failpoint,
     record::{Era, Lsn, Position},
     source::postgres::{Admin, Identity, SourceError},
     worker::{
@@ -338,6 +339,7 @@ impl Engine {
             Ok((reader, _)) => {
                 tracing::info!(slot = self.link.slot(), confirmed = %self.link.confirmed, "reading from the source");
                 self.link.state = State::Streaming(reader);
+                failpoint::hit("streaming");
                 self.link.failures = 0;
                 self.link.trouble = None;
                 if self.link.again {
@@ -404,6 +406,22 @@ impl Engine {
         self.link.state = State::Down;
         self.link.session += 1;
         self.link.retry_at = None;
+    }
+
+    /// A map that may take changes takes part in the stream. One that does not would be a mistake of ours, and nobody would
+    /// see it: its status says that it runs. So it is looked for, and the stream begun again with it.
+    pub(super) fn look_for_left_out(&mut self) {
+        let is_left_out = |map: &&Map| {
+            let should = map.has_joined() && map.may_take() && !map.is_beside() && !map.cleaning;
+            should && map.cleaned.is_none() && !map.current
+        };
+        if !self.link.is_streaming() {
+            return;
+        }
+        if let Some(map) = self.maps.values().find(is_left_out) {
+            tracing::error!(map = %map.plan.name, "the map was left out of the stream; reading again with it");
+            self.rewind();
+        }
     }
 
     /// Reads again from the least position; maps skip what they have.

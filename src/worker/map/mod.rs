@@ -82,12 +82,22 @@ impl Operations {
 /// How far a side slot is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SideState {
+    /// It is being made: whether it is there is not known.
+    Making,
     /// It keeps what the map has still to take: the main slot need not.
     Keeps,
     /// The map goes on with the main slot, and does not hold durably yet what that has forgotten.
     Leaving,
     /// It is not needed any more, and is being dropped: until that is known, it may be there or not.
     Going,
+}
+
+impl SideState {
+    /// The source keeps what it has not confirmed.
+    #[must_use]
+    pub const fn is_there(self) -> bool {
+        matches!(self, Self::Keeps | Self::Leaving)
+    }
 }
 
 /// A slot of a map that stands behind the others.
@@ -237,8 +247,8 @@ pub struct Map {
     pub cutover_since: Option<Instant>,
     pub catch_up: Option<CatchUp>,
     pub errors: Errors,
-    /// What is queued up to some position is not to be written.
-    pub skip: Option<Skip>,
+    /// What is queued up to some position is not to be written, or some of it.
+    pub skips: Vec<Skip>,
     /// Commit time of the last durable change, and when it arrived.
     pub commit_time: Option<i64>,
 }
@@ -258,7 +268,7 @@ impl Map {
     #[must_use]
     pub fn forgotten(&self, confirmed: Position) -> Position {
         match self.side {
-            Some(side) if side.state != SideState::Going => side.confirmed.min(confirmed),
+            Some(side) if side.state.is_there() => side.confirmed.min(confirmed),
             _ => confirmed,
         }
     }
@@ -453,13 +463,14 @@ impl Map {
         self.before = Some(before);
     }
 
-    /// Takes over what Redis says, whatever was known: it has gone back, or was not read before.
+    /// Takes over what Redis says, whatever was known: it has gone back, or was not read before. But what is to be skipped the
+    /// worker knows better, and tells it again.
     pub fn restock_anew(&mut self, meta: &Meta) {
         self.era = Some(meta.era.clone());
         self.stock.account = meta.account;
         self.errors.given_up = meta.discarded;
         self.errors.purged = meta.purged;
-        self.skip.clone_from(&meta.skip);
+        self.swept = false;
         self.tell_tail(Position::ZERO);
     }
 

@@ -4,11 +4,14 @@ use crate::{
     connection::redis::Durability,
     destination::postgres::{ErrorStore, StoreError},
     queue::Queue,
-    record::{Has, Mark, ParkedKey, ParkedRecord, Retried},
+    record::{Has, KeyHash, Mark, PackId, PackKeys, ParkedKey, ParkedRecord, Retried, Waiting},
     worker::map::MapId,
 };
 use futures::future::BoxFuture;
-use std::{collections::HashMap, sync::Mutex};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Mutex,
+};
 
 /// What is known of a map's Redis.
 #[derive(Clone, Debug, Default)]
@@ -89,9 +92,37 @@ impl ErrorStore for Stores {
         })
     }
 
-    fn settle<'a>(&'a self, map_id: &'a str, has: Has) -> BoxFuture<'a, Result<Vec<ParkedKey>, StoreError>> {
+    fn pack<'a>(
+        &'a self,
+        map_id: &'a str,
+        records: &'a [ParkedRecord],
+    ) -> BoxFuture<'a, Result<Vec<PackKeys>, StoreError>> {
         Box::pin(async move {
-            let settled = self.queue(map_id)?.settle_errors(has).await;
+            let packed = self.queue(map_id)?.pack(records).await;
+            packed.map_err(|error| StoreError(error.to_string()))
+        })
+    }
+
+    fn wake<'a>(
+        &'a self,
+        map_id: &'a str,
+        pack: PackId,
+        hashes: &'a HashSet<KeyHash>,
+    ) -> BoxFuture<'a, Result<Option<Vec<ParkedKey>>, StoreError>> {
+        Box::pin(async move {
+            let woken = self.queue(map_id)?.wake_keys(pack, hashes).await;
+            woken.map_err(|error| StoreError(error.to_string()))
+        })
+    }
+
+    fn settle<'a>(
+        &'a self,
+        map_id: &'a str,
+        has: Has,
+        known: &'a [PackId],
+    ) -> BoxFuture<'a, Result<Waiting, StoreError>> {
+        Box::pin(async move {
+            let settled = self.queue(map_id)?.settle_errors(has, known).await;
             settled.map_err(|error| StoreError(error.to_string()))
         })
     }

@@ -1,6 +1,6 @@
 //! What is done with parked records, as operations.
 
-use super::{AGAIN, Engine, Next, Running, SOON, Stand, failed, waiting};
+use super::{AGAIN, Engine, Next, SOON, Stand, failed, is_buffering, is_lost, waiting};
 use crate::{
     api::reasons::{RECORDS_DISCARDED, RECORDS_RETRIED},
     destination::postgres::Progress,
@@ -14,7 +14,6 @@ use crate::{
 };
 use std::sync::Arc;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 /// Tells the engine how far a job is.
 struct ToEngine {
@@ -41,7 +40,7 @@ impl Teller for ToEngine {
 }
 
 impl Engine {
-    pub(super) fn next_on_errors(&self, plan: &Plan, order: &OnErrors) -> Next {
+    pub(super) fn next_on_errors(&self, id: &Arc<str>, plan: &Plan, order: &OnErrors) -> Next {
         let Some(map) = self.maps.get(&plan.id).filter(|map| map.has_joined()) else {
             return Next::Say(waiting("MapStarting", "The map has not started yet."));
         };
@@ -51,11 +50,29 @@ impl Engine {
         if self.commands.is_busy(&plan.id) || map.errors.purging {
             return Next::Say(waiting("Queued", "Another operation on the map comes first."));
         }
-        let begin = || Next::Begin { map: plan.id.clone() };
-        keeps_waiting(map, order).map_or_else(begin, Next::Say)
+        // What is being skipped may become errors: it is not chosen from half of them.
+        let is_skipping = !map.skips.is_empty() && !map.gate.wanted() && map.unusable.is_none();
+        if is_skipping {
+            return Next::Say(waiting("Queued", "What is queued is being skipped first."));
+        }
+        let map = plan.id.clone();
+        let is_chosen = self.commands.open.get(id).is_some_and(|open| open.work.is_some());
+        match self.maps.get(&map).and_then(|map| keeps_waiting(map, order)) {
+            None => Next::Begin { map, stand: None },
+            // What it takes is what there is when it is asked for, not when the map may write again.
+            Some(Keeps {
+                stand,
+                may_choose: true,
+            }) if !is_chosen => Next::Begin {
+                map,
+                stand: Some(stand),
+            },
+            Some(Keeps { stand, .. }) => Next::Say(stand),
+        }
     }
 
-    pub(super) fn begin_job(&mut self, id: &Arc<str>, map: &MapId) {
+    /// Carries it out; or, if it has to wait, chooses what it takes, and says why.
+    pub(super) fn begin_job(&mut self, id: &Arc<str>, map: &MapId, waits: Option<Stand>) {
         let Some(open) = self.commands.open.get(id) else {
             return;
         };
@@ -63,7 +80,6 @@ impl Engine {
             return;
         };
         let lane = self.lanes.get(&known.plan.destination).filter(|_| order.writes());
-        let cancel = CancellationToken::new();
         let job = Job {
             operation: id.clone(),
             queue: known.queue.clone(),
@@ -73,8 +89,9 @@ impl Engine {
                 seat: known.seat,
             }),
             work: open.work.clone().unwrap_or_else(Work::begun),
+            only_chooses: waits.is_some(),
             first: None,
-            cancelled: cancel.clone(),
+            cancelled: self.commands.begins(id, map),
             teller: ToEngine {
                 operation: id.clone(),
                 map: map.clone(),
@@ -89,11 +106,7 @@ impl Engine {
             ),
             Act::Discard => "The selected records are given up.".to_owned(),
         };
-        let operation = id.clone();
-        self.commands
-            .jobs
-            .insert(map.clone(), Running { operation, cancel });
-        self.commands.say(id, Stand::Running { message });
+        self.commands.say(id, waits.unwrap_or(Stand::Running { message }));
         let (command, map) = (id.clone(), map.clone());
         self.spawn(async move {
             let result = job.run().await;
@@ -121,6 +134,7 @@ impl Engine {
         let command = open.command.clone();
         match result {
             Ok(Ended::Complete(work)) => self.complete(&command, work),
+            Ok(Ended::Chosen(work)) => self.commands.say_work(id, work),
             Ok(Ended::Interrupted(work)) => {
                 self.commands.say_work(id, work);
                 self.commands.again_later(id, SOON);
@@ -129,6 +143,9 @@ impl Engine {
             Err(JobError::Queue(error)) => {
                 self.commands.say(id, waiting("Unreachable", &error.to_string()));
                 self.commands.again_later(id, AGAIN);
+            }
+            Err(error @ JobError::TooMany(..)) => {
+                self.commands.say(id, failed("TooMany", error.to_string()));
             }
             Err(error @ JobError::Match(_)) => {
                 self.commands
@@ -211,26 +228,31 @@ impl Engine {
 }
 
 /// Why an operation cannot begin, or go on, now.
-fn keeps_waiting(map: &Map, order: &OnErrors) -> Option<Stand> {
+struct Keeps {
+    stand: Stand,
+    /// What it takes may be chosen all the same.
+    may_choose: bool,
+}
+
+fn keeps_waiting(map: &Map, order: &OnErrors) -> Option<Keeps> {
     let gate = &map.gate;
-    let say = |reason, message: String| Some(Stand::Waiting { reason, message });
-    if let Some(blocked) = map.blocked.as_ref().filter(|blocked| blocked.is_loss()) {
-        return say("MapBlocked", format!("The map is blocked. {}", blocked.message()));
+    let keep = |may_choose| move |stand| Keeps { stand, may_choose };
+    if let Some(keeps) = is_lost(map).map(keep(false)) {
+        return Some(keeps);
     }
     if !order.writes() {
         return None;
     }
     if gate.wanted() {
         let message = "A pause holds the map: nothing is written before it is resumed.";
-        return say("MapPaused", message.into());
+        return Some(keep(true)(waiting("MapPaused", message)));
     }
-    if let Some(unusable) = &map.unusable {
-        let message = format!("The destination cannot be written now. {}", unusable.message);
-        return say("MapBuffering", message);
+    if let Some(keeps) = is_buffering(map).map(keep(true)) {
+        return Some(keeps);
     }
     if !gate.is_direct() && !gate.draining() {
         let message = "The map is on its way to its destination.";
-        return say("MapStarting", message.into());
+        return Some(keep(true)(waiting("MapStarting", message)));
     }
     None
 }

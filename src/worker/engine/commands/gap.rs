@@ -10,7 +10,7 @@ use crate::{
             accept::{AcceptError, Acceptance, Outcome},
             boot::Attempt,
         },
-        map::{Blocked, Map, MapId, SideState},
+        map::{Blocked, Map, MapId},
         plan::{Plan, StatusBefore},
     },
 };
@@ -28,7 +28,7 @@ impl Engine {
             .and_then(|map| map.blocked.as_ref())
             .or_else(|| attempt.and_then(|attempt| attempt.blocked.as_ref()));
         let operation = |which: Option<&String>| which.is_some_and(|known| **known == **id);
-        let going = |map: &Map| map.side.is_some_and(|side| side.state == SideState::Going);
+        let going = |map: &Map| map.side.is_some_and(|side| !side.state.is_there());
         let busy = map.is_some_and(going)
             || self.commands.is_busy(&plan.id)
             || attempt.is_some_and(|attempt| attempt.under_way);

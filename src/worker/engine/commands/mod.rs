@@ -9,7 +9,7 @@ use crate::{
     queue::{Queue, QueueError},
     record::{Lsn, Skip},
     worker::{
-        command::{Command, Order, Said, Stand, Work},
+        command::{Command, Counted, Order, Said, Stand, Work},
         map::{Map, MapId},
     },
 };
@@ -25,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 pub struct Commands {
     said: mpsc::UnboundedSender<Said>,
     open: BTreeMap<Arc<str>, Open>,
+    /// So many have been told of.
+    arrived: u64,
     /// Those that have ended: what is still told of them is older than their end.
     ended: BTreeSet<Arc<str>>,
     /// Those of them whose end is not known to be written.
@@ -35,13 +37,15 @@ pub struct Commands {
     sweeping: BTreeSet<MapId>,
     /// A gap that is being accepted: one at a time, since it may make a slot.
     accepting: Option<Arc<str>>,
-    /// What is done with parked records.
+    /// What is done with parked records, or counted of queued ones.
     jobs: BTreeMap<MapId, Running>,
 }
 
 /// One operation.
 struct Open {
     command: Command,
+    /// Of those that were made in one second, which came first.
+    arrival: u64,
     stand: Option<Stand>,
     work: Option<Work>,
     retry_at: Option<Instant>,
@@ -68,6 +72,7 @@ impl Commands {
             unsaid: BTreeSet::new(),
             listed: false,
             sweeping: BTreeSet::new(),
+            arrived: 0,
             accepting: None,
             jobs: BTreeMap::new(),
         }
@@ -106,13 +111,51 @@ impl Commands {
         let _ = self.said.send(said);
     }
 
+    /// What is to be looked at, in the order in which it was asked for: what waits for a moment holds the later ones of its
+    /// map.
+    fn due(&self, now: Instant) -> Vec<Arc<str>> {
+        let mut open: Vec<(&Arc<str>, &Open)> = self.open.iter().collect();
+        open.sort_unstable_by_key(|(_, open)| (open.command.created, open.arrival));
+        let mut held: BTreeSet<&str> = BTreeSet::new();
+        let mut due = Vec::new();
+        for (id, open) in open {
+            let map = open.command.map.as_str();
+            if open.retry_at.is_some_and(|at| at > now) {
+                held.insert(map);
+            } else if !held.contains(map) && !self.is_running(id) {
+                due.push(id.clone());
+            }
+        }
+        due
+    }
+
     fn is_running(&self, id: &Arc<str>) -> bool {
         self.accepting.as_ref() == Some(id) || self.jobs.values().any(|job| job.operation == *id)
+    }
+
+    /// An operation begins on a map. Returns how it is told to end.
+    fn begins(&mut self, operation: &Arc<str>, map: &MapId) -> CancellationToken {
+        let running = Running {
+            operation: operation.clone(),
+            cancel: CancellationToken::new(),
+        };
+        let cancel = running.cancel.clone();
+        self.jobs.insert(map.clone(), running);
+        cancel
     }
 
     /// Whether another operation comes first.
     pub(super) fn is_busy(&self, map: &MapId) -> bool {
         self.accepting.is_some() || self.jobs.contains_key(map)
+    }
+
+    /// Whether something is to be skipped of a map of which Redis does not know yet: nothing is written before.
+    pub(super) fn is_to_skip(&self, map: &str, known: &[Skip]) -> bool {
+        let is_known = |id: &Arc<str>| known.iter().any(|skip| *skip.operation == **id);
+        let asked = self.open.iter().filter(|(_, open)| open.command.map == map);
+        let mut skips =
+            asked.filter(|(_, open)| matches!(&open.command.order, Order::Queue(order) if !order.dry_run));
+        skips.any(|(id, _)| !is_known(id))
     }
 
     fn again_later(&mut self, id: &str, after: Duration) {
@@ -131,14 +174,21 @@ enum Next {
         map: MapId,
         lost_after: Lsn,
     },
+    /// Begins; or, where it has to wait, only chooses.
     Begin {
         map: MapId,
+        stand: Option<Stand>,
     },
     /// Says how far it is.
     Work(Work),
-    Skip {
+    /// Counts what is meant of the queue.
+    Count {
         map: MapId,
-        skip: Skip,
+    },
+    /// It is known how many are meant.
+    Counted {
+        map: MapId,
+        counted: Counted,
     },
     /// All that is skipped has passed.
     Skipped {
@@ -152,8 +202,11 @@ impl Engine {
         if self.commands.ended.contains(&id) {
             return;
         }
+        self.commands.arrived += 1;
+        let arrival = self.commands.arrived;
         self.commands.open.entry(id).or_insert(Open {
             command,
+            arrival,
             stand: None,
             work: None,
             retry_at: None,
@@ -192,7 +245,8 @@ impl Engine {
         }
     }
 
-    /// Redis remembers operations that have ended, or were deleted while no worker ran: nothing is theirs any more.
+    /// Redis remembers operations that have ended, or were deleted while no worker ran: nothing is theirs any more. One that
+    /// went back has forgotten what is skipped: the positions are as right as before.
     fn sweep(&mut self) {
         if !self.commands.listed {
             return;
@@ -200,15 +254,15 @@ impl Engine {
         let known = self.commands.open.keys().chain(&self.commands.unsaid);
         let open: Vec<Arc<str>> = known.cloned().collect();
         let unswept = self.maps.values().filter(|map| map.has_joined() && !map.swept);
-        let due: Vec<(MapId, Queue)> = unswept
+        let due: Vec<(MapId, Queue, Vec<Skip>)> = unswept
             .filter(|map| !self.commands.sweeping.contains(&map.id))
-            .map(|map| (map.id.clone(), map.queue.clone()))
+            .map(|map| (map.id.clone(), map.queue.clone(), map.skips.clone()))
             .collect();
-        for (map, queue) in due {
+        for (map, queue, skips) in due {
             self.commands.sweeping.insert(map.clone());
             let open = open.clone();
             self.spawn(async move {
-                let result = queue.keep_operations(&open).await;
+                let result = remember(&queue, &skips, &open).await;
                 // Not again at once.
                 if result.is_err() {
                     tokio::time::sleep(AGAIN).await;
@@ -227,7 +281,9 @@ impl Engine {
         }
         map.swept = true;
         let is_known = |skip: &Skip| open.contains_key(&*skip.operation) || unsaid.contains(&*skip.operation);
-        if map.skip.take_if(|skip| !is_known(skip)).is_some() {
+        let before = map.skips.len();
+        map.skips.retain(is_known);
+        if map.skips.len() < before {
             map.gate.reread();
             self.drive(id);
         }
@@ -235,25 +291,18 @@ impl Engine {
 
     pub(super) fn look_at_commands(&mut self, now: Instant) {
         self.sweep();
-        let due = |open: &Open| open.retry_at.is_none_or(|at| at <= now);
-        let ids: Vec<Arc<str>> = self
-            .commands
-            .open
-            .iter()
-            .filter(|(id, open)| due(open) && !self.commands.is_running(id))
-            .map(|(id, _)| id.clone())
-            .collect();
-        for id in ids {
+        for id in self.commands.due(now) {
             match self.next(&id) {
                 Next::Nothing => {}
                 Next::Say(stand) => self.commands.say(&id, stand),
                 Next::Accept { map, lost_after } => self.accept(&id, &map, lost_after),
-                Next::Begin { map } => self.begin_job(&id, &map),
+                Next::Begin { map, stand } => self.begin_job(&id, &map, stand),
                 Next::Work(work) => {
                     self.commands.say_work(&id, work);
                     self.commands.again_later(&id, SOON);
                 }
-                Next::Skip { map, skip } => self.begin_skip(&id, &map, skip),
+                Next::Count { map } => self.begin_count(&id, &map),
+                Next::Counted { map, counted } => self.counted(&id, &map, Ok(counted)),
                 Next::Skipped { map } => self.end_skip(&id, &map),
             }
         }
@@ -276,8 +325,8 @@ impl Engine {
         }
         match &open.command.order {
             Order::AcceptGap { lost_after } => self.next_of_gap(id, plan, *lost_after),
-            Order::Errors(order) => self.next_on_errors(plan, order),
-            Order::Queue(order) => self.next_on_queue(id, plan, *order),
+            Order::Errors(order) => self.next_on_errors(id, plan, order),
+            Order::Queue(order) => self.next_on_queue(id, plan, order),
             Order::Unfit { message } => Next::Say(failed("SelectionInvalid", message.clone())),
         }
     }
@@ -294,6 +343,26 @@ impl Engine {
             self.statuses.note_of_operation(plan, reason, note, operation);
         }
     }
+}
+
+async fn remember(queue: &Queue, skips: &[Skip], open: &[Arc<str>]) -> Result<(), QueueError> {
+    for skip in skips {
+        queue.skip_queued(skip).await?;
+    }
+    queue.keep_operations(open).await
+}
+
+/// Of a map whose changes are lost nothing is written, and nothing is skipped.
+fn is_lost(map: &Map) -> Option<Stand> {
+    let blocked = map.blocked.as_ref().filter(|blocked| blocked.is_loss())?;
+    let message = format!("The map is blocked. {}", blocked.message());
+    Some(waiting("MapBlocked", &message))
+}
+
+fn is_buffering(map: &Map) -> Option<Stand> {
+    let unusable = map.unusable.as_ref()?;
+    let message = format!("The destination cannot be written now. {}", unusable.message);
+    Some(waiting("MapBuffering", &message))
 }
 
 fn failed(reason: &'static str, message: String) -> Stand {

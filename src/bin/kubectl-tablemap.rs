@@ -1,0 +1,5 @@
+//! The kubectl plugin.
+
+fn main() -> std::process::ExitCode {
+    tablemap::plugin::main()
+}

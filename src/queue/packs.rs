@@ -1,0 +1,332 @@
+//! Parked records that lie together, as they were queued. One wakes, and lies alone from then on, when something concerns it
+//! alone: a newer row of its key, a retry, a choice. Waking changes nothing of what is known of it.
+
+use super::{
+    Queue, QueueError, blob,
+    pack::{self, Pack, Sleeper},
+    parked::bytes,
+    scripts::{BLANK, CHOOSE_PACKS, DISCARD_PACKS, PACK, PURGE_PACKS, WAKE},
+};
+use crate::record::{KeyHash, PackId, PackKeys, ParkedKey, ParkedRecord, Position, key_hash};
+use bytes::Bytes;
+use std::collections::HashSet;
+
+/// So many records lie in a pack, at most.
+const RECORDS: usize = 4096;
+/// So many wake in one call.
+const CHUNK: usize = 256;
+/// What is known of a pack without its records: see [`Pack::read`].
+const FIELDS: [&str; 4] = ["m", "l", "o", "s"];
+
+impl Queue {
+    /// Parks records together that were refused for one reason at one time, in order. Tells in which packs.
+    ///
+    /// # Errors
+    /// Another epoch, or Redis fails.
+    pub async fn pack(&self, records: &[ParkedRecord]) -> Result<Vec<PackKeys>, QueueError> {
+        let Some(time) = records.first().map(|record| record.first_time) else {
+            return Ok(Vec::new());
+        };
+        let mut script = self.invoke(&PACK);
+        script.arg(&*self.name).arg(time);
+        let mut packs = Vec::new();
+        let generation = |record: &ParkedRecord| record.change.position.generation;
+        for era in records.chunk_by(|one, next| generation(one) == generation(next)) {
+            for part in era.chunks(RECORDS) {
+                let [first, .., last] = [&part[0], &part[part.len() - 1]];
+                let bytes = pack::write(part).map_err(unreadable)?;
+                script
+                    .arg(first.change.position.to_string())
+                    .arg(last.change.position.to_string())
+                    .arg(part.len())
+                    .arg(bytes);
+                let keys = part.iter().flat_map(|record| &record.keys);
+                let id = PackId {
+                    first: first.change.position,
+                    base: 0,
+                };
+                let hashes = keys.map(|key| key_hash(key)).collect();
+                packs.push(PackKeys { id, hashes });
+            }
+        }
+        let bases: Vec<u64> = self.run(&script).await?;
+        for (pack, base) in packs.iter_mut().zip(bases) {
+            pack.id.base = base;
+        }
+        Ok(packs)
+    }
+
+    /// The packs, in order.
+    ///
+    /// # Errors
+    /// Redis fails.
+    pub async fn packs(&self) -> Result<Vec<Pack>, QueueError> {
+        let fields: Vec<String> = self.link.query(redis::cmd("HKEYS").arg(&self.keys.packs)).await?;
+        let mut firsts: Vec<&str> = fields
+            .iter()
+            .filter_map(|field| field.strip_prefix("m:"))
+            .collect();
+        if firsts.is_empty() {
+            return Ok(Vec::new());
+        }
+        firsts.sort_unstable();
+        let mut read = redis::cmd("HMGET");
+        read.arg(&self.keys.packs);
+        for first in &firsts {
+            for field in FIELDS {
+                read.arg(format!("{field}:{first}"));
+            }
+        }
+        let cells: Vec<Option<String>> = self.link.query(&read).await?;
+        let (cells, _) = cells.as_chunks();
+        let packs = firsts.iter().zip(cells);
+        Ok(packs
+            .filter_map(|(first, cells)| Pack::read(first, cells))
+            .collect())
+    }
+
+    /// One pack. None: it is gone.
+    async fn pack_of(&self, id: PackId) -> Result<Option<Pack>, QueueError> {
+        let first = id.first.to_string();
+        let mut read = redis::cmd("HMGET");
+        read.arg(&self.keys.packs)
+            .arg(&FIELDS.map(|field| format!("{field}:{first}")));
+        let cells: Vec<Option<String>> = self.link.query(&read).await?;
+        let cells = cells.first_chunk();
+        let pack = cells.and_then(|cells| Pack::read(&first, cells));
+        Ok(pack.filter(|pack| pack.id == id))
+    }
+
+    /// Its records, and which of them were woken. None: it is gone.
+    async fn open(&self, pack: &Pack) -> Result<Option<(Bytes, Bytes)>, QueueError> {
+        let first = pack.id.first;
+        let mut read = redis::cmd("HMGET");
+        read.arg(&self.keys.packs)
+            .arg(&["m", "p", "w"].map(|field| format!("{field}:{first}")));
+        let cells: Vec<Option<Bytes>> = self.link.query(&read).await?;
+        let [Some(meta), bytes, woken] = cells.as_slice() else {
+            return Ok(None);
+        };
+        let meta = String::from_utf8_lossy(meta);
+        if meta.split(' ').nth(3) != Some(&pack.id.base.to_string()) {
+            return Ok(None);
+        }
+        let bytes = bytes
+            .clone()
+            .ok_or_else(|| QueueError::Blob("a pack has no records".into()))?;
+        Ok(Some((bytes, woken.clone().unwrap_or_default())))
+    }
+
+    /// All records of a pack. None: it is gone.
+    pub(super) async fn sleepers(&self, pack: &Pack) -> Result<Option<Vec<Sleeper>>, QueueError> {
+        let opened = self.open(pack).await?;
+        let read = opened.map(|(bytes, woken)| pack::read(pack, bytes, &woken).map_err(unreadable));
+        read.transpose()
+    }
+
+    /// The records that sleep in a pack, in order; none if it is gone.
+    ///
+    /// # Errors
+    /// Redis fails, or the pack cannot be read.
+    pub async fn asleep(&self, pack: &Pack) -> Result<Vec<ParkedRecord>, QueueError> {
+        let sleepers = self.sleepers(pack).await?.unwrap_or_default().into_iter();
+        let asleep = sleepers.filter(|sleeper| !sleeper.is_awake);
+        Ok(asleep.map(|sleeper| sleeper.record).collect())
+    }
+
+    /// The keys of what sleeps in a pack.
+    ///
+    /// # Errors
+    /// Redis fails, or the pack cannot be read.
+    pub(super) async fn keys_of(&self, pack: &Pack) -> Result<PackKeys, QueueError> {
+        let Some((bytes, woken)) = self.open(pack).await? else {
+            let hashes = Vec::new();
+            return Ok(PackKeys { id: pack.id, hashes });
+        };
+        pack::hashes(pack, bytes, &woken).map_err(unreadable)
+    }
+
+    /// Wakes the records of a pack that have such a key; tells which of them wait, also of those that were awake. None: the
+    /// pack is gone.
+    ///
+    /// # Errors
+    /// Another epoch, Redis fails, or a record cannot be read.
+    pub async fn wake_keys(
+        &self,
+        id: PackId,
+        hashes: &HashSet<KeyHash>,
+    ) -> Result<Option<Vec<ParkedKey>>, QueueError> {
+        let Some(pack) = self.pack_of(id).await? else {
+            return Ok(None);
+        };
+        let Some(mut sleepers) = self.sleepers(&pack).await? else {
+            return Ok(None);
+        };
+        sleepers.retain(|sleeper| {
+            let mut keys = sleeper.record.keys.iter();
+            keys.any(|key| hashes.contains(&key_hash(key)))
+        });
+        self.wake(&pack, &sleepers).await?;
+        let positions: Vec<Position> = sleepers
+            .iter()
+            .map(|sleeper| sleeper.record.change.position)
+            .collect();
+        let mut waiting = Vec::new();
+        for part in positions.chunks(CHUNK) {
+            let records = self.errors_at(part).await?.into_iter();
+            let waits = records.filter(|record| record.superseded.is_none() && record.completed.is_none());
+            waiting.extend(waits.map(ParkedKey::of));
+        }
+        Ok(Some(waiting))
+    }
+
+    /// Wakes those of these records that sleep. `positions` are in order.
+    ///
+    /// # Errors
+    /// Another epoch, Redis fails, or a record cannot be read.
+    pub async fn wake_at(&self, positions: &[Position]) -> Result<(), QueueError> {
+        for pack in self.packs().await? {
+            let from = positions.partition_point(|position| *position < pack.id.first);
+            let to = positions.partition_point(|position| *position <= pack.last);
+            let within = &positions[from..to];
+            if within.is_empty() {
+                continue;
+            }
+            let mut sleepers = self.sleepers(&pack).await?.unwrap_or_default();
+            sleepers.retain(|sleeper| within.binary_search(&sleeper.record.change.position).is_ok());
+            self.wake(&pack, &sleepers).await?;
+        }
+        Ok(())
+    }
+
+    /// Wakes what sleeps at or below a position in a pack that ends beyond it.
+    pub(super) async fn wake_up_to(&self, position: Position) -> Result<(), QueueError> {
+        for pack in self.packs().await? {
+            if pack.id.first > position || pack.last <= position {
+                continue;
+            }
+            let mut sleepers = self.sleepers(&pack).await?.unwrap_or_default();
+            sleepers.retain(|sleeper| sleeper.record.change.position <= position);
+            self.wake(&pack, &sleepers).await?;
+        }
+        Ok(())
+    }
+
+    async fn wake(&self, pack: &Pack, sleepers: &[Sleeper]) -> Result<(), QueueError> {
+        let asleep: Vec<&Sleeper> = sleepers.iter().filter(|sleeper| !sleeper.is_awake).collect();
+        for part in asleep.chunks(CHUNK) {
+            let mut wake = self.invoke(&WAKE);
+            wake.arg(pack.id.first.to_string()).arg(pack.id.base);
+            for Sleeper { place, record, .. } in part {
+                wake.arg(*place)
+                    .arg(record.change.position.to_string())
+                    .arg(bytes(record)?);
+            }
+            let _: u64 = self.run(&wake).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes rows and keys of what was given up out of the packs in which it slept.
+    ///
+    /// # Errors
+    /// Another epoch, Redis fails, or a record cannot be read.
+    pub async fn blank(&self) -> Result<(), QueueError> {
+        for pack in self.packs().await? {
+            while let Some((bytes, woken)) = self.open(&pack).await? {
+                if !woken.contains(&b'1') || self.blank_one(&pack, bytes, &woken).await? {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// False: another was woken meanwhile.
+    async fn blank_one(&self, pack: &Pack, bytes: Bytes, woken: &[u8]) -> Result<bool, QueueError> {
+        let sleepers = pack::read(pack, bytes, woken).map_err(unreadable)?;
+        let awake: Vec<Position> = sleepers
+            .iter()
+            .filter(|sleeper| sleeper.is_awake && !sleeper.record.keys.is_empty())
+            .map(|sleeper| sleeper.record.change.position)
+            .collect();
+        let mut gone = HashSet::new();
+        for part in awake.chunks(CHUNK) {
+            let mut ids = redis::cmd("HMGET");
+            ids.arg(&self.keys.errors);
+            for position in part {
+                ids.arg(format!("id:{position}"));
+            }
+            let ids: Vec<Option<String>> = self.link.query(&ids).await?;
+            let none = part.iter().zip(ids).filter(|(_, id)| id.is_none());
+            gone.extend(none.map(|(position, _)| *position));
+        }
+        if gone.is_empty() {
+            return Ok(true);
+        }
+        let mut blank = self.invoke(&BLANK);
+        blank
+            .arg(pack.id.first.to_string())
+            .arg(pack.id.base)
+            .arg(woken)
+            .arg(pack::without(sleepers, &gone).map_err(unreadable)?);
+        Ok(self.run::<u64>(&blank).await? == 1)
+    }
+
+    /// Chooses all that sleeps and waits at or below `upto` for an operation, also what another has chosen.
+    ///
+    /// # Errors
+    /// Another epoch, or Redis fails.
+    pub async fn choose_packs(&self, operation: &str, upto: Position) -> Result<(), QueueError> {
+        let mut choose = self.invoke(&CHOOSE_PACKS);
+        choose.arg(operation);
+        for pack in self.waiting_packs(upto).await? {
+            choose.arg(pack.id.first.to_string()).arg(pack.id.base);
+        }
+        self.run(&choose).await
+    }
+
+    /// The packs whose records wait, up to `upto`.
+    ///
+    /// # Errors
+    /// Redis fails.
+    pub async fn waiting_packs(&self, upto: Position) -> Result<Vec<Pack>, QueueError> {
+        let mut packs = self.packs().await?;
+        packs.retain(|pack| pack.last <= upto && pack.superseded.is_none());
+        Ok(packs)
+    }
+
+    /// So many records that sleep an operation has chosen.
+    ///
+    /// # Errors
+    /// Redis fails.
+    pub async fn chosen_asleep(&self, operation: &str) -> Result<u64, QueueError> {
+        let packs = self.packs().await?;
+        let ours = packs
+            .iter()
+            .filter(|pack| pack.operation.as_deref() == Some(operation));
+        Ok(ours.map(|pack| pack.left).sum())
+    }
+
+    /// Gives up what an operation has chosen of packs. Returns how many the map has given up in all.
+    ///
+    /// # Errors
+    /// Another epoch, or Redis fails.
+    pub async fn discard_packs(&self, operation: &str) -> Result<u64, QueueError> {
+        self.run(self.invoke(&DISCARD_PACKS).arg(operation)).await
+    }
+
+    /// Removes packs. Returns how many the map has purged in all of records that waited, and how many now.
+    pub(super) async fn purge_packs(&self, due: &[Pack]) -> Result<(u64, u64), QueueError> {
+        let mut purge = self.invoke(&PURGE_PACKS);
+        for pack in due {
+            purge.arg(pack.id.first.to_string()).arg(pack.id.base);
+        }
+        self.run(&purge).await
+    }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "as `map_err` gives it")]
+fn unreadable(error: blob::BlobError) -> QueueError {
+    QueueError::Blob(error.to_string())
+}
