@@ -6,6 +6,9 @@ use super::{
 };
 use crate::record::{Counters, Era, Origin, Position};
 
+/// Since when a record that was set aside is taken for replaced: always, wherever the destination is put back to.
+pub(super) const SET_ASIDE: Position = Position::ZERO;
+
 /// How many parked records go on, and what became of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Left {
@@ -37,7 +40,7 @@ pub struct Accepted<'a> {
     pub ids: u64,
     /// Records are parked here of which it is not known any more whether they were replaced since: they must never be
     /// retried (I3).
-    pub set_aside: Option<Position>,
+    pub set_aside: bool,
 }
 
 impl Queue {
@@ -61,7 +64,11 @@ impl Queue {
             .arg(accepted.left.parks)
             .arg(accepted.left.superseded)
             .arg(accepted.ids)
-            .arg(accepted.set_aside.map_or_else(String::new, |at| at.to_string()))
+            .arg(if accepted.set_aside {
+                SET_ASIDE.to_string()
+            } else {
+                String::new()
+            })
             .arg(accepted.serves)
             .arg(accepted.left.moved)
             .arg(accepted.left.settled);

@@ -87,7 +87,7 @@ impl Errors<'_> {
         self.read += awake.len();
         self.reached = pack.last;
         let mut records = BTreeMap::new();
-        if let Some(sleepers) = self.queue.sleepers(pack).await? {
+        if let Some(sleepers) = self.queue.sleepers(pack.id).await? {
             for Sleeper { record, is_awake, .. } in sleepers {
                 let position = record.change.position;
                 if is_awake {

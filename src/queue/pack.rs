@@ -31,11 +31,11 @@ pub struct Pack {
 
 impl Pack {
     /// Of the text that the script has written.
-    pub(super) fn read(
-        first: &str,
-        [meta, left, operation, superseded]: &[Option<String>; 4],
-    ) -> Option<Self> {
-        let mut words = meta.as_ref()?.split(' ');
+    pub(super) fn read(first: &str, cells: &[Option<Bytes>; 4]) -> Option<Self> {
+        let text = |cell: &Option<Bytes>| Some(String::from_utf8_lossy(cell.as_ref()?).into_owned());
+        let [meta, left, operation, superseded] = cells.each_ref().map(text);
+        let meta = meta?;
+        let mut words = meta.split(' ');
         let (last, count, time, base, name) = (
             words.next()?.parse().ok()?,
             words.next()?.parse().ok()?,
@@ -48,12 +48,17 @@ impl Pack {
             id: PackId { first, base },
             last,
             count,
-            left: left.as_ref()?.parse().ok()?,
+            left: left?.parse().ok()?,
             time,
             name,
-            operation: operation.clone(),
-            superseded: superseded.as_ref().and_then(|once| once.parse().ok()),
+            operation,
+            superseded: superseded.and_then(|once| once.parse().ok()),
         })
+    }
+
+    /// Whether what sleeps in it waits for a retry, at a destination that is so far.
+    pub(super) fn waits(&self, upto: Position) -> bool {
+        self.last <= upto && self.superseded.is_none()
     }
 
     /// The id of the record at a place, as a record that lies alone would have it.
@@ -217,7 +222,7 @@ mod tests {
     fn pack() -> Pack {
         let position = |lsn| Position::through(1, Lsn(lsn));
         let meta = format!("{} 4 7 9 items", position(103));
-        let cells = [Some(meta), Some("4".into()), None, None];
+        let cells = [Some(Bytes::from(meta)), Some("4".into()), None, None];
         Pack::read(&position(100).to_string(), &cells).unwrap()
     }
 

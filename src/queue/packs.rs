@@ -15,8 +15,16 @@ use std::collections::HashSet;
 const RECORDS: usize = 4096;
 /// So many wake in one call.
 const CHUNK: usize = 256;
-/// What is known of a pack without its records: see [`Pack::read`].
-const FIELDS: [&str; 4] = ["m", "l", "o", "s"];
+/// What is known of a pack without its records, see [`Pack::read`]; and then its records, and which of them were woken.
+const KNOWN: [&str; 4] = ["m", "l", "o", "s"];
+const WHOLE: [&str; 6] = ["m", "l", "o", "s", "p", "w"];
+
+/// A pack with its records.
+struct Opened {
+    pack: Pack,
+    bytes: Bytes,
+    woken: Bytes,
+}
 
 impl Queue {
     /// Parks records together that were refused for one reason at one time, in order. Tells in which packs.
@@ -70,14 +78,7 @@ impl Queue {
             return Ok(Vec::new());
         }
         firsts.sort_unstable();
-        let mut read = redis::cmd("HMGET");
-        read.arg(&self.keys.packs);
-        for first in &firsts {
-            for field in FIELDS {
-                read.arg(format!("{field}:{first}"));
-            }
-        }
-        let cells: Vec<Option<String>> = self.link.query(&read).await?;
+        let cells = self.cells(&firsts, &KNOWN).await?;
         let (cells, _) = cells.as_chunks();
         let packs = firsts.iter().zip(cells);
         Ok(packs
@@ -85,43 +86,39 @@ impl Queue {
             .collect())
     }
 
-    /// One pack. None: it is gone.
-    async fn pack_of(&self, id: PackId) -> Result<Option<Pack>, QueueError> {
-        let first = id.first.to_string();
+    /// These fields of the packs that begin there, pack by pack.
+    async fn cells(&self, firsts: &[&str], fields: &[&str]) -> Result<Vec<Option<Bytes>>, QueueError> {
         let mut read = redis::cmd("HMGET");
-        read.arg(&self.keys.packs)
-            .arg(&FIELDS.map(|field| format!("{field}:{first}")));
-        let cells: Vec<Option<String>> = self.link.query(&read).await?;
-        let cells = cells.first_chunk();
-        let pack = cells.and_then(|cells| Pack::read(&first, cells));
-        Ok(pack.filter(|pack| pack.id == id))
+        read.arg(&self.keys.packs);
+        for first in firsts {
+            for field in fields {
+                read.arg(format!("{field}:{first}"));
+            }
+        }
+        self.link.query(&read).await
     }
 
-    /// Its records, and which of them were woken. None: it is gone.
-    async fn open(&self, pack: &Pack) -> Result<Option<(Bytes, Bytes)>, QueueError> {
-        let first = pack.id.first;
-        let mut read = redis::cmd("HMGET");
-        read.arg(&self.keys.packs)
-            .arg(&["m", "p", "w"].map(|field| format!("{field}:{first}")));
-        let cells: Vec<Option<Bytes>> = self.link.query(&read).await?;
-        let [Some(meta), bytes, woken] = cells.as_slice() else {
+    /// A pack with its records. None: it is gone.
+    async fn open(&self, id: PackId) -> Result<Option<Opened>, QueueError> {
+        let first = id.first.to_string();
+        let cells = self.cells(&[&first], &WHOLE).await?;
+        let Some(([known @ .., bytes, woken], [])) = cells.split_first_chunk::<6>() else {
             return Ok(None);
         };
-        let meta = String::from_utf8_lossy(meta);
-        if meta.split(' ').nth(3) != Some(&pack.id.base.to_string()) {
+        let Some(pack) = Pack::read(&first, known).filter(|pack| pack.id == id) else {
             return Ok(None);
-        }
+        };
         let bytes = bytes
             .clone()
             .ok_or_else(|| QueueError::Blob("a pack has no records".into()))?;
-        Ok(Some((bytes, woken.clone().unwrap_or_default())))
+        let woken = woken.clone().unwrap_or_default();
+        Ok(Some(Opened { pack, bytes, woken }))
     }
 
     /// All records of a pack. None: it is gone.
-    pub(super) async fn sleepers(&self, pack: &Pack) -> Result<Option<Vec<Sleeper>>, QueueError> {
-        let opened = self.open(pack).await?;
-        let read = opened.map(|(bytes, woken)| pack::read(pack, bytes, &woken).map_err(unreadable));
-        read.transpose()
+    pub(super) async fn sleepers(&self, id: PackId) -> Result<Option<Vec<Sleeper>>, QueueError> {
+        let opened = self.open(id).await?;
+        opened.map(Opened::read).transpose()
     }
 
     /// The records that sleep in a pack, in order; none if it is gone.
@@ -129,7 +126,7 @@ impl Queue {
     /// # Errors
     /// Redis fails, or the pack cannot be read.
     pub async fn asleep(&self, pack: &Pack) -> Result<Vec<ParkedRecord>, QueueError> {
-        let sleepers = self.sleepers(pack).await?.unwrap_or_default().into_iter();
+        let sleepers = self.sleepers(pack.id).await?.unwrap_or_default().into_iter();
         let asleep = sleepers.filter(|sleeper| !sleeper.is_awake);
         Ok(asleep.map(|sleeper| sleeper.record).collect())
     }
@@ -139,11 +136,11 @@ impl Queue {
     /// # Errors
     /// Redis fails, or the pack cannot be read.
     pub(super) async fn keys_of(&self, pack: &Pack) -> Result<PackKeys, QueueError> {
-        let Some((bytes, woken)) = self.open(pack).await? else {
+        let Some(Opened { pack, bytes, woken }) = self.open(pack.id).await? else {
             let hashes = Vec::new();
             return Ok(PackKeys { id: pack.id, hashes });
         };
-        pack::hashes(pack, bytes, &woken).map_err(unreadable)
+        pack::hashes(&pack, bytes, &woken).map_err(unreadable)
     }
 
     /// Wakes the records of a pack that have such a key; tells which of them wait, also of those that were awake. None: the
@@ -156,17 +153,14 @@ impl Queue {
         id: PackId,
         hashes: &HashSet<KeyHash>,
     ) -> Result<Option<Vec<ParkedKey>>, QueueError> {
-        let Some(pack) = self.pack_of(id).await? else {
-            return Ok(None);
-        };
-        let Some(mut sleepers) = self.sleepers(&pack).await? else {
+        let Some(mut sleepers) = self.sleepers(id).await? else {
             return Ok(None);
         };
         sleepers.retain(|sleeper| {
             let mut keys = sleeper.record.keys.iter();
             keys.any(|key| hashes.contains(&key_hash(key)))
         });
-        self.wake(&pack, &sleepers).await?;
+        self.wake(id, &sleepers).await?;
         let positions: Vec<Position> = sleepers
             .iter()
             .map(|sleeper| sleeper.record.change.position)
@@ -174,17 +168,18 @@ impl Queue {
         let mut waiting = Vec::new();
         for part in positions.chunks(CHUNK) {
             let records = self.errors_at(part).await?.into_iter();
-            let waits = records.filter(|record| record.superseded.is_none() && record.completed.is_none());
-            waiting.extend(waits.map(ParkedKey::of));
+            waiting.extend(records.filter(ParkedRecord::may_wait).map(ParkedKey::of));
         }
         Ok(Some(waiting))
     }
 
-    /// Wakes those of these records that sleep. `positions` are in order.
+    /// Wakes those of these records that sleep. `positions` are in order. Tells of each pack that was looked at where it begins,
+    /// and how many sleep in it then.
     ///
     /// # Errors
     /// Another epoch, Redis fails, or a record cannot be read.
-    pub async fn wake_at(&self, positions: &[Position]) -> Result<(), QueueError> {
+    pub async fn wake_at(&self, positions: &[Position]) -> Result<Vec<(Position, usize)>, QueueError> {
+        let mut looked_at = Vec::new();
         for pack in self.packs().await? {
             let from = positions.partition_point(|position| *position < pack.id.first);
             let to = positions.partition_point(|position| *position <= pack.last);
@@ -192,11 +187,14 @@ impl Queue {
             if within.is_empty() {
                 continue;
             }
-            let mut sleepers = self.sleepers(&pack).await?.unwrap_or_default();
+            let mut sleepers = self.sleepers(pack.id).await?.unwrap_or_default();
+            sleepers.retain(|sleeper| !sleeper.is_awake);
+            let asleep = sleepers.len();
             sleepers.retain(|sleeper| within.binary_search(&sleeper.record.change.position).is_ok());
-            self.wake(&pack, &sleepers).await?;
+            self.wake(pack.id, &sleepers).await?;
+            looked_at.push((pack.id.first, asleep - sleepers.len()));
         }
-        Ok(())
+        Ok(looked_at)
     }
 
     /// Wakes what sleeps at or below a position in a pack that ends beyond it.
@@ -205,18 +203,18 @@ impl Queue {
             if pack.id.first > position || pack.last <= position {
                 continue;
             }
-            let mut sleepers = self.sleepers(&pack).await?.unwrap_or_default();
+            let mut sleepers = self.sleepers(pack.id).await?.unwrap_or_default();
             sleepers.retain(|sleeper| sleeper.record.change.position <= position);
-            self.wake(&pack, &sleepers).await?;
+            self.wake(pack.id, &sleepers).await?;
         }
         Ok(())
     }
 
-    async fn wake(&self, pack: &Pack, sleepers: &[Sleeper]) -> Result<(), QueueError> {
+    async fn wake(&self, pack: PackId, sleepers: &[Sleeper]) -> Result<(), QueueError> {
         let asleep: Vec<&Sleeper> = sleepers.iter().filter(|sleeper| !sleeper.is_awake).collect();
         for part in asleep.chunks(CHUNK) {
             let mut wake = self.invoke(&WAKE);
-            wake.arg(pack.id.first.to_string()).arg(pack.id.base);
+            wake.arg(pack.first.to_string()).arg(pack.base);
             for Sleeper { place, record, .. } in part {
                 wake.arg(*place)
                     .arg(record.change.position.to_string())
@@ -233,8 +231,8 @@ impl Queue {
     /// Another epoch, Redis fails, or a record cannot be read.
     pub async fn blank(&self) -> Result<(), QueueError> {
         for pack in self.packs().await? {
-            while let Some((bytes, woken)) = self.open(&pack).await? {
-                if !woken.contains(&b'1') || self.blank_one(&pack, bytes, &woken).await? {
+            while let Some(opened) = self.open(pack.id).await? {
+                if !opened.woken.contains(&b'1') || self.blank_one(opened).await? {
                     break;
                 }
             }
@@ -243,8 +241,9 @@ impl Queue {
     }
 
     /// False: another was woken meanwhile.
-    async fn blank_one(&self, pack: &Pack, bytes: Bytes, woken: &[u8]) -> Result<bool, QueueError> {
-        let sleepers = pack::read(pack, bytes, woken).map_err(unreadable)?;
+    async fn blank_one(&self, opened: Opened) -> Result<bool, QueueError> {
+        let (pack, woken) = (opened.pack.id, opened.woken.clone());
+        let sleepers = opened.read()?;
         let awake: Vec<Position> = sleepers
             .iter()
             .filter(|sleeper| sleeper.is_awake && !sleeper.record.keys.is_empty())
@@ -266,9 +265,9 @@ impl Queue {
         }
         let mut blank = self.invoke(&BLANK);
         blank
-            .arg(pack.id.first.to_string())
-            .arg(pack.id.base)
-            .arg(woken)
+            .arg(pack.first.to_string())
+            .arg(pack.base)
+            .arg(&woken[..])
             .arg(pack::without(sleepers, &gone).map_err(unreadable)?);
         Ok(self.run::<u64>(&blank).await? == 1)
     }
@@ -292,7 +291,7 @@ impl Queue {
     /// Redis fails.
     pub async fn waiting_packs(&self, upto: Position) -> Result<Vec<Pack>, QueueError> {
         let mut packs = self.packs().await?;
-        packs.retain(|pack| pack.last <= upto && pack.superseded.is_none());
+        packs.retain(|pack| pack.waits(upto));
         Ok(packs)
     }
 
@@ -323,6 +322,12 @@ impl Queue {
             purge.arg(pack.id.first.to_string()).arg(pack.id.base);
         }
         self.run(&purge).await
+    }
+}
+
+impl Opened {
+    fn read(self) -> Result<Vec<Sleeper>, QueueError> {
+        pack::read(&self.pack, self.bytes, &self.woken).map_err(unreadable)
     }
 }
 

@@ -1,7 +1,9 @@
 //! The parked records of a map, and what is marked on them.
 
 use super::{
-    ErrorSummary, Listed, Queue, QueueError, blob, errors,
+    ErrorSummary, Listed, Queue, QueueError,
+    accept::SET_ASIDE,
+    blob, errors,
     scripts::{DROP_PROVISIONAL, MARK, PARK, PURGE, RETRIED},
 };
 use crate::record::{Has, Mark, Once, PackId, ParkedKey, ParkedRecord, Position, Retried, Waiting};
@@ -33,7 +35,29 @@ impl Queue {
     /// # Errors
     /// Another epoch, or Redis fails.
     pub async fn mark(&self, marks: &[Mark]) -> Result<Vec<bool>, QueueError> {
+        match self.mark_awake(marks, &[]).await {
+            Err(QueueError::AsleepAgain) => {
+                let mut positions: Vec<Position> = marks.iter().map(Mark::parked).collect();
+                positions.sort_unstable();
+                let looked_at = self.wake_at(&positions).await?;
+                self.mark_awake(marks, &looked_at).await
+            }
+            marked => marked,
+        }
+    }
+
+    /// Marks what is awake. Of packs that were `looked_at` it is known that none of them sleeps there, if no more sleep in
+    /// those than then.
+    async fn mark_awake(
+        &self,
+        marks: &[Mark],
+        looked_at: &[(Position, usize)],
+    ) -> Result<Vec<bool>, QueueError> {
         let mut script = self.invoke(&MARK);
+        script.arg(looked_at.len());
+        for (first, asleep) in looked_at {
+            script.arg(first.to_string()).arg(*asleep);
+        }
         for mark in marks {
             let (kind, parked, once) = match mark {
                 Mark::Superseded { parked, once } => ("s", parked, once),
@@ -82,7 +106,7 @@ impl Queue {
             }
         }
         self.each_awake(|record| {
-            if record.superseded.is_none() && record.completed.is_none() {
+            if record.may_wait() {
                 waiting.awake.push(ParkedKey::of(record));
             }
         })
@@ -99,7 +123,9 @@ impl Queue {
         // A destination that was put back may have a part of a pack.
         self.wake_up_to(has.position).await?;
         let mut drop = self.invoke(&DROP_PROVISIONAL);
-        drop.arg(has.position.to_string()).arg(has.settled);
+        drop.arg(has.position.to_string())
+            .arg(has.settled)
+            .arg(SET_ASIDE.to_string());
         self.run(&drop).await
     }
 
@@ -190,8 +216,9 @@ impl Queue {
         for pack in packs.iter().filter(|pack| pack.last <= has.position) {
             summary.count_pack(pack);
         }
+        let waiting = packs.iter().filter(|pack| pack.waits(has.position));
         let mut newest = VecDeque::new();
-        for pack in self.waiting_packs(has.position).await?.iter().rev() {
+        for pack in waiting.rev() {
             let asleep = self.asleep(pack).await?.into_iter().rev();
             asleep
                 .take(errors::RECENT - newest.len())

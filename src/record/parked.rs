@@ -37,6 +37,12 @@ impl ParkedRecord {
         self.change.position <= has.position && !holds(self.superseded) && !holds(self.completed)
     }
 
+    /// Whether it waits as far as its marks tell, of which some may not hold.
+    #[must_use]
+    pub const fn may_wait(&self) -> bool {
+        self.superseded.is_none() && self.completed.is_none()
+    }
+
     /// What has come of it, at a destination that is so far.
     #[must_use]
     pub fn retry_status(&self, has: Has) -> RetryStatus {

@@ -8,7 +8,7 @@ use tablemap::{
         redis::{Settings, Topology},
     },
     failure::{Class, Refusal},
-    queue::{Beginning, Keys, Listed, Queue, QueueError, encode},
+    queue::{Accepted, Beginning, Keys, Left, Listed, Queue, QueueError, encode},
     record::{
         Cell, Change, Counted, Counters, Era, Has, Lsn, Mark, Once, Operation, Origin, ParkedRecord,
         Position, Relation, ReplicaIdentity, Waiting, key_hash,
@@ -256,8 +256,8 @@ async fn an_operation_gives_packs_up_and_counts_each_record_once() {
 
 /// Redis went back to before a record was woken: no count tells. What replaces it must not be taken for written (I3).
 #[tokio::test(flavor = "multi_thread")]
-async fn what_sleeps_again_is_not_marked() {
-    let _time = timed("what_sleeps_again_is_not_marked");
+async fn what_sleeps_again_is_woken_before_it_is_marked() {
+    let _time = timed("what_sleeps_again_is_woken_before_it_is_marked");
     let redis = Redis::start().await;
     let queue = queue(&redis).await;
     let packs = queue.pack(&skipped(1..=10)).await.unwrap();
@@ -276,9 +276,73 @@ async fn what_sleeps_again_is_not_marked() {
         parked: at(3),
         once: Once::Has(at(20)),
     }];
-    let refused = queue.mark(&mark).await;
-    assert_eq!(refused, Err(QueueError::AsleepAgain));
-    queue.wake_keys(packs[0].id, &of_three).await.unwrap();
-    assert_eq!(queue.mark(&mark).await, Ok(vec![true]));
+    assert_eq!(queue.mark(&mark).await, Ok(vec![true]), "it is woken once more");
     assert_eq!(queue.mark(&mark).await, Ok(vec![false]));
+    assert_eq!(
+        queue.errors_at(&[at(3)]).await.unwrap()[0].superseded,
+        Some(Once::Has(at(20)))
+    );
+    // What was given up meanwhile is not marked, and holds nothing up.
+    queue.wake_at(&[at(5)]).await.unwrap();
+    queue.choose("discard", true, &[at(5)]).await.unwrap();
+    queue.discard("discard", &[at(5)]).await.unwrap();
+    let both = [5, 6].map(|lsn| Mark::Superseded {
+        parked: at(lsn),
+        once: Once::Has(at(20)),
+    });
+    assert_eq!(queue.mark(&both).await, Ok(vec![false, true]));
+}
+
+/// After a gap was accepted nobody can tell whether a record was replaced: none of them may be retried, wherever it lies and
+/// however far the destination goes back (I3).
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_set_aside_never_waits_again() {
+    let _time = timed("what_was_set_aside_never_waits_again");
+    let redis = Redis::start().await;
+    let queue = queue(&redis).await;
+    queue.pack(&skipped(1..=10)).await.unwrap();
+    queue.pack(&skipped(11..=20)).await.unwrap();
+    // Chosen by an operation that was broken off, with one that lies alone.
+    queue.choose_packs("discard", at(20)).await.unwrap();
+    queue.wake_at(&[at(4)]).await.unwrap();
+    queue.choose("discard", true, &[]).await.unwrap();
+    let (source, destination, era) = (Origin::new("1", "crm"), Origin::new("2", "erp"), Era::default());
+    let accepted = Accepted {
+        operation: "accept",
+        era: &era,
+        from: at(20),
+        table: 7,
+        source: &source,
+        destination: &destination,
+        serves: "",
+        counters: None,
+        left: Left::default(),
+        ids: 20,
+        set_aside: true,
+    };
+    queue.accept(&accepted).await.unwrap();
+    assert_eq!(queue.discard_packs("discard").await.unwrap(), 0);
+    let (given_up, _) = queue.discard("discard", &[at(4)]).await.unwrap();
+    assert_eq!(given_up, 0);
+    assert_eq!(queue.chosen("discard").await.unwrap().unwrap().skipped, 20);
+    // One that wakes is set aside still; so is one at a destination that was put back.
+    queue.wake_at(&[at(5)]).await.unwrap();
+    queue
+        .drop_provisional(Has {
+            position: at(15),
+            settled: 0,
+        })
+        .await
+        .unwrap();
+    assert_eq!(listed(&queue).await, (1..=15).collect::<Vec<_>>());
+    let mut waiting = 0;
+    let has = Has {
+        position: at(15),
+        settled: 0,
+    };
+    let visit = |one: Listed| waiting += u64::from(one.record.waits(has));
+    queue.each_error(visit).await.unwrap();
+    assert_eq!(waiting, 0);
+    let meta = queue.meta().await.unwrap().unwrap();
+    assert_eq!((meta.parks, meta.superseded), (0, 0), "they are in no count");
 }

@@ -7,6 +7,7 @@ mod parked;
 pub use packs::{BLANK, CHOOSE_PACKS, DISCARD_PACKS, PACK, PURGE_PACKS, WAKE};
 pub use parked::{CHOOSE, DISCARD, DROP_PROVISIONAL, KEEP, LEAVE, MARK, PARK, PURGE, RETRIED};
 
+use packs::PACKS;
 use redis::Script;
 use std::sync::LazyLock;
 
@@ -214,10 +215,12 @@ return redis.call('HSET', KEYS[2], 'destination', ARGV[2])
 );
 
 // ARGV: epoch, operation, era, from, table, source, destination, whether counters are given, received, filtered, parks,
-// superseded, ids given, where unmarked records are set aside, what it serves, moved, settled. A queue that is gone begins empty; of one that is there all stays.
+// superseded, ids given, the mark of what is set aside if that is to be, what it serves, moved, settled. A queue that is gone
+// begins empty; of one that is there all stays.
 script!(
     ACCEPT,
     WHEN_FULL,
+    PACKS,
     r"
 local epoch = redis.call('GET', KEYS[1])
 if epoch and epoch ~= ARGV[1] then return redis.error_reply('TMEPOCH ' .. epoch .. ' is the epoch') end
@@ -234,9 +237,7 @@ if ARGV[14] ~= '' then
       redis.call('HSETNX', KEYS[4], 's:' .. position, ARGV[14])
     end
   end
-  for _, field in ipairs(redis.call('HKEYS', KEYS[6])) do
-    if string.sub(field, 1, 2) == 'm:' then redis.call('HSETNX', KEYS[6], 's:' .. string.sub(field, 3), ARGV[14]) end
-  end
+  for first in packs() do redis.call('HSETNX', KEYS[6], 's:' .. first, ARGV[14]) end
 end
 if ARGV[4] > redis.call('HGET', KEYS[2], 'q') then redis.call('HSET', KEYS[2], 'q', ARGV[4]) end
 if redis.call('XLEN', KEYS[3]) == 0 then
@@ -249,11 +250,8 @@ local newest = ''
 for _, field in ipairs(redis.call('HKEYS', KEYS[4])) do
   if string.sub(field, 1, 2) == 'r:' and string.sub(field, 3) > newest then newest = string.sub(field, 3) end
 end
-for _, field in ipairs(redis.call('HKEYS', KEYS[6])) do
-  if string.sub(field, 1, 2) == 'm:' then
-    local last = string.match(redis.call('HGET', KEYS[6], field), '^%S+')
-    if last > newest then newest = last end
-  end
+for first in packs() do
+  if last_of(first) > newest then newest = last_of(first) end
 end
 redis.call('HDEL', KEYS[2], 'lastPark')
 if newest ~= '' then redis.call('HSET', KEYS[2], 'lastPark', newest) end

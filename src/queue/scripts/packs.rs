@@ -69,7 +69,7 @@ local meta = redis.call('HGET', KEYS[6], 'm:' .. first)
 if not meta then return 0 end
 local count, base, name = string.match(meta, '^%S+ (%S+) %S+ (%S+) (%S+)$')
 if base ~= ARGV[3] then return 0 end
-local operation = redis.call('HGET', KEYS[6], 'o:' .. first)
+local operation, replaced = unpack(redis.call('HMGET', KEYS[6], 'o:' .. first, 's:' .. first))
 local places = {}
 for place in string.gmatch(redis.call('HGET', KEYS[6], 'w:' .. first) or string.rep('0', tonumber(count)), '.') do
   places[#places + 1] = place
@@ -82,6 +82,7 @@ for i = 4, #ARGV, 3 do
     redis.call('HSET', KEYS[4], 'r:' .. position, ARGV[i + 2],
       'id:' .. position, string.format('%s-e-%08x', name, base + place - 1))
     if operation then redis.call('HSET', KEYS[4], 'o:' .. position, operation) end
+    if replaced then redis.call('HSET', KEYS[4], 's:' .. position, replaced) end
     woken = woken + 1
   end
 end
@@ -133,6 +134,7 @@ return 1
 );
 
 // ARGV: epoch, operation. Gives up what it has chosen of packs. Tells how many records are given up by the map's account.
+// What was replaced since it was chosen counts as that.
 script!(
     DISCARD_PACKS,
     WHEN_FULL,
@@ -141,7 +143,10 @@ script!(
     PACKS,
     r"
 for first, left, operation in packs() do
-  if operation == ARGV[2] then
+  if operation == ARGV[2] and redis.call('HEXISTS', KEYS[6], 's:' .. first) == 1 then
+    redis.call('HINCRBY', KEYS[4], 'op:' .. operation .. ':skipped', left)
+    redis.call('HDEL', KEYS[6], 'o:' .. first)
+  elseif operation == ARGV[2] then
     redis.call('HINCRBY', KEYS[2], 'discarded', left)
     redis.call('HINCRBY', KEYS[4], 'op:' .. operation .. ':completed', left)
     leave_out(first)

@@ -40,8 +40,9 @@ return ids
 "
 );
 
-// ARGV: epoch, then kind (s: superseded, m: moved), parked position and from when on it holds of each mark. Tells of each
-// whether it is new: only then the destination may count it. Whatever was marked for a transaction that failed was dropped.
+// ARGV: epoch, a number of packs that were looked at, the first position of each and how many slept in it; then kind (s:
+// superseded, m: moved), parked position and from when on it holds of each mark. Tells of each whether it is new: only then
+// the destination may count it. Whatever was marked for a transaction that failed was dropped.
 // A record that is not there may sleep again, if Redis went back to before it was woken: then none is marked (I3).
 script!(
     MARK,
@@ -50,19 +51,28 @@ script!(
     META,
     PACKS,
     r"
-for i = 2, #ARGV, 3 do
-  local position = ARGV[i + 1]
-  if redis.call('HEXISTS', KEYS[4], 'r:' .. position) == 0 then
-    for first in packs() do
-      if first <= position and position <= last_of(first) then
-        return redis.error_reply('TMASLEEP what is replaced may sleep again')
-      end
+local looked_at, from = {}, 3 + 2 * tonumber(ARGV[2])
+for i = 3, from - 1, 2 do looked_at[ARGV[i]] = tonumber(ARGV[i + 1]) end
+local ranges
+local function may_sleep(position)
+  if not ranges then
+    ranges = {}
+    for first, left in packs() do
+      if left > (looked_at[first] or 0) then ranges[#ranges + 1] = {first, last_of(first)} end
     end
+  end
+  for _, range in ipairs(ranges) do
+    if range[1] <= position and position <= range[2] then return true end
+  end
+end
+for i = from, #ARGV, 3 do
+  if redis.call('HEXISTS', KEYS[4], 'r:' .. ARGV[i + 1]) == 0 and may_sleep(ARGV[i + 1]) then
+    return redis.error_reply('TMASLEEP what is replaced may sleep again')
   end
 end
 local counts = {s = 'superseded', m = 'moved'}
 local new = {}
-for i = 2, #ARGV, 3 do
+for i = from, #ARGV, 3 do
   local known = redis.call('HEXISTS', KEYS[4], 'r:' .. ARGV[i + 1]) == 1
   if known and redis.call('HSETNX', KEYS[4], ARGV[i] .. ':' .. ARGV[i + 1], ARGV[i + 2]) == 1 then
     redis.call('HINCRBY', KEYS[2], counts[ARGV[i]], 1)
@@ -75,8 +85,9 @@ return new
 "
 );
 
-// ARGV: epoch, D, how many are settled there. Errors and marks beyond what the destination has are provisional (rule 3). Of a
-// pack that only ends beyond it, those records were woken that the destination has passed.
+// ARGV: epoch, D, how many are settled there, and the mark of what was set aside, which is in no count. Errors and marks
+// beyond what the destination has are provisional (rule 3). Of a pack that only ends beyond it, those records were woken that
+// the destination has passed.
 // A record that an operation has written after all not is chosen again, if the operation has not ended.
 script!(
     DROP_PROVISIONAL,
@@ -89,7 +100,7 @@ script!(
 for first, left, operation in packs() do
   if last_of(first) > ARGV[2] then
     take_from(operation, left)
-    redis.call('HINCRBY', KEYS[2], 'parks', -left)
+    if redis.call('HGET', KEYS[6], 's:' .. first) ~= ARGV[4] then redis.call('HINCRBY', KEYS[2], 'parks', -left) end
     leave_out(first)
   end
 end
@@ -106,8 +117,12 @@ for _, field in ipairs(redis.call('HKEYS', KEYS[4])) do
   local kind, position = string.match(field, '^(%a+):(.*)$')
   if kind == 'r' and position > ARGV[2] then
     take_from(redis.call('HGET', KEYS[4], 'o:' .. position))
+    if redis.call('HGET', KEYS[4], 's:' .. position) == ARGV[4] then
+      redis.call('HDEL', KEYS[4], 's:' .. position)
+    else
+      redis.call('HINCRBY', KEYS[2], 'parks', -1)
+    end
     redis.call('HDEL', KEYS[4], field, 'id:' .. position, 'o:' .. position)
-    redis.call('HINCRBY', KEYS[2], 'parks', -1)
     for mark in pairs(counts) do unmark(mark, position) end
     dropped = dropped + 1
   end

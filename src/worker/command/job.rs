@@ -11,6 +11,7 @@ use crate::{
 };
 use std::{
     collections::HashSet,
+    fmt,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -81,8 +82,7 @@ pub enum JobError {
     Match(#[from] MatchError),
     /// Nothing was done.
     #[error(
-        "More than {WOKEN} skipped records are selected, and not more are taken at once. {0} up to `error.id <= '{1}'` are so \
-         many."
+        "More than {WOKEN} skipped records are selected, and not more are taken at once. {0} with `{1}` are at most so many."
     )]
     TooMany(&'static str, String),
 }
@@ -94,10 +94,43 @@ struct Selected {
     positions: Vec<Position>,
     /// So many sleep, and must be woken.
     woken: u64,
-    /// The last one that may be chosen with those before it.
-    upto: String,
+    /// Those of them that may be taken at once.
+    part: Part,
     /// So many in all, with those that are taken as they lie.
     count: u64,
+}
+
+/// Skipped records whose ids begin alike and rise: the first ones that are selected.
+#[derive(Debug, Default)]
+struct Part {
+    last: String,
+    /// Others follow whose ids begin with another name: the queue was adopted.
+    is_named: bool,
+}
+
+impl Part {
+    /// One more is selected, and may be taken too, or not.
+    fn add(&mut self, id: &str, fits: bool) {
+        self.is_named |= !self.last.is_empty() && name(&self.last) != name(id);
+        if fits && !self.is_named {
+            id.clone_into(&mut self.last);
+        }
+    }
+}
+
+/// As a selection says it.
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_named {
+            write!(f, "error.id.startsWith('{}') && ", name(&self.last))?;
+        }
+        write!(f, "error.id <= '{}'", self.last)
+    }
+}
+
+/// What an id begins with, before its number.
+fn name(id: &str) -> &str {
+    id.rfind('-').map_or(id, |end| &id[..=end])
 }
 
 impl<T: Teller> Job<T> {
@@ -209,7 +242,7 @@ impl<T: Teller> Job<T> {
         let Selected {
             positions,
             woken,
-            upto,
+            part: taken,
             ..
         } = self.select().await?;
         if woken > WOKEN {
@@ -217,7 +250,7 @@ impl<T: Teller> Job<T> {
                 Selection::Match(_) => "Those that the expression takes",
                 _ => "Those",
             };
-            return Err(JobError::TooMany(part, upto));
+            return Err(JobError::TooMany(part, taken.to_string()));
         }
         if woken > 0 {
             self.queue.wake_at(&positions).await?;
@@ -254,10 +287,13 @@ impl<T: Teller> Job<T> {
                     selected.woken += u64::from(sleeps);
                     selected.count += 1;
                     // Of too many none is taken.
-                    if selected.woken > WOKEN {
+                    let fits = selected.woken <= WOKEN;
+                    if sleeps {
+                        selected.part.add(&record.id, fits);
+                    }
+                    if !fits {
                         return;
                     }
-                    selected.upto.clone_from(&record.id);
                     selected.positions.push(record.change.position);
                     if order.act == Act::Retry {
                         keys.extend(record.keys);
@@ -274,8 +310,10 @@ impl<T: Teller> Job<T> {
                     sleeps: false,
                 });
             };
+            // What wakes in between counts twice, rather than not at all.
+            let packs = self.queue.waiting_packs(has.position).await?;
             self.queue.each_awake(alone).await?;
-            for pack in self.queue.waiting_packs(has.position).await? {
+            for pack in packs {
                 selected.count += pack.left;
                 last = last.max(Some(pack.last_id()));
             }
@@ -346,14 +384,17 @@ impl<T: Teller> Job<T> {
             return Ok(());
         }
         if matches!(selection, Selection::Keys(_)) {
-            let mut settled = Vec::new();
-            let visit = |record: ParkedRecord| {
-                let is_settled = record.change.position <= self.has.position && !record.waits(self.has);
+            let (mut settled, mut asleep) = (Vec::new(), Vec::new());
+            let visit = |Listed { record, sleeps }: Listed| {
+                let position = record.change.position;
+                let is_settled = position <= self.has.position && !record.waits(self.has);
                 if is_settled && selection.takes(&record).unwrap_or(false) {
-                    settled.push(record.change.position);
+                    settled.push(position);
+                    asleep.extend(sleeps.then_some(position));
                 }
             };
-            self.queue.each_awake(visit).await?;
+            self.queue.each_error(visit).await?;
+            self.queue.wake_at(&asleep).await?;
             self.queue.forget(&settled).await?;
         }
         Ok(self.queue.blank().await?)
@@ -364,5 +405,42 @@ impl<T: Teller> Job<T> {
         failpoint::hit("discarded");
         self.teller.given_up(given_up, all);
         Ok(Some(part.len()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(ids: &[(&str, bool)]) -> String {
+        let mut part = Part::default();
+        for (id, fits) in ids {
+            part.add(id, *fits);
+        }
+        part.to_string()
+    }
+
+    #[test]
+    fn a_part_of_a_selection_is_named_where_ids_do_not_rise() {
+        let alike = [
+            ("items-e-00000001", true),
+            ("items-e-00000002", true),
+            ("items-e-00000003", false),
+        ];
+        assert_eq!(part(&alike), "error.id <= 'items-e-00000002'");
+        // An adopted queue: older records have ids of another map.
+        let adopted = [
+            ("old-e-00000001", true),
+            ("items-e-00000002", true),
+            ("items-e-00000003", false),
+        ];
+        let named = "error.id.startsWith('old-e-') && error.id <= 'old-e-00000001'";
+        assert_eq!(part(&adopted), named);
+        let late = [
+            ("old-e-00000001", true),
+            ("old-e-00000002", false),
+            ("items-e-00000003", false),
+        ];
+        assert_eq!(part(&late), named);
     }
 }

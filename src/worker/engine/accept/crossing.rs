@@ -124,7 +124,7 @@ impl Crossing {
             counters,
             left,
             ids: known.parks,
-            set_aside: set_aside.then_some(self.has),
+            set_aside,
         };
         let account = queue.accept(&accepted).await?;
         failpoint::hit("accepting");
