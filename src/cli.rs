@@ -1,6 +1,6 @@
 //! The command line: operator, worker, check, crds.
 
-use crate::{api, check, controller, records, serve, worker};
+use crate::{api, check, controller, lease, records, serve, worker};
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{process::ExitCode, time::Duration};
@@ -35,6 +35,8 @@ enum Command {
 enum Workers {
     /// As tasks of the operator.
     Embedded,
+    /// As pods: a Deployment for each source Connection and worker group.
+    Pods,
     /// Somewhere else: each is started as `tablemap worker`.
     None,
 }
@@ -43,6 +45,11 @@ enum Workers {
 struct Operator {
     #[arg(long, value_enum, default_value = "embedded")]
     workers: Workers,
+    /// The image of worker pods: the operator's own.
+    #[arg(long, required_if_eq("workers", "pods"))]
+    worker_image: Option<String>,
+    #[arg(long, default_value = "IfNotPresent", value_parser = ["Always", "IfNotPresent", "Never"])]
+    worker_image_pull_policy: String,
     /// Only this namespace. Default: all.
     #[arg(long)]
     namespace: Option<String>,
@@ -52,6 +59,13 @@ struct Operator {
     /// A folder with `tls.crt` and `tls.key` of the records API; they are read again when they change.
     #[arg(long)]
     records_api_certificates: Option<std::path::PathBuf>,
+    /// Of several operators only one runs the controllers: the one that holds the Lease `tablemap-operator` in this namespace.
+    /// All of them serve the records API. Default: no Lease, for one operator.
+    #[arg(long)]
+    leader_election_namespace: Option<String>,
+    /// Whole seconds after which another may lead, if the one that leads cannot renew its Lease.
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u64).range(4..=60))]
+    leader_election_seconds: u64,
     #[command(flatten)]
     common: Common,
 }
@@ -124,6 +138,25 @@ struct Common {
 }
 
 impl Common {
+    /// What a worker's pod is told, as its operator was; the limits of its namespace come beside.
+    fn for_pods(&self) -> Vec<String> {
+        let number = |name: &str, value: u64| format!("--{name}={value}");
+        let mut arguments = vec![
+            number("lease-seconds", self.lease_seconds),
+            number("confirm-delay-milliseconds", self.confirm_delay_milliseconds),
+            number("counters-seconds", self.counters_seconds),
+            number("clean-up-seconds", self.clean_up_seconds),
+            number("side-slot-seconds", self.side_slot_seconds),
+            number(
+                "statement-timeout-milliseconds",
+                self.statement_timeout_milliseconds,
+            ),
+        ];
+        let queue = self.default_queue.as_ref();
+        arguments.extend(queue.map(|queue| format!("--default-queue={queue}")));
+        arguments
+    }
+
     fn pace(&self) -> worker::Pace {
         let delay = Duration::from_millis(self.confirm_delay_milliseconds);
         let mut pace = worker::Pace::default();
@@ -182,6 +215,9 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
     })
 }
+
+/// The Lease of the operator that leads.
+const LEADER: &str = "tablemap-operator";
 
 const QUIET: &[&str] = &["tokio_postgres=warn", "hyper=warn", "tower=warn", "rustls=warn"];
 
@@ -249,11 +285,22 @@ async fn operate(options: Operator, shutdown: CancellationToken) -> anyhow::Resu
         .context("no Kubernetes configuration was found")?;
     let Operator {
         workers,
+        worker_image,
+        worker_image_pull_policy,
         namespace,
         records_api_address,
         records_api_certificates,
+        leader_election_namespace,
+        leader_election_seconds,
         common,
     } = options;
+    let identity = identity();
+    let candidate = leader_election_namespace.map(|namespace| lease::Candidate {
+        namespace,
+        name: LEADER.into(),
+        identity: identity.clone(),
+        duration: Duration::from_secs(leader_election_seconds),
+    });
     if let Some(address) = common.bind_address {
         tokio::spawn(serve::serve(address, shutdown.clone()));
     }
@@ -275,16 +322,28 @@ async fn operate(options: Operator, shutdown: CancellationToken) -> anyhow::Resu
     let options = controller::Options {
         namespace,
         default_queue: common.default_queue.clone(),
-        embedded: matches!(workers, Workers::Embedded),
-        identity: identity(),
+        workers: match workers {
+            Workers::Embedded => controller::Wanted::Embedded,
+            Workers::Pods => controller::Wanted::Pods(controller::PodSettings {
+                image: worker_image.unwrap_or_default(),
+                pull_policy: worker_image_pull_policy,
+                arguments: common.for_pods(),
+            }),
+            Workers::None => controller::Wanted::Elsewhere,
+        },
+        identity,
         lease_duration: Duration::from_secs(common.lease_seconds),
         pace: common.pace(),
         ceilings: common.ceilings(),
     };
-    let controllers = async {
-        controller::run(client, options, shutdown.clone()).await;
-        Ok(())
-    };
+    let controllers = Box::pin(async {
+        let controllers = controller::run(client.clone(), options, shutdown.clone());
+        let Some(candidate) = &candidate else {
+            controllers.await;
+            return Ok(());
+        };
+        Ok(lease::lead(client, candidate, &shutdown, controllers).await?)
+    });
     let Some(api) = api else {
         return controllers.await;
     };

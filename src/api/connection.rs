@@ -1,5 +1,6 @@
 //! The kind Connection: one way into a system.
 
+use super::WorkerTemplate;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -32,6 +33,9 @@ pub struct ConnectionSpec {
     /// A Redis or Valkey that holds queues.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redis: Option<RedisSpec>,
+    /// What the workers' pods that read from here have beside what they need. Default: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker_template: Option<WorkerTemplate>,
 }
 
 /// A `PostgreSQL` database.

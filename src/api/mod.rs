@@ -9,6 +9,7 @@ pub mod reasons;
 mod reference;
 mod status;
 mod tablemap;
+mod worker_template;
 
 pub use bytes::Bytes;
 pub use connection::{
@@ -31,3 +32,4 @@ pub use tablemap::{
     CatchUp, DeletionPolicy, DestinationSpec, ErrorsSpec, OnExit, QueueBounds, QueueLimits, QueueSpec,
     SourceFilter, SourceSpec, State, TableMap, TableMapSpec,
 };
+pub use worker_template::{WorkerMetadata, WorkerPodSpec, WorkerResources, WorkerTemplate};

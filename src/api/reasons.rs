@@ -60,7 +60,20 @@ pub const CONDITIONS: &[(&str, &[&str])] = &[
             "SecretMissing",
         ],
     ),
-    ("WorkerAvailable", &["LeaseHeld", "LeaseExpired", "NoWorker"]),
+    (
+        "WorkerAvailable",
+        &[
+            "LeaseHeld",
+            "LeaseExpired",
+            "NoWorker",
+            "ImageUnavailable",
+            "Unschedulable",
+            "PodRefused",
+            "ContainerRefused",
+            "WorkerCrashes",
+            "WorkerRefused",
+        ],
+    ),
     (
         "Paused",
         &[

@@ -4,9 +4,11 @@
 mod connection;
 mod embedded;
 mod operation;
+mod pods;
 mod tablemap;
 
 pub use embedded::Embedded;
+pub use pods::{Pods, Settings as PodSettings};
 
 use crate::worker::{self, Cluster};
 use futures::StreamExt;
@@ -29,8 +31,24 @@ pub struct Context {
     pub identity: String,
     /// A deletion whose references are gone is given up after this.
     pub clean_up: Duration,
-    /// Runs the workers as tasks of this process.
-    pub workers: Option<Arc<Embedded>>,
+    pub workers: Workers,
+}
+
+/// Where workers run.
+#[derive(Clone)]
+pub enum Workers {
+    /// As tasks of this process.
+    Embedded(Arc<Embedded>),
+    Pods(Arc<Pods>),
+    Elsewhere,
+}
+
+/// Where workers are to run.
+#[derive(Clone, Debug)]
+pub enum Wanted {
+    Embedded,
+    Pods(PodSettings),
+    Elsewhere,
 }
 
 /// The operator's settings.
@@ -39,7 +57,7 @@ pub struct Options {
     /// None: all namespaces.
     pub namespace: Option<String>,
     pub default_queue: Option<String>,
-    pub embedded: bool,
+    pub workers: Wanted,
     pub identity: String,
     pub lease_duration: Duration,
     pub pace: worker::Pace,
@@ -49,9 +67,20 @@ pub struct Options {
 
 /// Runs the controllers until `shutdown`.
 pub async fn run(client: Client, options: Options, shutdown: CancellationToken) {
-    let workers = options
-        .embedded
-        .then(|| Arc::new(Embedded::new(client.clone(), options.clone(), shutdown.clone())));
+    let workers = match options.workers.clone() {
+        Wanted::Embedded => Workers::Embedded(Arc::new(Embedded::new(
+            client.clone(),
+            options.clone(),
+            shutdown.clone(),
+        ))),
+        Wanted::Pods(settings) => Workers::Pods(Arc::new(Pods::new(
+            client.clone(),
+            settings,
+            options.ceilings.clone(),
+            options.default_queue.clone(),
+        ))),
+        Wanted::Elsewhere => Workers::Elsewhere,
+    };
     let context = Arc::new(Context {
         client: client.clone(),
         cluster: Cluster::new(client.clone()),
@@ -76,8 +105,14 @@ pub async fn run(client: Client, options: Options, shutdown: CancellationToken) 
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .run(operation::reconcile, operation::error_policy, context)
         .for_each(|_| async {});
-    tokio::join!(tablemaps, connections, operations);
-    if let Some(workers) = workers {
+    let pods = async {
+        if let Workers::Pods(pods) = &workers {
+            let namespace = options.namespace.as_deref();
+            pods.clone().run(namespace, shutdown.clone()).await;
+        }
+    };
+    tokio::join!(tablemaps, connections, operations, pods);
+    if let Workers::Embedded(workers) = workers {
         workers.end().await;
     }
 }

@@ -1,4 +1,4 @@
-//! Taking, renewing and releasing a worker's Lease.
+//! Taking, renewing and releasing a Lease.
 
 use super::{EPOCH, Observed};
 use k8s_openapi::{
@@ -14,7 +14,11 @@ use std::time::{Duration, Instant};
 use tokio::{sync::watch, task::JoinHandle};
 
 const DEADLINE: Duration = Duration::from_secs(3);
-const LOOK: Duration = Duration::from_millis(250);
+/// It is renewed so many times in its duration; and after a failure sooner.
+const RENEWALS: u32 = 3;
+const RETRIES: u32 = 10;
+/// A Lease of another is looked at so many times in its duration.
+const LOOKS: u32 = 16;
 
 /// The Lease could not be taken.
 #[derive(Debug, thiserror::Error)]
@@ -39,11 +43,17 @@ impl Held {
     pub fn is_valid(&self) -> bool {
         self.renewed.elapsed() < self.duration
     }
+
+    /// Until when what nobody else may do at the same time must have ended: a quarter of the Lease is left then.
+    #[must_use]
+    pub fn leads_until(&self) -> Instant {
+        self.renewed + self.duration * 3 / 4
+    }
 }
 
 /// A Lease that is held, and renewed in the background until it is released or dropped.
 #[derive(Debug)]
-pub struct WorkerLease {
+pub struct HeldLease {
     api: Api<Lease>,
     name: String,
     identity: String,
@@ -52,14 +62,15 @@ pub struct WorkerLease {
     renewing: JoinHandle<()>,
 }
 
-impl Drop for WorkerLease {
+impl Drop for HeldLease {
     fn drop(&mut self) {
         self.renewing.abort();
     }
 }
 
-impl WorkerLease {
-    /// Waits for the old holder's Lease to expire or to be released, and takes it. Its epoch rises by one.
+impl HeldLease {
+    /// Waits for the old holder's Lease to expire or to be released, and takes it. Its epoch rises by one. `duration` is in
+    /// whole seconds.
     ///
     /// # Errors
     /// The API server refuses; while it is away, this waits.
@@ -104,7 +115,7 @@ impl WorkerLease {
                 }
                 Err(error) => tracing::warn!(lease = name, %error, "the Lease was not taken; trying again"),
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(duration / LOOKS).await;
         }
     }
 
@@ -222,7 +233,8 @@ fn is_conflict(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 409)
 }
 
-/// Renews three times in a Lease's duration. Losing it stops nothing but status writes: the rest only a higher epoch does.
+/// Renews while it is held. A worker that loses it stops nothing but status writes: the rest only a higher
+/// epoch does.
 struct Renewing {
     api: Api<Lease>,
     name: String,
@@ -233,8 +245,10 @@ struct Renewing {
 
 impl Renewing {
     async fn run(self, held: watch::Sender<Held>) {
+        let mut wait = self.duration / RENEWALS;
         loop {
-            tokio::time::sleep(self.duration / 3).await;
+            tokio::time::sleep(wait).await;
+            wait = self.duration / RENEWALS;
             let now = Instant::now();
             match self.renew().await {
                 Ok(true) => held.send_modify(|held| {
@@ -242,7 +256,10 @@ impl Renewing {
                     held.renewed = now;
                 }),
                 Ok(false) => tracing::warn!(lease = %self.name, "somebody else holds the Lease"),
-                Err(error) => tracing::warn!(lease = %self.name, %error, "the Lease was not renewed"),
+                Err(error) => {
+                    tracing::warn!(lease = %self.name, %error, "the Lease was not renewed");
+                    wait = self.duration / RETRIES;
+                }
             }
         }
     }

@@ -29,6 +29,15 @@ impl Observed {
     }
 }
 
+/// Whether somebody has ever held a Lease: it is made before its first holder begins.
+#[must_use]
+pub fn has_begun(lease: &Lease) -> bool {
+    lease
+        .spec
+        .as_ref()
+        .is_some_and(|spec| spec.acquire_time.is_some())
+}
+
 /// Whether somebody holds a Lease now, as far as the clocks of two machines agree. For showing only: nothing that
 /// must not happen twice may rest on it.
 #[must_use]

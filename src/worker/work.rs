@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     api::{Connection, Management},
-    lease::{Held, LeaseError, WorkerLease},
+    lease::{Held, HeldLease, LeaseError},
 };
 use kube::{Client, ResourceExt};
 use std::{collections::BTreeSet, hash::Hasher, time::Duration};
@@ -94,7 +94,7 @@ pub async fn run(context: Context, shutdown: CancellationToken) -> Result<(), Er
     } = context.clone();
     let lease_name = name(&connection, &group);
     let lease = tokio::select! {
-        lease = WorkerLease::acquire(client.clone(), &namespace, &lease_name, &context.identity, context.lease_duration) => lease?,
+        lease = HeldLease::acquire(client.clone(), &namespace, &lease_name, &context.identity, context.lease_duration) => lease?,
         () = shutdown.cancelled() => return Ok(()),
     };
     let result = serve(&context, &lease, shutdown).await;
@@ -102,7 +102,7 @@ pub async fn run(context: Context, shutdown: CancellationToken) -> Result<(), Er
     result
 }
 
-async fn serve(context: &Context, lease: &WorkerLease, shutdown: CancellationToken) -> Result<(), Error> {
+async fn serve(context: &Context, lease: &HeldLease, shutdown: CancellationToken) -> Result<(), Error> {
     let client = context.client.clone();
     let resolver = Resolver::new(
         Cluster::new(client.clone()),

@@ -24,7 +24,7 @@ pub struct ApiServer {
     folder: TempDir,
     /// Of the certificate by which it shows itself to aggregated APIs.
     pub front: Authority,
-    port: u16,
+    pub port: u16,
     _etcd: Process,
     _api: Process,
 }
@@ -154,9 +154,25 @@ impl ApiServer {
 
     /// That of one of the [`USERS`].
     pub fn kubeconfig_of(&self, user: &str) -> PathBuf {
+        self.other_kubeconfig(user, "admin-token", &format!("{user}-token"))
+    }
+
+    /// That of a service account.
+    pub fn kubeconfig_of_account(&self, account: &str) -> PathBuf {
+        let token = self.kubectl(&["create", "token", account]);
+        self.other_kubeconfig(account, "admin-token", token.trim())
+    }
+
+    /// That of the admin, by way of another port.
+    pub fn kubeconfig_by(&self, port: u16) -> PathBuf {
+        let by = format!("https://127.0.0.1:{port}");
+        self.other_kubeconfig(&port.to_string(), &self.url(), &by)
+    }
+
+    fn other_kubeconfig(&self, name: &str, from: &str, to: &str) -> PathBuf {
         let own = std::fs::read_to_string(self.kubeconfig()).unwrap();
-        let path = self.folder.path().join(format!("kubeconfig-{user}"));
-        write(&path, own.replace("admin-token", &format!("{user}-token"))).unwrap();
+        let path = self.folder.path().join(format!("kubeconfig-{name}"));
+        write(&path, own.replace(from, to)).unwrap();
         path
     }
 

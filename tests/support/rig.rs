@@ -9,7 +9,7 @@ use super::{
 };
 use kube::Api;
 use serde_json::Value;
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 use tablemap::api::TableMap;
 use tempfile::TempDir;
 
@@ -157,6 +157,35 @@ impl Rig {
     /// Starts the operator without workers: it guards the objects and sums their status up.
     pub fn controllers(&mut self) -> Process {
         self.run(&["operator", "--workers", "none"], &[])
+    }
+
+    /// The same, by way of another port to the API server.
+    pub fn controllers_by(&mut self, port: u16) -> Process {
+        let kubeconfig = self.api.kubeconfig_by(port);
+        let own = self.arguments.clone();
+        let own = own.iter().map(String::as_str);
+        let arguments: Vec<&str> = ["operator", "--workers", "none"].into_iter().chain(own).collect();
+        self.run_as(&kubeconfig, &arguments)
+    }
+
+    /// Starts an operator that makes workers of this image as pods.
+    pub fn operator_with_pods(&mut self, image: &str) -> Process {
+        self.run(&["operator", "--workers=pods", "--worker-image", image], &[])
+    }
+
+    /// Runs the program with just these arguments, as whoever a kubeconfig names.
+    pub fn run_as(&mut self, kubeconfig: &Path, arguments: &[&str]) -> Process {
+        self.started += 1;
+        let log = self
+            .folder
+            .path()
+            .join(format!("{}-{}", self.started, arguments[0]));
+        let kubeconfig = kubeconfig.display().to_string();
+        let environment = [
+            ("KUBECONFIG", kubeconfig.as_str()),
+            ("TABLEMAP_LOG", "info,tablemap=debug,kube=warn"),
+        ];
+        Process::spawn_binary(PROGRAM, arguments, &environment, &log)
     }
 
     fn run(&mut self, arguments: &[&str], environment: &[(&str, &str)]) -> Process {

@@ -2,7 +2,7 @@
 
 mod summary;
 
-use super::{Context, Error, embedded::Key, within};
+use super::{Context, Error, Workers, embedded::Key, pods::Why, within};
 use crate::{
     api::{
         TableMap,
@@ -39,7 +39,7 @@ pub async fn reconcile(map: Arc<TableMap>, context: Arc<Context>) -> Result<Acti
     if map.metadata.deletion_timestamp.is_none() && !has_finalizer(&map) {
         guard(&api, &map).await?;
     }
-    if let Some(workers) = &context.workers {
+    if let Workers::Embedded(workers) = &context.workers {
         workers.ensure(Key {
             namespace: namespace.clone(),
             connection: map.spec.source.connection_ref.name.clone(),
@@ -136,10 +136,15 @@ async fn dereference(map: &TableMap, context: &Context, namespace: &str) -> Resu
     // Not one of a moment ago: a worker that was late may have renewed it since.
     let leases: Api<Lease> = Api::namespaced(context.client.clone(), namespace);
     let lease = within(leases.get_opt(&name)).await?;
-    let worker = match lease {
-        None => Worker::None,
+    let worker = match lease.filter(lease::has_begun) {
         Some(lease) if lease::is_current(&lease) => Worker::Holds { name },
-        Some(_) => Worker::Expired { name },
+        lease => {
+            let why = hinders(context, namespace, &name).await?;
+            match lease {
+                None => Worker::None { why },
+                Some(_) => Worker::Expired { name, why },
+            }
+        }
     };
     let spec = spec.and(source);
     Ok(Found {
@@ -148,6 +153,14 @@ async fn dereference(map: &TableMap, context: &Context, namespace: &str) -> Resu
         spec: spec.map_err(|error| (error.reason(), error.to_string())),
         worker,
     })
+}
+
+/// Why its pod does not run.
+async fn hinders(context: &Context, namespace: &str, worker: &str) -> Result<Option<Why>, Error> {
+    match &context.workers {
+        Workers::Pods(pods) => pods.why(namespace, worker).await,
+        Workers::Embedded(_) | Workers::Elsewhere => Ok(None),
+    }
 }
 
 /// The operator's part in one apply; and, while the worker is gone, the worker's part as Unknown.

@@ -1,6 +1,9 @@
 //! The operator's conditions: a function of the spec, the worker's conditions and the worker's Lease. Pure.
 
-use crate::api::{DeletionPolicy, TableMap};
+use crate::{
+    api::{DeletionPolicy, TableMap},
+    controller::pods::Why,
+};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
@@ -9,9 +12,9 @@ use std::time::Duration;
 /// Who works for the map.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Worker {
-    None,
+    None { why: Option<Why> },
     Holds { name: String },
-    Expired { name: String },
+    Expired { name: String, why: Option<Why> },
 }
 
 /// What was found.
@@ -179,7 +182,7 @@ fn summary(map: &TableMap, found: &Found) -> Vec<Said> {
             .err()
             .map(|(_, text)| text.clone())
             .unwrap_or_default(),
-        "WorkerUnavailable" => "The worker's Lease has expired.".into(),
+        "WorkerUnavailable" => worker_available(found).message,
         "SchemaMismatch" => message("SchemaValid"),
         "CannotFence" => message("Paused"),
         "Starting" => hindrance(map).unwrap_or_else(|| message("CaughtUp")),
@@ -269,12 +272,18 @@ fn worker_available(found: &Found) -> Said {
             "LeaseHeld",
             format!("Worker {name} holds its Lease."),
         ),
-        Worker::Expired { name } => said(
-            "WorkerAvailable",
-            false,
-            "LeaseExpired",
-            format!("The Lease of worker {name} has expired."),
-        ),
-        Worker::None => said("WorkerAvailable", false, "NoWorker", "No worker has begun yet."),
+        Worker::Expired { name, why } => {
+            let known = format!("The Lease of worker {name} has expired.");
+            unavailable("LeaseExpired", known, why.as_ref())
+        }
+        Worker::None { why } => unavailable("NoWorker", "No worker has begun yet.".into(), why.as_ref()),
+    }
+}
+
+/// With what its pod tells, if it has one.
+fn unavailable(reason: &'static str, known: String, why: Option<&Why>) -> Said {
+    match why {
+        None => said("WorkerAvailable", false, reason, known),
+        Some(Why { reason, message }) => said("WorkerAvailable", false, reason, format!("{known} {message}")),
     }
 }
