@@ -179,8 +179,8 @@ impl Queue {
         Ok((meta, self.link.kept(opened).await.unwrap_or_default()))
     }
 
-    /// Leaving Direct: everything at or below `t` is at the destination; custody begins at `q`. Without counters those of
-    /// before are not known, and it counts from here.
+    /// Leaving Direct: everything at or below `t` is at the destination; custody begins at `q`. If it is `unbased`, what
+    /// was counted before the queue began is not among its counters, since only the destination knows that.
     ///
     /// # Errors
     /// The queue is not empty, another epoch, or Redis fails.
@@ -188,10 +188,9 @@ impl Queue {
         &self,
         t: Position,
         q: Position,
-        counters: Option<Counters>,
+        counters: Counters,
+        unbased: bool,
     ) -> Result<Account, QueueError> {
-        let unbased = counters.is_none();
-        let counters = counters.unwrap_or_default();
         let mut begin = self.invoke(&BEGIN);
         begin
             .arg(t.to_string())

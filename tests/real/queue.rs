@@ -129,7 +129,10 @@ async fn what_was_counted_before_the_queue_is_added_once() {
     let _time = timed("what_was_counted_before_the_queue_is_added_once");
     let redis = Redis::start().await;
     let queue = queue(&redis).await;
-    queue.begin(at(5), at(5), None).await.unwrap();
+    queue
+        .begin(at(5), at(5), Counters::default(), true)
+        .await
+        .unwrap();
     append(&queue, at(5), &[6, 7]).await;
     let counted = Counters {
         received: 107,

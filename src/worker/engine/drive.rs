@@ -129,13 +129,23 @@ impl Engine {
 
     pub(super) fn closed(&mut self, id: &MapId, step: Step, evicted: Evicted, closed: Closed) {
         let Some(map) = self.maps.get_mut(id) else { return };
+        let was_known = map.progress.is_some();
         match (&closed.fenced, &evicted.flushed) {
             (Some(fenced), _) => adopt(map, fenced.clone()),
             (None, Some(flushed)) => advance(map, flushed.clone()),
             (None, None) => {}
         }
+        if let Ok((account, partial)) = &closed.begun {
+            map.restock(account, Some(*partial));
+        }
+        // What was taken before the destination was known was counted from nothing, and may be there already (I5).
+        let is_new = !was_known && map.progress.is_some();
+        let reads = is_new && map.current;
+        if is_new {
+            map.fall_back();
+        }
         match closed.begun {
-            Ok((account, partial)) => map.restock(&account, Some(partial)),
+            Ok(_) => {}
             // What the lane gave up, and the fence, hold all the same.
             Err(error) => {
                 let outcome = match (step, closed.fenced.is_some()) {
@@ -145,6 +155,7 @@ impl Engine {
                 };
                 self.done(id, step, outcome);
                 self.write_failed(id, &error);
+                self.rewind_if(reads);
                 return self.drive(id);
             }
         }
@@ -160,8 +171,15 @@ impl Engine {
         }
         let outcome = halted(closed.fenced.is_some(), map.gate.wanted());
         self.done(id, step, outcome);
+        self.rewind_if(reads);
         self.pump(id);
         self.drive(id);
+    }
+
+    fn rewind_if(&mut self, reads: bool) {
+        if reads {
+            self.rewind();
+        }
     }
 
     /// Remembers or forgets the fence in Redis.

@@ -388,23 +388,19 @@ async fn begin_at(
     if !leaves || meta.account.records > 0 {
         return Ok((meta.account, partial));
     }
-    let account = if let Some(base) = base {
-        let known = meta.account;
-        let (custody, counters) = if base.position > known.q {
-            (base.position, base.counters)
-        } else {
-            (known.q, known.counters)
-        };
-        queue.begin(base.position, custody, Some(counters)).await?
-    } else {
-        let floor = floor.ok_or(QueueError::NoBeginning)?;
-        let known = meta.account;
-        if floor > known.q {
-            queue.begin(floor, floor, None).await?
-        } else {
-            queue.begin(known.t, known.q, Some(known.counters)).await?
-        }
+    let known = meta.account;
+    let (t, q, counters, unbased) = match base {
+        Some(base) if base.position > known.q => (base.position, base.position, base.counters, false),
+        // What the destination had counted comes to what was counted since.
+        Some(base) if meta.unbased => (base.position, known.q, known.counters.after(base.counters), false),
+        Some(base) => (base.position, known.q, known.counters, false),
+        None => match floor.ok_or(QueueError::NoBeginning)? {
+            floor if floor > known.q => (floor, floor, Counters::default(), true),
+            // Begun again before the destination was asked: what it has counted is not known still (I5).
+            _ => (known.t, known.q, known.counters, meta.unbased),
+        },
     };
+    let account = queue.begin(t, q, counters, unbased).await?;
     Ok((account, partial))
 }
 
