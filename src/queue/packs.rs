@@ -26,6 +26,15 @@ struct Opened {
     woken: Bytes,
 }
 
+/// Where a record lies that was looked for in a pack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lies {
+    pub position: Position,
+    pub pack: PackId,
+    /// None: it is not there. What a pack holds never changes.
+    pub place: Option<usize>,
+}
+
 impl Queue {
     /// Parks records together that were refused for one reason at one time, in order. Tells in which packs.
     ///
@@ -131,16 +140,16 @@ impl Queue {
         Ok(asleep.map(|sleeper| sleeper.record).collect())
     }
 
-    /// The keys of what sleeps in a pack.
+    /// The keys of a pack.
     ///
     /// # Errors
     /// Redis fails, or the pack cannot be read.
     pub(super) async fn keys_of(&self, pack: &Pack) -> Result<PackKeys, QueueError> {
-        let Some(Opened { pack, bytes, woken }) = self.open(pack.id).await? else {
+        let Some(Opened { pack, bytes, .. }) = self.open(pack.id).await? else {
             let hashes = Vec::new();
             return Ok(PackKeys { id: pack.id, hashes });
         };
-        pack::hashes(&pack, bytes, &woken).map_err(unreadable)
+        pack::hashes(&pack, bytes).map_err(unreadable)
     }
 
     /// Wakes the records of a pack that have such a key; tells which of them wait, also of those that were awake. None: the
@@ -173,13 +182,12 @@ impl Queue {
         Ok(Some(waiting))
     }
 
-    /// Wakes those of these records that sleep. `positions` are in order. Tells of each pack that was looked at where it begins,
-    /// and how many sleep in it then.
+    /// Wakes those of these records that sleep. `positions` are in order. Tells where they lie, or might.
     ///
     /// # Errors
     /// Another epoch, Redis fails, or a record cannot be read.
-    pub async fn wake_at(&self, positions: &[Position]) -> Result<Vec<(Position, usize)>, QueueError> {
-        let mut looked_at = Vec::new();
+    pub async fn wake_at(&self, positions: &[Position]) -> Result<Vec<Lies>, QueueError> {
+        let mut lie = Vec::new();
         for pack in self.packs().await? {
             let from = positions.partition_point(|position| *position < pack.id.first);
             let to = positions.partition_point(|position| *position <= pack.last);
@@ -188,13 +196,18 @@ impl Queue {
                 continue;
             }
             let mut sleepers = self.sleepers(pack.id).await?.unwrap_or_default();
-            sleepers.retain(|sleeper| !sleeper.is_awake);
-            let asleep = sleepers.len();
             sleepers.retain(|sleeper| within.binary_search(&sleeper.record.change.position).is_ok());
             self.wake(pack.id, &sleepers).await?;
-            looked_at.push((pack.id.first, asleep - sleepers.len()));
+            lie.extend(within.iter().map(|position| {
+                let here = |sleeper: &&Sleeper| sleeper.record.change.position == *position;
+                Lies {
+                    position: *position,
+                    pack: pack.id,
+                    place: sleepers.iter().find(here).map(|sleeper| sleeper.place),
+                }
+            }));
         }
-        Ok(looked_at)
+        Ok(lie)
     }
 
     /// Wakes what sleeps at or below a position in a pack that ends beyond it.

@@ -4,6 +4,7 @@ use super::{
     ErrorSummary, Listed, Queue, QueueError,
     accept::SET_ASIDE,
     blob, errors,
+    packs::Lies,
     scripts::{DROP_PROVISIONAL, MARK, PARK, PURGE, RETRIED},
 };
 use crate::record::{Has, Mark, Once, PackId, ParkedKey, ParkedRecord, Position, Retried, Waiting};
@@ -39,24 +40,29 @@ impl Queue {
             Err(QueueError::AsleepAgain) => {
                 let mut positions: Vec<Position> = marks.iter().map(Mark::parked).collect();
                 positions.sort_unstable();
-                let looked_at = self.wake_at(&positions).await?;
-                self.mark_awake(marks, &looked_at).await
+                let lie = self.wake_at(&positions).await?;
+                self.mark_awake(marks, &lie).await
             }
             marked => marked,
         }
     }
 
-    /// Marks what is awake. Of packs that were `looked_at` it is known that none of them sleeps there, if no more sleep in
-    /// those than then.
-    async fn mark_awake(
-        &self,
-        marks: &[Mark],
-        looked_at: &[(Position, usize)],
-    ) -> Result<Vec<bool>, QueueError> {
+    /// Marks what is awake. `lie`: where those that are not were looked for, and woken.
+    async fn mark_awake(&self, marks: &[Mark], lie: &[Lies]) -> Result<Vec<bool>, QueueError> {
         let mut script = self.invoke(&MARK);
-        script.arg(looked_at.len());
-        for (first, asleep) in looked_at {
-            script.arg(first.to_string()).arg(*asleep);
+        script.arg(lie.len());
+        for Lies {
+            position,
+            pack,
+            place,
+        } in lie
+        {
+            let place = place.map_or_else(String::new, |place| (place + 1).to_string());
+            script
+                .arg(position.to_string())
+                .arg(pack.first.to_string())
+                .arg(pack.base)
+                .arg(place);
         }
         for mark in marks {
             let (kind, parked, once) = match mark {

@@ -83,8 +83,8 @@ return 1
 "
 );
 
-// ARGV: epoch, t, q, received, filtered, whether the counters begin here, since those of before are not known. Only an
-// empty queue begins.
+// ARGV: epoch, t, q, received, filtered, whether what was counted before the queue began is not among these. Only an empty
+// queue begins.
 script!(
     BEGIN,
     WHEN_FULL,
@@ -232,10 +232,7 @@ if redis.call('EXISTS', KEYS[2]) == 0 then
 end
 if ARGV[14] ~= '' then
   for _, field in ipairs(redis.call('HKEYS', KEYS[4])) do
-    local position = string.sub(field, 3)
-    if string.sub(field, 1, 2) == 'r:' and redis.call('HEXISTS', KEYS[4], 'c:' .. position) == 0 then
-      redis.call('HSETNX', KEYS[4], 's:' .. position, ARGV[14])
-    end
+    if string.sub(field, 1, 2) == 'r:' then redis.call('HSET', KEYS[4], 's:' .. string.sub(field, 3), ARGV[14]) end
   end
   for first in packs() do redis.call('HSETNX', KEYS[6], 's:' .. first, ARGV[14]) end
 end

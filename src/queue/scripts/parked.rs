@@ -40,10 +40,10 @@ return ids
 "
 );
 
-// ARGV: epoch, a number of packs that were looked at, the first position of each and how many slept in it; then kind (s:
-// superseded, m: moved), parked position and from when on it holds of each mark. Tells of each whether it is new: only then
-// the destination may count it. Whatever was marked for a transaction that failed was dropped.
-// A record that is not there may sleep again, if Redis went back to before it was woken: then none is marked (I3).
+// ARGV: epoch, how many places were looked at, and of each the position, the pack's first position and number, and the place,
+// or nothing if it is not there; then kind (s: superseded, m: moved), parked position and from when on it holds of each mark.
+// Tells of each whether it is new: only then the destination may count it. Whatever was marked for a transaction that failed
+// was dropped. A record that is not there may sleep again, if Redis went back to before it was woken: then none is marked (I3).
 script!(
     MARK,
     WHEN_FULL,
@@ -51,18 +51,21 @@ script!(
     META,
     PACKS,
     r"
-local looked_at, from = {}, 3 + 2 * tonumber(ARGV[2])
-for i = 3, from - 1, 2 do looked_at[ARGV[i]] = tonumber(ARGV[i + 1]) end
+local looked_at, from = {}, 3 + 4 * tonumber(ARGV[2])
+for i = 3, from - 1, 4 do looked_at[ARGV[i] .. ' ' .. ARGV[i + 1]] = {ARGV[i + 2], ARGV[i + 3]} end
+local function sleeps_in(first, position)
+  local base, place = unpack(looked_at[position .. ' ' .. first] or {})
+  if not base or not is_it(first, base) then return true end
+  return place ~= '' and string.sub(redis.call('HGET', KEYS[6], 'w:' .. first) or '', place, place) ~= '1'
+end
 local ranges
 local function may_sleep(position)
   if not ranges then
     ranges = {}
-    for first, left in packs() do
-      if left > (looked_at[first] or 0) then ranges[#ranges + 1] = {first, last_of(first)} end
-    end
+    for first in packs() do ranges[#ranges + 1] = {first, last_of(first)} end
   end
   for _, range in ipairs(ranges) do
-    if range[1] <= position and position <= range[2] then return true end
+    if range[1] <= position and position <= range[2] and sleeps_in(range[1], position) then return true end
   end
 end
 for i = from, #ARGV, 3 do
