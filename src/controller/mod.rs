@@ -73,12 +73,7 @@ pub async fn run(client: Client, options: Options, shutdown: CancellationToken) 
             options.clone(),
             shutdown.clone(),
         ))),
-        Wanted::Pods(settings) => Workers::Pods(Arc::new(Pods::new(
-            client.clone(),
-            settings,
-            options.ceilings.clone(),
-            options.default_queue.clone(),
-        ))),
+        Wanted::Pods(settings) => Workers::Pods(Arc::new(Pods::new(client.clone(), settings, &options))),
         Wanted::Elsewhere => Workers::Elsewhere,
     };
     let context = Arc::new(Context {

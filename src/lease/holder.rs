@@ -35,6 +35,8 @@ pub struct Held {
     duration: Duration,
     /// How often it was held again after it had expired.
     pub regained: u64,
+    /// Somebody else held it when it was to be renewed.
+    pub taken: bool,
 }
 
 impl Held {
@@ -91,6 +93,7 @@ impl HeldLease {
                         renewed,
                         duration,
                         regained: 0,
+                        taken: false,
                     });
                     let (name, identity) = (name.to_owned(), identity.to_owned());
                     let renewing = Renewing {
@@ -254,8 +257,12 @@ impl Renewing {
                 Ok(true) => held.send_modify(|held| {
                     held.regained += u64::from(!held.is_valid());
                     held.renewed = now;
+                    held.taken = false;
                 }),
-                Ok(false) => tracing::warn!(lease = %self.name, "somebody else holds the Lease"),
+                Ok(false) => {
+                    tracing::warn!(lease = %self.name, "somebody else holds the Lease");
+                    held.send_modify(|held| held.taken = true);
+                }
                 Err(error) => {
                     tracing::warn!(lease = %self.name, %error, "the Lease was not renewed");
                     wait = self.duration / RETRIES;
@@ -264,7 +271,8 @@ impl Renewing {
         }
     }
 
-    /// False: somebody else holds it. A Lease that was deleted is made anew.
+    /// False: somebody else holds it, or has held it since. A Lease that was deleted is made anew, also if others have made
+    /// it, empty.
     async fn renew(&self) -> Result<bool, kube::Error> {
         let Some(mut lease) = within(self.api.get_opt(&self.name)).await? else {
             let mut lease = named(&self.name);
@@ -272,12 +280,13 @@ impl Renewing {
             let made = within(self.api.create(&PostParams::default(), &lease)).await;
             return made.map(|_| true);
         };
-        let spec = lease.spec.as_mut();
-        let ours = spec.filter(|spec| spec.holder_identity.as_deref() == Some(&self.identity));
-        let Some(spec) = ours else {
-            return Ok(false);
-        };
-        spec.renew_time = Some(now());
+        let epoch = epoch_of(&lease);
+        let spec = lease.spec.get_or_insert_default();
+        match spec.holder_identity.as_deref() {
+            Some(holder) if holder == self.identity => spec.renew_time = Some(now()),
+            None if epoch < self.epoch => hold(&mut lease, &self.identity, self.duration, self.epoch),
+            _ => return Ok(false),
+        }
         let renewed = within(self.api.replace(&self.name, &PostParams::default(), &lease)).await;
         renewed.map(|_| true)
     }

@@ -66,7 +66,8 @@ async fn lost(mut held: watch::Receiver<Held>) {
             () = tokio::time::sleep_until(until.into()) => {}
             changed = held.changed() => if changed.is_err() { return },
         }
-        if held.borrow().leads_until() <= Instant::now() {
+        let now = *held.borrow();
+        if now.taken || now.leads_until() <= Instant::now() {
             return;
         }
     }

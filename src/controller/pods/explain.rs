@@ -74,9 +74,15 @@ fn of_pod(pod: &Pod) -> Option<Why> {
         ));
     }
     let containers = status.container_statuses.as_deref().unwrap_or_default();
-    containers
-        .iter()
-        .find_map(|container| of_container(&pod.name_any(), container))
+    let worker = containers.iter().find(|container| container.name == "worker");
+    match worker.and_then(|container| of_container(&pod.name_any(), container)) {
+        None if status.phase.as_deref() == Some("Failed") => {
+            let text = cut(status.message.as_deref().unwrap_or("its node tells no more."));
+            let message = format!("Pod {} has failed: {text}", pod.name_any());
+            Some(Why::new("WorkerCrashes", message))
+        }
+        why => why,
+    }
 }
 
 fn of_container(pod: &str, container: &ContainerStatus) -> Option<Why> {
@@ -101,19 +107,19 @@ fn of_container(pod: &str, container: &ContainerStatus) -> Option<Why> {
         ));
     }
     let ended = ended(container.state.as_ref()).or_else(|| ended(container.last_state.as_ref()))?;
+    let times = container.restart_count;
     Some(Why::new(
         "WorkerCrashes",
-        format!(
-            "Pod {pod} has ended {} times, and was started again. {ended}",
-            container.restart_count.max(1)
-        ),
+        format!("Its container in pod {pod} has ended, and was started again {times} times. {ended}"),
     ))
 }
 
 /// How it ended last.
 fn ended(state: Option<&ContainerState>) -> Option<String> {
     let ended = state?.terminated.as_ref()?;
-    let last = ended.message.as_deref().unwrap_or_default().trim().lines().last();
+    let lines = ended.message.as_deref().unwrap_or_default().lines();
+    // Only what the program says at its end: other lines of a log may hold what a server has said.
+    let last = lines.rev().find(|line| line.starts_with("tablemap: "));
     Some(match (ended.reason.as_deref(), last) {
         (Some("OOMKilled"), _) => "It was killed since it needed more memory than its limit: raise \
                                    spec.workerTemplate.spec.resources of the Connection."

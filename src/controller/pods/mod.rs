@@ -1,6 +1,8 @@
 //! Workers as pods: for each source Connection and worker group a Deployment of one replica, with just the rights that it
 //! needs. Each look dereferences, builds, applies and removes what nobody asks for any more.
 
+mod apply;
+mod changes;
 mod explain;
 mod rights;
 mod worker;
@@ -8,11 +10,12 @@ mod worker;
 pub use explain::Why;
 pub use worker::Settings;
 
-use super::{DEADLINE, Error, within};
+use super::{DEADLINE, Error, scoped, within};
 use crate::{
     api::{Connection, TableMap},
     worker::Ceilings,
 };
+use changes::changes;
 use futures::{
     FutureExt, StreamExt,
     future::{BoxFuture, Shared},
@@ -20,12 +23,10 @@ use futures::{
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
-    core::ApiResource,
+    api::ListParams,
     runtime::{
-        Controller, Predicate, PredicateConfig, WatchStreamExt,
+        Controller, WatchStreamExt,
         controller::Action,
-        predicates,
         reflector::{self, ObjectRef, Store},
         watcher,
     },
@@ -36,11 +37,12 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio_util::sync::CancellationToken;
-use worker::{CONNECTION, GROUP, Groups, Manifest, WORKER, Worker};
+use worker::{Groups, WORKER, Worker};
 
-const MANAGER: &str = "tablemap-operator";
 /// What was changed by hand without an event is put right then.
-const AGAIN: Duration = Duration::from_secs(300);
+const AGAIN: Duration = Duration::from_secs(60);
+/// What was refused may be mended by then.
+const REFUSED: Duration = Duration::from_secs(10);
 const SOON: Duration = Duration::from_secs(2);
 /// What is known of a worker's pods serves all its maps for so long.
 const MOMENT: Duration = Duration::from_secs(2);
@@ -62,22 +64,20 @@ pub struct Pods {
     settings: Settings,
     ceilings: Ceilings,
     default_queue: Option<String>,
+    /// A Connection that is to go is kept for its maps so long.
+    clean_up: Duration,
     troubles: Mutex<Troubles>,
 }
 
 impl Pods {
     #[must_use]
-    pub fn new(
-        client: Client,
-        settings: Settings,
-        ceilings: Ceilings,
-        default_queue: Option<String>,
-    ) -> Self {
+    pub fn new(client: Client, settings: Settings, options: &super::Options) -> Self {
         Self {
             client,
             settings,
-            ceilings,
-            default_queue,
+            ceilings: options.ceilings.clone(),
+            default_queue: options.default_queue.clone(),
+            clean_up: options.pace.clean_up,
             troubles: Mutex::default(),
         }
     }
@@ -86,17 +86,25 @@ impl Pods {
         self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What of a worker the API server refuses.
+    pub fn refusal(&self, namespace: &str, worker: &str) -> Option<Why> {
+        let name = (namespace.to_owned(), worker.to_owned());
+        let troubles = self.troubles();
+        let message = troubles.refused.get(&name)?;
+        Some(Why::new("WorkerRefused", message))
+    }
+
     /// Why a worker does not work, as far as that is known.
     ///
     /// # Errors
     /// The API server cannot be asked.
     pub async fn why(&self, namespace: &str, worker: &str) -> Result<Option<Why>, Error> {
         let name = (namespace.to_owned(), worker.to_owned());
+        if let Some(refused) = self.refusal(namespace, worker) {
+            return Ok(Some(refused));
+        }
         {
             let troubles = self.troubles();
-            if let Some(message) = troubles.refused.get(&name) {
-                return Ok(Some(Why::new("WorkerRefused", message)));
-            }
             if let Some((at, known)) = troubles.looked_at.get(&name)
                 && at.elapsed() < MOMENT
             {
@@ -118,7 +126,7 @@ impl Pods {
     pub async fn run(self: Arc<Self>, namespace: Option<&str>, shutdown: CancellationToken) {
         let (maps, writer) = reflector::store();
         let watched = watcher(
-            super::scoped::<TableMap>(&self.client, namespace),
+            scoped::<TableMap>(&self.client, namespace),
             watcher::Config::default(),
         );
         // Only what tells who needs a worker.
@@ -126,34 +134,36 @@ impl Pods {
             map.status = None;
             map.managed_fields_mut().clear();
         });
-        let watched = reflector::reflector(writer, watched.default_backoff())
-            .touched_objects()
-            .predicate_filter(
-                // A map that is gone had its finalizers until then.
-                predicates::generation.combine(predicates::finalizers),
-                PredicateConfig::default(),
-            );
+        let map_changes = changes(reflector::reflector(writer, watched.default_backoff()));
+        let (connections, writer) = reflector::store();
+        let watched = watcher(
+            scoped::<Connection>(&self.client, namespace),
+            watcher::Config::default(),
+        );
+        let connection_changes = changes(reflector::reflector(writer, watched.default_backoff()));
         let ours = watcher::Config::default().labels("app.kubernetes.io/managed-by=tablemap-operator");
-        let connections = super::scoped::<Connection>(&self.client, namespace);
-        let controller = Controller::new(connections.clone(), watcher::Config::default());
-        let known = controller.store();
         let sources = {
-            let maps = maps.clone();
-            let default_queue = self.default_queue.clone();
+            let (maps, default_queue) = (maps.clone(), self.default_queue.clone());
             move |connection: Connection| sources_of(&maps, default_queue.as_deref(), &connection)
         };
-        let store = maps.clone();
-        let listed = async move { store.wait_until_ready().await.is_ok() };
+        let (all_maps, all_connections) = (maps.clone(), connections.clone());
+        let listed = async move {
+            let (maps, connections) =
+                tokio::join!(all_maps.wait_until_ready(), all_connections.wait_until_ready());
+            maps.is_ok() && connections.is_ok()
+        };
         let context = Arc::new(Context {
             pods: self.clone(),
             listed: listed.boxed().shared(),
             maps,
-            connections: known,
+            connections,
         });
+        let all = scoped::<Connection>(&self.client, namespace);
+        let controller = Controller::new(all, watcher::Config::default());
         controller
-            .owns(super::scoped::<Deployment>(&self.client, namespace), ours)
-            .watches_stream(watched, |map: TableMap| source_of(&map))
-            .watches(connections, watcher::Config::default(), sources)
+            .owns(scoped::<Deployment>(&self.client, namespace), ours)
+            .watches_stream(map_changes, |map: TableMap| source_of(&map))
+            .watches_stream(connection_changes, sources)
             .graceful_shutdown_on(shutdown.cancelled_owned())
             .run(reconcile, error_policy, context)
             .for_each(|_| async {})
@@ -165,7 +175,7 @@ struct Context {
     pods: Arc<Pods>,
     /// Without their statuses.
     maps: Store<TableMap>,
-    /// All maps were listed. The store itself wakes only one of those that wait for it.
+    /// All were listed. A store itself wakes only one of those that wait for it.
     listed: Shared<BoxFuture<'static, bool>>,
     connections: Store<Connection>,
 }
@@ -242,13 +252,17 @@ async fn reconcile(connection: Arc<Connection>, context: Arc<Context>) -> Result
     if !listed.unwrap_or_default() {
         return Err(Error::Timeout);
     }
-    let groups = context.groups(&namespace, &connection.name_any());
+    let mut groups = context.groups(&namespace, &connection.name_any());
     let workers = groups.len();
     tracing::debug!(connection = %connection.name_any(), workers, "looking at the workers of a source");
-    // Whatever it owns goes with it.
-    if connection.metadata.deletion_timestamp.is_some() {
-        return Ok(Action::await_change());
+    // Whoever is to clean up after the maps needs what it reads from; but not for ever.
+    if context.pods.is_over(&connection) {
+        groups.clear();
     }
+    if !groups.is_empty() {
+        context.pods.guard(&connection, &namespace, true).await?;
+    }
+    let mut refused = false;
     for (group, names) in &groups {
         let named: Vec<Arc<Connection>> = names
             .iter()
@@ -263,69 +277,14 @@ async fn reconcile(connection: Arc<Connection>, context: Arc<Context>) -> Result
             connections: &connections,
             settings: &context.pods.settings,
         };
-        context.pods.apply(&worker).await?;
+        refused |= !context.pods.apply(&worker).await?;
     }
-    context
-        .pods
-        .remove(&namespace, &connection.name_any(), &groups)
-        .await?;
-    Ok(Action::requeue(AGAIN))
-}
-
-impl Pods {
-    async fn apply(&self, worker: &Worker<'_>) -> Result<(), Error> {
-        let name = (worker.namespace.to_owned(), worker.name());
-        for manifest in worker.manifests() {
-            match self.apply_one(worker.namespace, &manifest).await {
-                Ok(()) => {}
-                Err(Error::Api(kube::Error::Api(status))) if matches!(status.code, 400 | 403 | 422) => {
-                    let kind = manifest.resource.kind;
-                    let message = format!("Its {kind} is refused: {}", status.message);
-                    tracing::warn!(worker = %name.1, %message, "a worker cannot be made");
-                    self.troubles().refused.insert(name, message);
-                    return Ok(());
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        self.troubles().refused.remove(&name);
-        Ok(())
+    context.pods.remove(&connection, &namespace, &groups).await?;
+    if groups.is_empty() {
+        context.pods.guard(&connection, &namespace, false).await?;
     }
-
-    async fn apply_one(&self, namespace: &str, manifest: &Manifest) -> Result<(), Error> {
-        let api = self.objects(namespace, &manifest.resource);
-        let params = PatchParams::apply(MANAGER).force();
-        within(api.patch(&manifest.name, &params, &Patch::Apply(&manifest.value))).await?;
-        Ok(())
-    }
-
-    fn objects(&self, namespace: &str, resource: &ApiResource) -> Api<DynamicObject> {
-        Api::namespaced_with(self.client.clone(), namespace, resource)
-    }
-
-    /// Removes the workers of a source that no map asks for: the Deployment last, since it tells of the others.
-    async fn remove(&self, namespace: &str, source: &str, wanted: &Groups) -> Result<(), Error> {
-        let deployments: Api<Deployment> = Api::namespaced(self.client.clone(), namespace);
-        let of_source = ListParams::default().labels(&format!("{CONNECTION}={source}"));
-        for deployment in within(deployments.list(&of_source)).await? {
-            let group: Option<&String> = deployment.labels().get(GROUP);
-            if group.is_none_or(|group| wanted.contains_key(group)) {
-                continue;
-            }
-            let name = deployment.name_any();
-            for resource in worker::kinds() {
-                let api = self.objects(namespace, &resource);
-                match within(api.delete(&name, &DeleteParams::background())).await {
-                    Ok(_) => {}
-                    Err(Error::Api(kube::Error::Api(status))) if status.code == 404 => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            tracing::info!(worker = %name, "no map asks for this worker any more");
-            self.troubles().refused.remove(&(namespace.to_owned(), name));
-        }
-        Ok(())
-    }
+    let waits = refused || connection.metadata.deletion_timestamp.is_some();
+    Ok(Action::requeue(if waits { REFUSED } else { AGAIN }))
 }
 
 fn error_policy(connection: Arc<Connection>, error: &Error, _: Arc<Context>) -> Action {

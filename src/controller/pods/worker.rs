@@ -60,7 +60,7 @@ pub struct Manifest {
     pub value: Value,
 }
 
-/// What is made for a worker, in this order; removed in the other.
+/// What is made for a worker, in this order; it is removed in the other.
 #[must_use]
 pub fn kinds() -> [ApiResource; 5] {
     [
@@ -150,7 +150,11 @@ impl Worker<'_> {
                 .into_iter()
                 .map(|(name, label)| (name.to_owned(), label)),
         );
-        json!({"labels": labels, "annotations": wanted.annotations})
+        let mut metadata = json!({"labels": labels});
+        if !wanted.annotations.is_empty() {
+            metadata["annotations"] = json!(wanted.annotations);
+        }
+        metadata
     }
 
     fn pod(&self) -> Value {
@@ -179,14 +183,13 @@ impl Worker<'_> {
 
     fn container(&self, resources: WorkerResources) -> Value {
         let probe = |path: &str| json!({"httpGet": {"path": path, "port": "http"}, "periodSeconds": 10});
-        json!({
+        let mut container = json!({
             "name": "worker",
             "image": self.settings.image,
             "imagePullPolicy": self.settings.pull_policy,
             "args": self.arguments(),
             "env": [{"name": "POD_NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}}],
             "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
-            "resources": {"requests": quantities(resources.requests), "limits": quantities(resources.limits)},
             "livenessProbe": probe("/healthz"),
             "readinessProbe": probe("/readyz"),
             // The end of its log tells why it does not start.
@@ -194,7 +197,13 @@ impl Worker<'_> {
             "securityContext": {
                 "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]},
             },
-        })
+        });
+        for (name, given) in [("requests", resources.requests), ("limits", resources.limits)] {
+            if !given.is_empty() {
+                container["resources"][name] = json!(quantities(given));
+            }
+        }
+        container
     }
 
     fn arguments(&self) -> Vec<String> {

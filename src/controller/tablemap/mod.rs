@@ -137,12 +137,18 @@ async fn dereference(map: &TableMap, context: &Context, namespace: &str) -> Resu
     let leases: Api<Lease> = Api::namespaced(context.client.clone(), namespace);
     let lease = within(leases.get_opt(&name)).await?;
     let worker = match lease.filter(lease::has_begun) {
-        Some(lease) if lease::is_current(&lease) => Worker::Holds { name },
+        Some(lease) if lease::is_current(&lease) => Worker::Holds {
+            why: refusal(context, namespace, &name),
+            name,
+        },
         lease => {
             let why = hinders(context, namespace, &name).await?;
-            match lease {
-                None => Worker::None { why },
-                Some(_) => Worker::Expired { name, why },
+            // A Lease may be gone, and made anew: what a worker has said of the map is not known to be true any more.
+            let has_worked = lease.is_some() || map.status.as_ref().is_some_and(|said| said.phase.is_some());
+            if has_worked {
+                Worker::Expired { name, why }
+            } else {
+                Worker::None { why }
             }
         }
     };
@@ -153,6 +159,14 @@ async fn dereference(map: &TableMap, context: &Context, namespace: &str) -> Resu
         spec: spec.map_err(|error| (error.reason(), error.to_string())),
         worker,
     })
+}
+
+/// What of a worker that works was refused.
+fn refusal(context: &Context, namespace: &str, worker: &str) -> Option<Why> {
+    match &context.workers {
+        Workers::Pods(pods) => pods.refusal(namespace, worker),
+        Workers::Embedded(_) | Workers::Elsewhere => None,
+    }
 }
 
 /// Why its pod does not run.

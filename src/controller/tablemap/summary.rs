@@ -13,7 +13,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Worker {
     None { why: Option<Why> },
-    Holds { name: String },
+    Holds { name: String, why: Option<Why> },
     Expired { name: String, why: Option<Why> },
 }
 
@@ -266,12 +266,13 @@ fn spec_valid(found: &Found) -> Said {
 
 fn worker_available(found: &Found) -> Said {
     match &found.worker {
-        Worker::Holds { name } => said(
-            "WorkerAvailable",
-            true,
-            "LeaseHeld",
-            format!("Worker {name} holds its Lease."),
-        ),
+        Worker::Holds { name, why } => {
+            let mut message = format!("Worker {name} holds its Lease.");
+            if let Some(why) = why {
+                message = format!("{message} {}", why.message);
+            }
+            said("WorkerAvailable", true, "LeaseHeld", message)
+        }
         Worker::Expired { name, why } => {
             let known = format!("The Lease of worker {name} has expired.");
             unavailable("LeaseExpired", known, why.as_ref())
