@@ -277,12 +277,19 @@ async fn a_worker_that_starts_while_the_destination_is_away_queues() {
         &["--confirm-delay-milliseconds=1000"],
     )
     .await;
-    // Both write directly, and the source has forgotten what they wrote: only the destination knows.
-    scene
-        .at_source(
-            "INSERT INTO t SELECT generate_series(1, 100); INSERT INTO u SELECT generate_series(1, 100)",
-        )
-        .await;
+    for (turn, is_followed) in [(0, false), (1, true)] {
+        start_while_away(&mut scene, 1000 * turn, is_followed).await;
+    }
+}
+
+/// Both write directly, and the source has forgotten what they wrote: only the destination knows. It comes back while a worker
+/// runs that has begun without it, or before the next one.
+async fn start_while_away(scene: &mut Scene, first: i64, is_followed: bool) {
+    let both = format!(
+        "INSERT INTO t SELECT generate_series({first} + 1, {first} + 100);
+        INSERT INTO u SELECT generate_series({first} + 1, {first} + 100)"
+    );
+    scene.at_source(&both).await;
     scene.same().await;
     let now = "SELECT (pg_current_wal_lsn() - '0/0')::bigint";
     let now: i64 = scene.crm.query_one(now, &[]).await.unwrap().get(0);
@@ -300,14 +307,19 @@ async fn a_worker_that_starts_while_the_destination_is_away_queues() {
             scene.rig.phase(map, "Buffering").await;
         }
     }
-    scene
-        .at_source("INSERT INTO t SELECT generate_series(101, 200)")
-        .await;
+    let more = format!("INSERT INTO t SELECT generate_series({first} + 101, {first} + 200)");
+    scene.at_source(&more).await;
     wait_until(SOON, "the changes queued", async || {
         scene.rig.status("t").await["queue"]["records"] == 100
     })
     .await;
+    if is_followed {
+        scene.operator.kill9();
+    }
     scene.rig.destination.start_again().await;
+    if is_followed {
+        scene.operator = scene.rig.operator(&[]);
+    }
     scene.erp = scene.rig.erp().await;
     scene.all("CaughtUp").await;
     scene.same().await;

@@ -236,11 +236,7 @@ impl Engine {
             Ok(target) => (target, None),
             Err(failure) => (None, Some(failure)),
         };
-        let stage = if meta.is_some() {
-            Stage::Serving
-        } else {
-            Stage::Joining
-        };
+        let stage = meta.as_ref().map_or(Stage::Joining, |_| Stage::Serving);
         let held = Held {
             destination: None,
             queue: Position::ZERO,
@@ -274,6 +270,7 @@ impl Engine {
             unfit_until: Position::ZERO,
             received: Position::ZERO,
             counters: Counters::default(),
+            based: false,
             truncates: 0,
             before: None,
             queued: Position::ZERO,

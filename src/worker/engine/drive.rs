@@ -129,23 +129,13 @@ impl Engine {
 
     pub(super) fn closed(&mut self, id: &MapId, step: Step, evicted: Evicted, closed: Closed) {
         let Some(map) = self.maps.get_mut(id) else { return };
-        let was_known = map.progress.is_some();
         match (&closed.fenced, &evicted.flushed) {
             (Some(fenced), _) => adopt(map, fenced.clone()),
             (None, Some(flushed)) => advance(map, flushed.clone()),
             (None, None) => {}
         }
-        if let Ok((account, partial)) = &closed.begun {
-            map.restock(account, Some(*partial));
-        }
-        // What was taken before the destination was known was counted from nothing, and may be there already (I5).
-        let is_new = !was_known && map.progress.is_some();
-        let reads = is_new && map.current;
-        if is_new {
-            map.fall_back();
-        }
-        match closed.begun {
-            Ok(_) => {}
+        let begun = match closed.begun {
+            Ok(begun) => begun,
             // What the lane gave up, and the fence, hold all the same.
             Err(error) => {
                 let outcome = match (step, closed.fenced.is_some()) {
@@ -155,12 +145,16 @@ impl Engine {
                 };
                 self.done(id, step, outcome);
                 self.write_failed(id, &error);
-                self.rewind_if(reads);
                 return self.drive(id);
             }
-        }
+        };
+        map.restock(&begun.account, Some(begun.partial));
+        // What was taken before the destination was known was counted from nothing, and may be there already (I5).
+        let is_known = map.progress.is_some() && !begun.unbased;
+        let counts_anew = is_known && (!map.based || begun.was_unbased);
+        let reads = step == Step::Leave && counts_anew && map.current;
         match step {
-            Step::Leave if map.blocked.is_some() => map.fall_back(),
+            Step::Leave if map.blocked.is_some() || counts_anew => map.fall_back(),
             // What the map fell back over meanwhile is sent again.
             Step::Leave if map.falls != closed.falls => requeue_held(map, Position::ZERO),
             Step::Leave => requeue(map, evicted),
@@ -171,15 +165,11 @@ impl Engine {
         }
         let outcome = halted(closed.fenced.is_some(), map.gate.wanted());
         self.done(id, step, outcome);
-        self.rewind_if(reads);
-        self.pump(id);
-        self.drive(id);
-    }
-
-    fn rewind_if(&mut self, reads: bool) {
         if reads {
             self.rewind();
         }
+        self.pump(id);
+        self.drive(id);
     }
 
     /// Remembers or forgets the fence in Redis.
@@ -272,6 +262,7 @@ impl Engine {
                 map.errors.learn(&meta);
                 map.destination = meta.destination;
                 adopt(map, target.progress.clone());
+                map.based = true;
                 map.unsafe_log = target.shape.unsafe_log;
                 map.target = Some(target);
                 match map.check(self.link.confirmed()) {

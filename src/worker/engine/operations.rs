@@ -355,9 +355,20 @@ pub struct Closed {
     pub fenced: Option<Progress>,
     pub failure: Option<String>,
     /// What the queue holds now, and how many records of it the destination has; or why it could not begin.
-    pub begun: Result<(Account, u64), QueueError>,
+    pub begun: Result<Begun, QueueError>,
     /// How often the map had fallen back when the step began.
     pub falls: u64,
+}
+
+/// How a queue has begun, or goes on.
+#[derive(Debug)]
+pub struct Begun {
+    pub account: Account,
+    /// Records of the first entry that the destination has.
+    pub partial: u64,
+    /// What was counted before it began is not among its counters, before and now.
+    pub was_unbased: bool,
+    pub unbased: bool,
 }
 
 /// Trims what the destination has; and when the map leaves its lane, begins the queue at what is flushed, or, with a
@@ -368,7 +379,7 @@ pub async fn begin(
     leaves: bool,
     base: Option<&Progress>,
     floor: Option<Position>,
-) -> Result<(Account, u64), QueueError> {
+) -> Result<Begun, QueueError> {
     let begun = tokio::time::timeout(BEGIN_DEADLINE, begin_at(queue, leaves, base, floor));
     let late = |_| Err(QueueError::Unavailable("no answer in time".into()));
     begun.await.unwrap_or_else(late)
@@ -379,14 +390,19 @@ async fn begin_at(
     leaves: bool,
     base: Option<&Progress>,
     floor: Option<Position>,
-) -> Result<(Account, u64), QueueError> {
+) -> Result<Begun, QueueError> {
     let partial = match base {
         Some(base) => settle_based(queue, base.position).await?,
         None => 0,
     };
     let meta = queue.meta().await?.ok_or(QueueError::MetaMissing)?;
     if !leaves || meta.account.records > 0 {
-        return Ok((meta.account, partial));
+        return Ok(Begun {
+            account: meta.account,
+            partial,
+            was_unbased: meta.unbased,
+            unbased: meta.unbased,
+        });
     }
     let known = meta.account;
     let (t, q, counters, unbased) = match base {
@@ -401,7 +417,12 @@ async fn begin_at(
         },
     };
     let account = queue.begin(t, q, counters, unbased).await?;
-    Ok((account, partial))
+    Ok(Begun {
+        account,
+        partial,
+        was_unbased: meta.unbased,
+        unbased,
+    })
 }
 
 /// Raises the map's token at the destination, ending whoever stands in the way (rule 5).

@@ -210,6 +210,8 @@ pub struct Map {
     /// Every change of the map at or below it was taken.
     pub received: Position,
     pub counters: Counters,
+    /// They are counted from what a custodian that was reached has counted.
+    pub based: bool,
     /// TRUNCATEs seen since the worker began: they are not replicated.
     pub truncates: u64,
     /// What was counted before the queue began, to be stored with it before anything of it is written (I5).
@@ -356,6 +358,7 @@ impl Map {
         self.held_bytes = 0;
         self.before = None;
         self.counters = self.durable_counters();
+        self.based = self.progress.is_some();
         self.received = self.held_by().durable();
         self.current = false;
         self.falls += 1;
