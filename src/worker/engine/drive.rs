@@ -149,12 +149,20 @@ impl Engine {
             }
         };
         map.restock(&begun.account, Some(begun.partial));
-        // What was taken before the destination was known was counted from nothing, and may be there already (I5).
+        map.stock.unbased = begun.unbased;
+        // What was taken before the destination was known was counted from nothing, and may be there already; and a queue that
+        // begins without it counts from nothing, whatever was counted before (I5).
         let is_known = map.progress.is_some() && !begun.unbased;
-        let counts_anew = is_known && (!map.based || begun.was_unbased);
+        let is_nothing = begun.unbased && begun.account.records == 0;
+        let counts_anew = is_nothing || is_known && (!map.based || begun.was_unbased);
         let reads = step == Step::Leave && counts_anew && map.current;
         match step {
-            Step::Leave if map.blocked.is_some() || counts_anew => map.fall_back(),
+            Step::Leave if map.blocked.is_some() || counts_anew => {
+                map.fall_back();
+                if map.is_beside() {
+                    self.feeds.end(id);
+                }
+            }
             // What the map fell back over meanwhile is sent again.
             Step::Leave if map.falls != closed.falls => requeue_held(map, Position::ZERO),
             Step::Leave => requeue(map, evicted),
@@ -442,6 +450,7 @@ impl Engine {
 
     /// Steps that failed are tried again.
     pub(super) fn retry_steps(&mut self, now: Instant) {
+        self.check_again();
         let due: Vec<MapId> = self
             .maps
             .values()
@@ -453,6 +462,21 @@ impl Engine {
                 map.retry_at = None;
             }
             self.drive(&id);
+        }
+    }
+
+    /// A check whose findings were forgotten, since the map fell back before they were stored, is done again.
+    fn check_again(&mut self) {
+        let waits = |map: &Map| map.before.is_some() || map.appender.is_busy();
+        let forgotten: Vec<MapId> = self
+            .rebasing
+            .keys()
+            .filter(|id| !self.maps.get(*id).is_some_and(waits))
+            .cloned()
+            .collect();
+        for id in forgotten {
+            self.rebasing.remove(&id);
+            self.done(&id, Step::Check, Outcome::Failed);
         }
     }
 

@@ -69,6 +69,8 @@ pub enum Event {
     /// What was counted before a queue began is stored with it.
     Rebased {
         map: MapId,
+        /// How often the map had fallen back when that began.
+        falls: u64,
         result: Result<Account, QueueError>,
     },
     Trimmed {

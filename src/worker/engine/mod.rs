@@ -297,7 +297,7 @@ impl Engine {
             Event::LaneEnded(_) => {}
             Event::Appended { map, last, result } => self.appended(&map, last, result),
             Event::Advanced { map, to, result } => self.advanced(&map, to, result),
-            Event::Rebased { map, result } => self.rebased(&map, result),
+            Event::Rebased { map, falls, result } => self.rebased(&map, falls, result),
             Event::Trimmed { map, partial, result } => self.trimmed(&map, partial, result),
             Event::Closed {
                 map,

@@ -222,6 +222,10 @@ pub async fn check(
     if unknown && queue.has_errors_beyond(held.durable()).await? {
         return Err(CheckFailure::SourceNotSeen);
     }
+    // What the destination has beyond the queue comes again first, so that it is known how much of it the queue has counted (I5).
+    if meta.unbased && has > meta.account.q {
+        return Err(CheckFailure::SourceNotSeen);
+    }
     target.remember(queue.settle_errors(target.progress.has(), &[]).await?);
     let Settled { partial, counters } = settle(&queue, has).await?;
     let (meta, _) = custodians(&control, &plan, &queue).await?;

@@ -15,11 +15,12 @@ impl Engine {
     /// Begins the next append of a map, if none is under way.
     pub(super) fn pump(&mut self, id: &MapId) {
         let Some(map) = self.maps.get_mut(id) else { return };
-        if map.gate.route() != Route::Queue && map.gate.route() != Route::Cutover {
-            return;
-        }
+        // Also of a map that takes nothing now: the check waits for it, and what is queued for the check.
         if map.before.is_some() && !map.appender.is_busy() {
             return self.rebase(id);
+        }
+        if map.gate.route() != Route::Queue && map.gate.route() != Route::Cutover {
+            return;
         }
         let batches = map.appender.next();
         if batches.iter().all(|batch| batch.records.is_empty()) {
@@ -194,22 +195,31 @@ impl Engine {
         let at = map.stock.account.q;
         map.appender.hold(at);
         let counters = map.stock.account.counters.after(before);
-        let queue = map.queue.clone();
+        let (queue, falls) = (map.queue.clone(), map.falls);
         let map = id.clone();
         self.spawn(async move {
             let result = queue.advance(at, at, counters, true).await;
-            Event::Rebased { map, result }
+            Event::Rebased { map, falls, result }
         });
     }
 
     /// The check that found out goes on.
-    pub(super) fn rebased(&mut self, id: &MapId, result: Result<Account, QueueError>) {
+    pub(super) fn rebased(&mut self, id: &MapId, falls: u64, result: Result<Account, QueueError>) {
         let checked = self.rebasing.remove(id);
         let Some(map) = self.maps.get_mut(id) else { return };
         map.appender.ended();
         match result {
             Ok(account) => {
                 map.restock(&account, None);
+                map.stock.unbased = false;
+                // It fell back to what was known before: it counts anew from what is known now.
+                let reads = map.falls != falls && map.current;
+                if map.falls != falls {
+                    map.fall_back();
+                }
+                if reads {
+                    self.rewind();
+                }
                 self.pump(id);
                 if let Some(checked) = checked {
                     self.checked(id, Ok(checked));

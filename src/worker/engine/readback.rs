@@ -84,6 +84,9 @@ impl Engine {
         if meta.missing_parks(&asked.parks) > 0 {
             return self.lose_errors(asked, meta);
         }
+        if meta.account.version >= map.stock.account.version {
+            map.stock.unbased = meta.unbased;
+        }
         map.restock(&meta.account, None);
         map.errors.learn(meta);
         if let Some(kept) = kept {

@@ -50,6 +50,8 @@ pub struct Stock {
     pub account: Account,
     /// Records of the first entry that the destination has already.
     pub partial: u64,
+    /// What was counted before the queue began is not among its counters yet: only the destination knows that.
+    pub unbased: bool,
 }
 
 impl Stock {
@@ -337,7 +339,9 @@ impl Map {
     #[must_use]
     pub fn durable_counters(&self) -> Counters {
         match &self.progress {
-            Some(progress) if progress.position > self.stock.account.q => progress.counters,
+            Some(progress) if progress.position > self.stock.account.q && !self.stock.unbased => {
+                progress.counters
+            }
             _ => self.stock.account.counters,
         }
     }
@@ -358,7 +362,7 @@ impl Map {
         self.held_bytes = 0;
         self.before = None;
         self.counters = self.durable_counters();
-        self.based = self.progress.is_some();
+        self.based = self.progress.is_some() && !self.stock.unbased;
         self.received = self.held_by().durable();
         self.current = false;
         self.falls += 1;
@@ -471,6 +475,7 @@ impl Map {
     pub fn restock_anew(&mut self, meta: &Meta) {
         self.era = Some(meta.era.clone());
         self.stock.account = meta.account;
+        self.stock.unbased = meta.unbased;
         self.errors.given_up = meta.discarded;
         self.errors.purged = meta.purged;
         self.swept = false;
