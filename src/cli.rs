@@ -1,11 +1,10 @@
 //! The command line: operator, worker, check, crds.
 
-use crate::{api, check, controller, lease, records, serve, worker};
+use crate::{api, check, controller, lease, log, readiness, records, serve, worker};
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{process::ExitCode, time::Duration};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use tracing_subscriber::EnvFilter;
 
 /// Keeps tables in step, and lets you pause without losing a change.
 #[derive(Parser)]
@@ -14,7 +13,7 @@ struct Arguments {
     #[command(subcommand)]
     command: Command,
     /// Log lines as JSON.
-    #[arg(long, global = true, env = "TABLEMAP_LOG_JSON")]
+    #[arg(long, global = true, env = log::JSON)]
     log_json: bool,
 }
 
@@ -50,15 +49,19 @@ struct Operator {
     worker_image: Option<String>,
     #[arg(long, default_value = "IfNotPresent", value_parser = ["Always", "IfNotPresent", "Never"])]
     worker_image_pull_policy: String,
-    /// Only this namespace. Default: all.
-    #[arg(long)]
-    namespace: Option<String>,
+    /// Only this namespace. May be given more than once. Default: all.
+    #[arg(long = "namespace")]
+    namespaces: Vec<String>,
     /// Where the records API is served, an aggregated API of queued records and errors. Default: nowhere.
-    #[arg(long, requires = "records_api_certificates")]
+    #[arg(long, requires = "certificates")]
     records_api_address: Option<std::net::SocketAddr>,
     /// A folder with `tls.crt` and `tls.key` of the records API; they are read again when they change.
-    #[arg(long)]
+    #[arg(long, group = "certificates")]
     records_api_certificates: Option<std::path::PathBuf>,
+    /// NAMESPACE/NAME of the Service of the records API: its certificate is made, kept in the Secret NAME-tls beside it, told
+    /// the APIService, and renewed.
+    #[arg(long, group = "certificates", value_parser = service)]
+    records_api_service: Option<records::SelfMade>,
     /// Of several operators only one runs the controllers: the one that holds the Lease `tablemap-operator` in this namespace.
     /// All of them serve the records API. Default: no Lease, for one operator.
     #[arg(long)]
@@ -178,6 +181,15 @@ impl Common {
     }
 }
 
+fn service(text: &str) -> Result<records::SelfMade, String> {
+    let (namespace, name) = text.split_once('/').ok_or("it must be NAMESPACE/NAME")?;
+    Ok(records::SelfMade {
+        namespace: namespace.to_owned(),
+        service: name.to_owned(),
+        secret: format!("{name}-tls"),
+    })
+}
+
 /// Runs the program to its end.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -196,7 +208,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         print!("{}", api::yaml().context("the manifests cannot be written")?);
         return Ok(());
     }
-    log(arguments.log_json);
+    log::begin(arguments.log_json);
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("a TLS provider was installed before"))?;
@@ -208,7 +220,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         let shutdown = CancellationToken::new();
         tokio::spawn(end_on_signal(shutdown.clone()));
         match arguments.command {
-            Command::Operator(options) => operate(options, shutdown).await,
+            Command::Operator(options) => operate(options, arguments.log_json, shutdown).await,
             Command::Worker(options) => work(options, shutdown).await,
             Command::Check(options) => check(options).await,
             Command::Crds => Ok(()),
@@ -218,25 +230,6 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
 
 /// The Lease of the operator that leads.
 const LEADER: &str = "tablemap-operator";
-
-const QUIET: &[&str] = &["tokio_postgres=warn", "hyper=warn", "tower=warn", "rustls=warn"];
-
-fn log(json: bool) {
-    let filter = EnvFilter::try_from_env("TABLEMAP_LOG").unwrap_or_else(|_| EnvFilter::new("info,kube=warn"));
-    // It prints statements with their parameters, which are row data.
-    let filter = QUIET
-        .iter()
-        .filter_map(|quiet| quiet.parse().ok())
-        .fold(filter, EnvFilter::add_directive);
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    if json {
-        builder.json().init();
-    } else {
-        builder.with_ansi(false).init();
-    }
-}
 
 /// SIGTERM and Ctrl-C end the process in order.
 async fn end_on_signal(shutdown: CancellationToken) {
@@ -279,7 +272,7 @@ async fn check(options: Check) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn operate(options: Operator, shutdown: CancellationToken) -> anyhow::Result<()> {
+async fn operate(options: Operator, log_json: bool, shutdown: CancellationToken) -> anyhow::Result<()> {
     let client = kube::Client::try_default()
         .await
         .context("no Kubernetes configuration was found")?;
@@ -287,9 +280,10 @@ async fn operate(options: Operator, shutdown: CancellationToken) -> anyhow::Resu
         workers,
         worker_image,
         worker_image_pull_policy,
-        namespace,
+        namespaces,
         records_api_address,
         records_api_certificates,
+        records_api_service,
         leader_election_namespace,
         leader_election_seconds,
         common,
@@ -304,13 +298,17 @@ async fn operate(options: Operator, shutdown: CancellationToken) -> anyhow::Resu
     if let Some(address) = common.bind_address {
         tokio::spawn(serve::serve(address, shutdown.clone()));
     }
+    let certificates = match (records_api_certificates, records_api_service) {
+        (Some(folder), _) => Some(records::Certificates::Folder(folder)),
+        (None, service) => service.map(records::Certificates::SelfMade),
+    };
     let api = records_api_address
-        .zip(records_api_certificates)
+        .zip(certificates)
         .map(|(address, certificates)| {
             let options = records::Options {
                 address,
                 certificates,
-                namespace: namespace.clone(),
+                namespaces: namespaces.clone(),
                 default_queue: common.default_queue.clone(),
             };
             AbortOnDropHandle::new(tokio::spawn(records::serve(
@@ -320,7 +318,7 @@ async fn operate(options: Operator, shutdown: CancellationToken) -> anyhow::Resu
             )))
         });
     let options = controller::Options {
-        namespace,
+        namespaces,
         default_queue: common.default_queue.clone(),
         workers: match workers {
             Workers::Embedded => controller::Wanted::Embedded,
@@ -328,6 +326,7 @@ async fn operate(options: Operator, shutdown: CancellationToken) -> anyhow::Resu
                 image: worker_image.unwrap_or_default(),
                 pull_policy: worker_image_pull_policy,
                 arguments: common.for_pods(),
+                environment: log::environment(log_json),
             }),
             Workers::None => controller::Wanted::Elsewhere,
         },
@@ -362,11 +361,19 @@ async fn work(options: Worker, shutdown: CancellationToken) -> anyhow::Result<()
         worker_group,
         common,
     } = options;
+    let started = CancellationToken::new();
+    readiness::lacks("worker", "waiting for its Lease, and for the list of its maps");
     if let Some(address) = common.bind_address {
         tokio::spawn(serve::serve(address, shutdown.clone()));
     }
+    let ready = started.clone();
+    tokio::spawn(async move {
+        ready.cancelled().await;
+        readiness::has("worker");
+    });
     let context = worker::Context {
         client,
+        started,
         connection,
         group: worker_group,
         identity: identity(),

@@ -1,6 +1,10 @@
 # shellcheck shell=bash disable=SC2154
 # The servers: two Postgres, one Redis, and a Kubernetes control plane unless a cluster is given.
 
+# Where they listen, and for whom.
+host=127.0.0.1
+clients=127.0.0.1/32
+
 # initdb refuses root, and the others need no rights either.
 unprivileged=()
 if [ "$(id -u)" -eq 0 ]; then unprivileged=(setpriv --reuid nobody --regid nogroup --clear-groups --); fi
@@ -56,23 +60,25 @@ start_postgres() {
   "${unprivileged[@]}" tee "$folder/$name/password" <<< "$password" > /dev/null
   (cd / && "${unprivileged[@]}" initdb -D "$folder/$name/data" -U postgres -E UTF8 --locale C.UTF-8 \
     -A scram-sha-256 --pwfile "$folder/$name/password" --no-sync) > "$folder/$name.initdb.log" 2>&1
+  echo "host all all $clients scram-sha-256" |
+    "${unprivileged[@]}" tee -a "$folder/$name/data/pg_hba.conf" > /dev/null
   cat >> "$PGSERVICEFILE" <<END
 [$name]
-host=127.0.0.1
+host=$host
 port=$port
 dbname=$name
 user=postgres
 password=$password
 END
   spawn "$name" "${unprivileged[@]}" postgres -D "$folder/$name/data" -p "$port" \
-    -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c wal_level=logical
+    -c listen_addresses="$host" -c unix_socket_directories= -c wal_level=logical
 }
 
 start_redis() {
   own_folder redis
   # A file, because everyone can see arguments.
   "${unprivileged[@]}" tee "$folder/redis/redis.conf" > /dev/null <<END
-bind 127.0.0.1
+bind $host
 port $redis_port
 dir $folder/redis
 requirepass $password
@@ -85,12 +91,12 @@ END
   spawn redis "${unprivileged[@]}" redis-server "$folder/redis/redis.conf"
 }
 
-redis_answers() { REDISCLI_AUTH=$password redis-cli -p "$redis_port" ping | grep PONG; }
+redis_answers() { REDISCLI_AUTH=$password redis-cli -h "$host" -p "$redis_port" ping | grep PONG; }
 
 start_control_plane() {
-  local clients peers port token
+  local etcd peers port token
   token=$(random)
-  free_port clients
+  free_port etcd
   free_port peers
   free_port port
   mkdir "$folder/kube"
@@ -99,10 +105,10 @@ start_control_plane() {
   certify "$folder/kube/records" "tablemap-records.$namespace.svc"
   echo "$token,admin,admin,system:masters" > "$folder/kube/tokens"
   spawn etcd etcd --data-dir "$folder/etcd" --log-level error \
-    --listen-client-urls "http://127.0.0.1:$clients" --advertise-client-urls "http://127.0.0.1:$clients" \
+    --listen-client-urls "http://127.0.0.1:$etcd" --advertise-client-urls "http://127.0.0.1:$etcd" \
     --listen-peer-urls "http://127.0.0.1:$peers" --initial-advertise-peer-urls "http://127.0.0.1:$peers" \
     --initial-cluster "default=http://127.0.0.1:$peers"
-  spawn kube-apiserver kube-apiserver --etcd-servers "http://127.0.0.1:$clients" \
+  spawn kube-apiserver kube-apiserver --etcd-servers "http://127.0.0.1:$etcd" \
     --bind-address 127.0.0.1 --secure-port "$port" --cert-dir "$folder/kube/certs" \
     --token-auth-file "$folder/kube/tokens" --authorization-mode RBAC \
     --service-cluster-ip-range 10.0.0.0/24 --disable-admission-plugins ServiceAccount \

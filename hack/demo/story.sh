@@ -24,7 +24,7 @@ make_maps() {
   psql -qX -v ON_ERROR_STOP=1 -f hack/demo/crm.sql service=crm
   psql -qX -v ON_ERROR_STOP=1 -f hack/demo/erp.sql service=erp
   local file=$folder/connections.yaml
-  sed "s/@password@/$password/; s/@crm_port@/$crm_port/; s/@erp_port@/$erp_port/; s/@redis_port@/$redis_port/" \
+  sed "s/@host@/$host/; s/@password@/$password/; s/@crm_port@/$crm_port/; s/@erp_port@/$erp_port/; s/@redis_port@/$redis_port/" \
     hack/demo/connections.yaml > "$file"
   run kubectl apply -f "$file"
   run kubectl apply -f hack/demo/maps.yaml

@@ -64,6 +64,7 @@ impl Embedded {
                     ..self.options.pace
                 },
                 namespace: key.namespace,
+                started: CancellationToken::new(),
             };
             tokio::spawn(supervise(context, self.shutdown.clone()))
         });

@@ -3,6 +3,7 @@
 
 mod connection;
 mod embedded;
+mod finalizer;
 mod operation;
 mod pods;
 mod tablemap;
@@ -54,8 +55,8 @@ pub enum Wanted {
 /// The operator's settings.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// None: all namespaces.
-    pub namespace: Option<String>,
+    /// None is all.
+    pub namespaces: Vec<String>,
     pub default_queue: Option<String>,
     pub workers: Wanted,
     pub identity: String,
@@ -65,15 +66,26 @@ pub struct Options {
     pub ceilings: worker::Ceilings,
 }
 
-/// Runs the controllers until `shutdown`.
+/// Runs the controllers until `shutdown`: with rights in some namespaces alone each is watched by itself.
 pub async fn run(client: Client, options: Options, shutdown: CancellationToken) {
+    let mut places: Vec<Option<&str>> = options.namespaces.iter().map(|name| Some(&**name)).collect();
+    if places.is_empty() {
+        places.push(None);
+    }
+    let runs = places
+        .into_iter()
+        .map(|place| run_in(&client, &options, place, shutdown.clone()));
+    futures::future::join_all(runs).await;
+}
+
+async fn run_in(client: &Client, options: &Options, namespace: Option<&str>, shutdown: CancellationToken) {
     let workers = match options.workers.clone() {
         Wanted::Embedded => Workers::Embedded(Arc::new(Embedded::new(
             client.clone(),
             options.clone(),
             shutdown.clone(),
         ))),
-        Wanted::Pods(settings) => Workers::Pods(Arc::new(Pods::new(client.clone(), settings, &options))),
+        Wanted::Pods(settings) => Workers::Pods(Arc::new(Pods::new(client.clone(), settings, options))),
         Wanted::Elsewhere => Workers::Elsewhere,
     };
     let context = Arc::new(Context {
@@ -84,8 +96,8 @@ pub async fn run(client: Client, options: Options, shutdown: CancellationToken) 
         clean_up: options.pace.clean_up,
         workers: workers.clone(),
     });
-    let maps = scoped::<crate::api::TableMap>(&client, options.namespace.as_deref());
-    let connections = scoped::<crate::api::Connection>(&client, options.namespace.as_deref());
+    let maps = scoped::<crate::api::TableMap>(client, namespace);
+    let connections = scoped::<crate::api::Connection>(client, namespace);
     let config = || watcher::Config::default();
     let tablemaps = Controller::new(maps, config())
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
@@ -95,14 +107,13 @@ pub async fn run(client: Client, options: Options, shutdown: CancellationToken) 
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .run(connection::reconcile, connection::error_policy, context.clone())
         .for_each(|_| async {});
-    let operations = scoped::<crate::api::TableMapOperation>(&client, options.namespace.as_deref());
+    let operations = scoped::<crate::api::TableMapOperation>(client, namespace);
     let operations = Controller::new(operations, config())
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .run(operation::reconcile, operation::error_policy, context)
         .for_each(|_| async {});
     let pods = async {
         if let Workers::Pods(pods) = &workers {
-            let namespace = options.namespace.as_deref();
             pods.clone().run(namespace, shutdown.clone()).await;
         }
     };

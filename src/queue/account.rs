@@ -19,15 +19,30 @@ pub struct Account {
     pub seq: u64,
     pub records: u64,
     pub bytes: u64,
-    /// The counters of the map at `q`.
+    /// The counters of the map at `q`: with what was counted before the queue began, if that is known.
     pub counters: Counters,
+    /// What was counted before, and is not in the counters that its entries carry. None: only the destination knows, and
+    /// it could not be asked yet (I5).
+    pub base: Option<Counters>,
     /// Commit time of the oldest record, in microseconds, as far as it is known.
     pub oldest: Option<i64>,
 }
 
 /// The fields, in the order in which the scripts answer.
 pub const FIELDS: &[&str] = &[
-    "v", "q", "last", "t", "seq", "records", "bytes", "received", "filtered", "oldest",
+    "v",
+    "q",
+    "last",
+    "t",
+    "seq",
+    "records",
+    "bytes",
+    "received",
+    "filtered",
+    "oldest",
+    "unbased",
+    "baseReceived",
+    "baseFiltered",
 ];
 
 impl Account {
@@ -36,6 +51,17 @@ impl Account {
     /// # Errors
     /// One is missing or has another form.
     pub fn read(fields: &[Option<String>]) -> Result<Self, QueueError> {
+        let base = match fields.get(10) {
+            Some(Some(_)) => None,
+            _ => Some(Counters {
+                received: optional(fields, 11)?.unwrap_or_default(),
+                filtered: optional(fields, 12)?.unwrap_or_default(),
+            }),
+        };
+        let since = Counters {
+            received: field(fields, 7)?,
+            filtered: field(fields, 8)?,
+        };
         Ok(Self {
             version: field(fields, 0)?,
             q: field(fields, 1)?,
@@ -44,10 +70,8 @@ impl Account {
             seq: field(fields, 4)?,
             records: field(fields, 5)?,
             bytes: field(fields, 6)?,
-            counters: Counters {
-                received: field(fields, 7)?,
-                filtered: field(fields, 8)?,
-            },
+            counters: since.after(base.unwrap_or_default()),
+            base,
             oldest: fields
                 .get(9)
                 .and_then(Option::as_ref)
@@ -57,7 +81,15 @@ impl Account {
 }
 
 fn field<T: FromStr>(fields: &[Option<String>], index: usize) -> Result<T, MetaError> {
+    optional(fields, index)?.ok_or(MetaError(name(index)))
+}
+
+fn optional<T: FromStr>(fields: &[Option<String>], index: usize) -> Result<Option<T>, MetaError> {
     let text = fields.get(index).and_then(Option::as_ref);
-    let name = FIELDS.get(index).copied().unwrap_or("?");
-    text.and_then(|text| text.parse().ok()).ok_or(MetaError(name))
+    text.map(|text| text.parse().map_err(|_| MetaError(name(index))))
+        .transpose()
+}
+
+fn name(index: usize) -> &'static str {
+    FIELDS.get(index).copied().unwrap_or("?")
 }

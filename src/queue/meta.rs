@@ -24,8 +24,6 @@ pub struct Meta {
     pub account: Account,
     /// The token at which the destination is fenced.
     pub fenced: Option<i64>,
-    /// The counters begin with the queue: those of before only the destination knew, and it could not be reached.
-    pub unbased: bool,
     /// Records ever parked.
     pub parks: u64,
     pub superseded: u64,
@@ -104,7 +102,6 @@ impl Meta {
             serves: optional(fields, "serves")?,
             account: Account::read(&account)?,
             fenced: optional(fields, "fenced")?,
-            unbased: fields.contains_key("unbased"),
             parks: field(fields, "parks")?,
             superseded: field(fields, "superseded")?,
             moved: optional(fields, "moved")?.unwrap_or_default(),

@@ -34,4 +34,4 @@ pub use name::{QueuedName, queued_name};
 pub use operation::Chosen;
 pub use pack::Pack;
 pub use parked::Purged;
-pub use store::{Entry, Queue};
+pub use store::{Counts, Entry, Queue};

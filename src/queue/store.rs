@@ -3,7 +3,8 @@
 use super::{
     Account, Beginning, Header, Keys, Meta, Packed, QueueError,
     scripts::{
-        ADVANCE, APPEND, BEGIN, DROP_ALL, FENCED, FINISH_JOIN, JOIN, RENAME_DESTINATION, TAKE_EPOCH, TRIM,
+        ADVANCE, APPEND, BASE, BEGIN, DROP_ALL, FENCED, FINISH_JOIN, JOIN, RENAME_DESTINATION, TAKE_EPOCH,
+        TRIM,
     },
 };
 use crate::{
@@ -21,6 +22,17 @@ pub struct Queue {
     pub(super) keys: Arc<Keys>,
     pub(super) name: Arc<str>,
     epoch: i64,
+}
+
+/// How a queue that begins counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counts {
+    /// It goes on from where it was.
+    GoOn,
+    /// From these, which hold all that was counted before.
+    At(Counters),
+    /// From nothing: what was counted before only the destination knows, and it cannot be asked now.
+    Unknown,
 }
 
 /// One entry of the stream.
@@ -179,25 +191,18 @@ impl Queue {
         Ok((meta, self.link.kept(opened).await.unwrap_or_default()))
     }
 
-    /// Leaving Direct: everything at or below `t` is at the destination; custody begins at `q`. If it is `unbased`, what
-    /// was counted before the queue began is not among its counters, since only the destination knows that.
+    /// Leaving Direct: everything at or below `t` is at the destination; custody begins at `q`.
     ///
     /// # Errors
     /// The queue is not empty, another epoch, or Redis fails.
-    pub async fn begin(
-        &self,
-        t: Position,
-        q: Position,
-        counters: Counters,
-        unbased: bool,
-    ) -> Result<Account, QueueError> {
+    pub async fn begin(&self, t: Position, q: Position, counts: Counts) -> Result<Account, QueueError> {
         let mut begin = self.invoke(&BEGIN);
-        begin
-            .arg(t.to_string())
-            .arg(q.to_string())
-            .arg(counters.received)
-            .arg(counters.filtered)
-            .arg(u8::from(unbased));
+        begin.arg(t.to_string()).arg(q.to_string());
+        match counts {
+            Counts::GoOn => begin.arg("").arg("").arg(0),
+            Counts::At(counters) => begin.arg(counters.received).arg(counters.filtered).arg(0),
+            Counts::Unknown => begin.arg(0).arg(0).arg(1),
+        };
         self.account(&begin).await
     }
 
@@ -224,8 +229,8 @@ impl Queue {
         self.account(&append).await
     }
 
-    /// Moves custody over a stretch without records for this map. `rebased` says that the counters hold what was counted
-    /// before the queue began.
+    /// Moves custody over a stretch without records for this map. `counters` are those since the queue began, as its
+    /// entries carry them.
     ///
     /// # Errors
     /// Another predecessor or epoch, or Redis fails.
@@ -234,16 +239,24 @@ impl Queue {
         previous: Position,
         to: Position,
         counters: Counters,
-        rebased: bool,
     ) -> Result<Account, QueueError> {
         let mut advance = self.invoke(&ADVANCE);
         advance
             .arg(previous.to_string())
             .arg(to.to_string())
             .arg(counters.received)
-            .arg(counters.filtered)
-            .arg(u8::from(rebased));
+            .arg(counters.filtered);
         self.account(&advance).await
+    }
+
+    /// Stores what was counted before the queue began, which begins beyond `t`, unless that is known (I5).
+    ///
+    /// # Errors
+    /// It begins elsewhere, another epoch, or Redis fails.
+    pub async fn set_base(&self, t: Position, base: Counters) -> Result<Account, QueueError> {
+        let mut set = self.invoke(&BASE);
+        set.arg(t.to_string()).arg(base.received).arg(base.filtered);
+        self.account(&set).await
     }
 
     /// Reads entries after `seq`, oldest first.

@@ -1,5 +1,6 @@
-//! The certificate that is shown: read from files, and read again while they change.
+//! The certificate that is shown, and read again and again: from files, or from the Secret that the operators keep.
 
+use super::authority::Authority;
 use anyhow::{Context as _, ensure};
 use rustls::{
     DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
@@ -19,34 +20,58 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
-const AGAIN: Duration = Duration::from_secs(5);
+/// Where it comes from.
+#[derive(Debug)]
+pub enum Source {
+    /// A folder with `tls.crt` and `tls.key`, as a mounted Secret has them.
+    Folder(PathBuf),
+    SelfMade(Authority),
+}
 
-/// A folder with `tls.crt` and `tls.key`, as a mounted Secret has them.
+impl Source {
+    async fn pair(&self) -> anyhow::Result<Pair> {
+        match self {
+            Self::Folder(folder) => files(folder).await,
+            Self::SelfMade(authority) => authority.pair().await,
+        }
+    }
+
+    /// What it was like is looked at again after this: the API server is asked less often than a folder.
+    const fn again(&self) -> Duration {
+        match self {
+            Self::Folder(_) => Duration::from_secs(5),
+            Self::SelfMade(_) => Duration::from_secs(60),
+        }
+    }
+}
+
+/// See the module.
 #[derive(Debug)]
 pub struct Certificate {
-    folder: PathBuf,
-    /// What the files held, and the key made of it.
+    source: Source,
+    /// What was read, and the key made of it.
     current: RwLock<(Pair, Arc<CertifiedKey>)>,
 }
 
-type Pair = (Vec<u8>, Vec<u8>);
+/// Certificates and key, as PEM texts.
+pub type Pair = (Vec<u8>, Vec<u8>);
 
 impl Certificate {
     /// # Errors
-    /// The files cannot be read, or hold no certificate with its key.
-    pub async fn read(folder: &Path) -> anyhow::Result<Self> {
-        let pair = files(folder).await?;
+    /// It cannot be read or made, or is no certificate with its key.
+    pub async fn read(source: Source) -> anyhow::Result<Self> {
+        let pair = source.pair().await?;
         let key = Arc::new(certified(&pair)?);
         Ok(Self {
-            folder: folder.to_owned(),
+            source,
             current: RwLock::new((pair, key)),
         })
     }
 
-    /// Reads the files again and again, until `shutdown`. What cannot be read leaves the certificate as it is.
+    /// Reads it again and again, until `shutdown`. What cannot be read leaves the certificate as it is.
     pub async fn follow(&self, shutdown: CancellationToken) {
         while shutdown
-            .run_until_cancelled(tokio::time::sleep(AGAIN))
+            .run_until_cancelled(tokio::time::sleep(self.source.again()))
             .await
             .is_some()
         {
@@ -57,7 +82,7 @@ impl Certificate {
     }
 
     async fn renew(&self) -> anyhow::Result<()> {
-        let pair = files(&self.folder).await?;
+        let pair = self.source.pair().await?;
         let known = self.current.read().unwrap_or_else(PoisonError::into_inner).0 == pair;
         if !known {
             let key = Arc::new(certified(&pair)?);

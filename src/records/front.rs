@@ -1,6 +1,7 @@
 //! The front proxy: who may say on whose behalf a request is made (Kubernetes documentation, "Configure the Aggregation
 //! Layer"). The API server publishes it, and it is followed while it changes.
 
+use crate::readiness;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
@@ -17,6 +18,8 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+/// What is not ready without it.
+const PART: &str = "front proxy";
 const NAMESPACE: &str = "kube-system";
 const NAME: &str = "extension-apiserver-authentication";
 
@@ -103,6 +106,7 @@ fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
 /// Follows what the API server publishes, until `shutdown`. What is gone or cannot be read leaves nobody trusted.
 pub async fn follow(client: Client, front: watch::Sender<Option<Arc<Front>>>, shutdown: CancellationToken) {
     let api: Api<ConfigMap> = Api::namespaced(client, NAMESPACE);
+    readiness::lacks(PART, format!("ConfigMap {NAMESPACE}/{NAME} was not read yet"));
     let mut changes = watcher::watch_object(api, NAME).default_backoff().boxed();
     while let Some(Some(change)) = shutdown.run_until_cancelled(changes.next()).await {
         let read = match change {
@@ -113,8 +117,12 @@ pub async fn follow(client: Client, front: watch::Sender<Option<Arc<Front>>>, sh
                 continue;
             }
         };
-        if let Err(error) = &read {
-            tracing::error!(%error, "nobody can read records: ConfigMap {NAMESPACE}/{NAME}");
+        match &read {
+            Ok(_) => readiness::has(PART),
+            Err(error) => {
+                tracing::error!(%error, "nobody can read records: ConfigMap {NAMESPACE}/{NAME}");
+                readiness::lacks(PART, format!("ConfigMap {NAMESPACE}/{NAME}: {error}"));
+            }
         }
         front.send_replace(read.ok().map(Arc::new));
     }

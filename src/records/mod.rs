@@ -6,6 +6,7 @@
 
 mod access;
 mod answer;
+mod authority;
 mod caller;
 mod certificate;
 mod discovery;
@@ -24,7 +25,8 @@ mod server;
 mod store;
 mod table;
 
-pub use server::{Options, serve};
+pub use authority::SelfMade;
+pub use server::{Certificates, Options, serve};
 
 /// Whether a request can be read: path, query, and what it accepts.
 #[cfg(feature = "testing")]

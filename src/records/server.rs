@@ -3,8 +3,9 @@
 use super::{
     access,
     answer::{Answer, answer},
+    authority::{Authority, SelfMade},
     caller::Caller,
-    certificate::{Certificate, server_config},
+    certificate::{Certificate, Source, server_config},
     discovery,
     fault::Fault,
     front::{self, Front},
@@ -12,6 +13,7 @@ use super::{
     request::Request,
     store::Store,
 };
+use crate::readiness;
 use anyhow::Context as _;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
@@ -38,16 +40,27 @@ const READS: usize = 16;
 /// Of one request, its look at Redis and the destination included.
 const REQUEST: Duration = Duration::from_secs(30);
 
+/// Where the certificate comes from that is shown.
+#[derive(Clone, Debug)]
+pub enum Certificates {
+    /// A folder with `tls.crt` and `tls.key`.
+    Folder(PathBuf),
+    /// The operators make it themselves.
+    SelfMade(SelfMade),
+}
+
 /// Where and how it is served.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub address: SocketAddr,
-    /// A folder with `tls.crt` and `tls.key`.
-    pub certificates: PathBuf,
-    /// None: all namespaces.
-    pub namespace: Option<String>,
+    pub certificates: Certificates,
+    /// None is all.
+    pub namespaces: Vec<String>,
     pub default_queue: Option<String>,
 }
+
+/// What is not ready without it.
+const PART: &str = "records API";
 
 /// What the requests share.
 struct Shared {
@@ -62,20 +75,25 @@ struct Shared {
 /// # Errors
 /// The address or the certificate cannot be used.
 pub async fn serve(client: Client, options: Options, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let certificate = Certificate::read(&options.certificates).await?;
-    let certificate = Arc::new(certificate);
+    readiness::lacks(PART, "it has no certificate yet");
+    let source = match options.certificates {
+        Certificates::Folder(folder) => Source::Folder(folder),
+        Certificates::SelfMade(made) => Source::SelfMade(Authority::new(client.clone(), made)),
+    };
+    let certificate = Arc::new(Certificate::read(source).await?);
     let acceptor = TlsAcceptor::from(Arc::new(server_config(Arc::clone(&certificate))?));
     let listener = TcpListener::bind(options.address)
         .await
         .with_context(|| format!("the records API cannot be served at {}", options.address))?;
     let (front, seen) = watch::channel(None);
     let shared = Arc::new(Shared {
-        store: Store::new(client.clone(), options.namespace, options.default_queue),
+        store: Store::new(client.clone(), options.namespaces, options.default_queue),
         client: client.clone(),
         front: seen,
         reads: Semaphore::new(READS),
     });
     tracing::info!(address = %options.address, "the records API is served");
+    readiness::has(PART);
     let accept = accept(&listener, acceptor, shared, &shutdown);
     tokio::join!(
         front::follow(client, front, shutdown.clone()),

@@ -31,8 +31,8 @@ const KEPT: usize = 32;
 pub struct Store {
     client: Client,
     cluster: Cluster,
-    /// None: all namespaces.
-    namespace: Option<String>,
+    /// None is all.
+    namespaces: Vec<String>,
     default_queue: Option<String>,
     queues: Mutex<HashMap<QueueName, (redis::Settings, Queue)>>,
     /// Connections that did not answer, by namespace and name, with what was said of them.
@@ -49,11 +49,11 @@ pub struct Opened {
 }
 
 impl Store {
-    pub fn new(client: Client, namespace: Option<String>, default_queue: Option<String>) -> Self {
+    pub fn new(client: Client, namespaces: Vec<String>, default_queue: Option<String>) -> Self {
         Self {
             cluster: Cluster::new(client.clone()),
             client,
-            namespace,
+            namespaces,
             default_queue,
             queues: Mutex::default(),
             silent: Mutex::default(),
@@ -61,7 +61,7 @@ impl Store {
     }
 
     fn serves(&self, namespace: &str) -> bool {
-        self.namespace.as_ref().is_none_or(|served| served == namespace)
+        self.namespaces.is_empty() || self.namespaces.iter().any(|served| served == namespace)
     }
 
     /// A map, if there is one.
@@ -86,11 +86,16 @@ impl Store {
         if namespace.is_some_and(|namespace| !self.serves(namespace)) {
             return Ok(Vec::new());
         }
-        let api: Api<TableMap> = match namespace.or(self.namespace.as_deref()) {
-            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
-            None => Api::all(self.client.clone()),
+        let of = |namespace: &str| Api::namespaced(self.client.clone(), namespace);
+        let apis: Vec<Api<TableMap>> = match namespace {
+            Some(namespace) => vec![of(namespace)],
+            None if self.namespaces.is_empty() => vec![Api::all(self.client.clone())],
+            None => self.namespaces.iter().map(|namespace| of(namespace)).collect(),
         };
-        let mut maps = within(api.list(&ListParams::default())).await?.items;
+        let mut maps = Vec::new();
+        for api in apis {
+            maps.extend(within(api.list(&ListParams::default())).await?.items);
+        }
         maps.sort_by_key(|map| (map.namespace(), map.name_any()));
         Ok(maps)
     }

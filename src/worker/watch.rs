@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 /// Objects whose references could not be read are looked at again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -84,8 +85,8 @@ impl Watch {
         }
     }
 
-    /// Watches until the stream ends, which it does not by itself.
-    pub async fn run(mut self) {
+    /// Watches until the stream ends, which it does not by itself; cancels `listed` once all maps are known.
+    pub async fn run(mut self, listed: CancellationToken) {
         let selector = format!(
             "spec.source.connectionRef.name={},spec.workerGroup={}",
             self.connection, self.group
@@ -97,7 +98,13 @@ impl Watch {
         loop {
             tokio::select! {
                 event = stream.try_next() => match event {
-                    Ok(Some(event)) => self.take(event).await,
+                    Ok(Some(event)) => {
+                        let is_whole = matches!(event, watcher::Event::InitDone);
+                        self.take(event).await;
+                        if is_whole {
+                            listed.cancel();
+                        }
+                    }
                     Ok(None) => return,
                     Err(error) => tracing::warn!(%error, "watching the maps failed; trying again"),
                 },

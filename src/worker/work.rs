@@ -30,6 +30,8 @@ pub struct Context {
     pub default_queue: Option<String>,
     pub lease_duration: Duration,
     pub pace: Pace,
+    /// Cancelled once the worker has its Lease and the list of its maps.
+    pub started: CancellationToken,
 }
 
 /// Why a worker ended.
@@ -53,7 +55,7 @@ pub fn name(connection: &str, group: &str) -> String {
     let cut: String = connection.chars().take(29).collect();
     format!(
         "tablemap-{}-{group}-{:08x}",
-        cut.trim_end_matches('-'),
+        cut.trim_end_matches(['-', '.']),
         fnv(&format!("{connection}/{group}")) >> 32
     )
 }
@@ -149,7 +151,7 @@ async fn serve(context: &Context, lease: &HeldLease, shutdown: CancellationToken
         names,
         events.clone(),
     );
-    let mut watching = AbortOnDropHandle::new(tokio::spawn(watch.run()));
+    let mut watching = AbortOnDropHandle::new(tokio::spawn(watch.run(context.started.clone())));
     let _forcing = AbortOnDropHandle::new(tokio::spawn(force(lease.held(), events)));
     let running = engine.run(shutdown.clone());
     let ended = tokio::select! {

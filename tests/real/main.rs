@@ -27,6 +27,7 @@ mod phases;
 mod plugin;
 mod pods;
 mod preflight;
+mod probes;
 mod queue;
 mod records;
 mod retry;

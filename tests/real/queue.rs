@@ -8,7 +8,7 @@ use tablemap::{
         redis::{Settings, Topology},
     },
     failure::{Class, Refusal},
-    queue::{Accepted, Beginning, Keys, Left, Listed, Queue, QueueError, encode},
+    queue::{Accepted, Account, Beginning, Counts, Keys, Left, Listed, Queue, QueueError, encode},
     record::{
         Cell, Change, Counted, Counters, Era, Has, Lsn, Mark, Once, Operation, Origin, ParkedRecord,
         Position, Relation, ReplicaIdentity, Waiting, key_hash,
@@ -78,7 +78,7 @@ fn relation() -> Arc<Relation> {
 }
 
 /// The records at these positions, as one entry after `previous`.
-async fn append(queue: &Queue, previous: Position, positions: &[u64]) {
+async fn append(queue: &Queue, previous: Position, positions: &[u64]) -> Account {
     let relation = relation();
     let record = |lsn: &u64| Counted {
         change: change(*lsn, &relation),
@@ -90,7 +90,7 @@ async fn append(queue: &Queue, previous: Position, positions: &[u64]) {
     let records: Vec<Counted> = positions.iter().map(record).collect();
     let none: [&[u8]; 0] = [];
     let entry = encode(&records, previous, none.iter()).unwrap();
-    queue.append(&[entry]).await.unwrap();
+    queue.append(&[entry]).await.unwrap()
 }
 
 /// A trim that is late meets a Redis that went back, and was given other entries with the same numbers since.
@@ -129,29 +129,32 @@ async fn what_was_counted_before_the_queue_is_added_once() {
     let _time = timed("what_was_counted_before_the_queue_is_added_once");
     let redis = Redis::start().await;
     let queue = queue(&redis).await;
-    queue
-        .begin(at(5), at(5), Counters::default(), true)
-        .await
-        .unwrap();
-    append(&queue, at(5), &[6, 7]).await;
-    let counted = Counters {
-        received: 107,
+    queue.begin(at(5), at(5), Counts::Unknown).await.unwrap();
+    let account = append(&queue, at(5), &[6, 7]).await;
+    assert_eq!((account.base, account.counters.received), (None, 7));
+    let of = |received| Counters {
+        received,
         filtered: 0,
     };
-    let based = queue.advance(at(7), at(7), counted, true).await.unwrap();
-    assert_eq!(based.counters, counted);
-    let twice = Counters {
-        received: 207,
-        filtered: 0,
-    };
+    let based = queue.set_base(at(5), of(100)).await.unwrap();
+    assert_eq!((based.base, based.counters), (Some(of(100)), of(107)));
+    let late = queue.set_base(at(5), of(200)).await.unwrap();
+    assert_eq!(late.counters, of(107));
+    // A stretch without records counts on from the beginning, as entries do.
+    let on = queue.advance(at(7), at(9), of(8)).await.unwrap();
+    assert_eq!(on.counters, of(108));
+    let meta = queue.meta().await.unwrap().unwrap();
+    assert_eq!(meta.account, on);
+
+    // One that has begun elsewhere since has another count before it.
+    queue.trim(2, at(7), None).await.unwrap();
+    queue.begin(at(20), at(20), Counts::Unknown).await.unwrap();
     assert_eq!(
-        queue.advance(at(7), at(7), twice, true).await,
+        queue.set_base(at(5), of(100)).await,
         Err(QueueError::WrongPredecessor)
     );
-    let meta = queue.meta().await.unwrap().unwrap();
-    assert_eq!((meta.account.counters, meta.unbased), (counted, false));
-    // A stretch without records is another matter.
-    queue.advance(at(7), at(9), counted, false).await.unwrap();
+    let known = queue.begin(at(20), at(20), Counts::At(of(3))).await.unwrap();
+    assert_eq!((known.base, known.counters), (Some(of(0)), of(3)));
 }
 
 /// Records that were skipped together; each has a key of its own.

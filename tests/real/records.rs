@@ -5,8 +5,9 @@ use crate::{
     support::{
         apiserver::{FRONT, USERS},
         certificates::{Authority, Signed},
-        records::Records,
-        rig::{SOON, same_map},
+        ports::free_port,
+        records::{Records, ask, base64_of, registered, registration},
+        rig::{Rig, SOON, same_map},
         timing::timed,
         wait::wait_until,
     },
@@ -461,4 +462,68 @@ async fn were_written(erp: &Client, from: i64, to: i64) {
         let count: i64 = erp.query_one(sql, &[&from, &to]).await.unwrap().get(0);
         assert_eq!(count, to - from, "between {from} and {to}");
     }
+}
+
+/// Kept in a Secret, told the API server, and made anew when it is of no more use: by whichever operator comes first.
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_make_the_certificate_themselves() {
+    let _time = timed("operators_make_the_certificate_themselves");
+    let mut rig = Rig::start().await;
+    let first = free_port();
+    rig.api.apply(&registration(first, ""));
+    let arguments = |port: u16| {
+        vec![
+            format!("--records-api-address=127.0.0.1:{port}"),
+            "--records-api-service=default/tablemap-records".to_owned(),
+        ]
+    };
+    let second = free_port();
+    rig.arguments = arguments(first);
+    let mut one = rig.controllers();
+    rig.arguments = arguments(second);
+    let _other = rig.controllers();
+    registered(&rig).await;
+    shows_what_is_trusted(&rig, second).await;
+    assert_eq!(trusted(&rig).matches(BEGIN).count(), 1, "both show the same");
+
+    // Cut off in the middle, say; an operator that begins finds it.
+    let broken = format!(r#"{{"data":{{"tls.crt":"{}"}}}}"#, base64_of("not a certificate"));
+    rig.api.kubectl(&[
+        "patch",
+        "secret",
+        "tablemap-records-tls",
+        "--type=merge",
+        "-p",
+        &broken,
+    ]);
+    one.kill9();
+    rig.arguments = arguments(first);
+    let _one = rig.controllers();
+    shows_what_is_trusted(&rig, first).await;
+    registered(&rig).await;
+    assert_eq!(
+        trusted(&rig).matches(BEGIN).count(),
+        2,
+        "the one before is trusted still"
+    );
+    shows_what_is_trusted(&rig, second).await;
+}
+
+const API: &str = "v1alpha1.records.tablemap.dev";
+
+const BEGIN: &str = "BEGIN CERTIFICATE";
+
+/// Whom the API server was told to trust.
+fn trusted(rig: &Rig) -> String {
+    let template = "go-template={{if .spec.caBundle}}{{.spec.caBundle | base64decode}}{{end}}";
+    rig.api.kubectl(&["get", "apiservice", API, "-o", template])
+}
+
+/// Waits until an operator shows a certificate that the API server trusts: it refuses us only for who we are.
+async fn shows_what_is_trusted(rig: &Rig, port: u16) {
+    wait_until(SOON, "a certificate that is trusted", async || {
+        let trusted = trusted(rig);
+        matches!(ask(&trusted, port, None, None, "/apis").await, Some((401, _)))
+    })
+    .await;
 }

@@ -4,14 +4,13 @@
 use crate::{
     scene::Scene,
     support::{
+        http::ask,
         ports::free_port,
         rig::{Rig, SOON, said, same_map},
         timing::timed,
         wait::wait_until,
     },
 };
-
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// What is done, and what undoes it.
 struct Case {
@@ -257,10 +256,5 @@ async fn a_truncate_is_said_and_counted_and_empties_nothing() {
 
 /// What /metrics answers.
 async fn metrics(address: &str) -> String {
-    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    answer
+    ask(address, "GET", "/metrics", "").await.unwrap().1
 }

@@ -6,7 +6,7 @@ use crate::{
     support::{
         postgres::Postgres,
         proxy::Proxy,
-        rig::{Rig, SOON, said, same_map},
+        rig::{Rig, SOON, assert_balanced, said, same_map},
         timing::timed,
         wait::wait_until,
     },
@@ -277,14 +277,29 @@ async fn a_worker_that_starts_while_the_destination_is_away_queues() {
         &["--confirm-delay-milliseconds=1000"],
     )
     .await;
-    for (turn, is_followed, starts) in [(0, false, 2), (1, true, 2), (2, false, 1), (3, true, 1)] {
-        start_while_away(&mut scene, 1000 * turn, is_followed, starts).await;
+    let ways = [
+        (ComesBack::ToIt, 2),
+        (ComesBack::BeforeTheNext, 2),
+        (ComesBack::ToIt, 1),
+        (ComesBack::BeforeTheNext, 1),
+        (ComesBack::WhilePaused, 1),
+    ];
+    for (turn, (comes_back, starts)) in (0..).zip(ways) {
+        start_while_away(&mut scene, turn, comes_back, starts).await;
     }
 }
 
-/// Both write directly, and the source has forgotten what they wrote: only the destination knows. It comes back while a worker
-/// runs that has begun without it, or before the next one.
-async fn start_while_away(scene: &mut Scene, first: i64, is_followed: bool, starts: u32) {
+/// When a destination comes back, to a worker that has begun without it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ComesBack {
+    ToIt,
+    BeforeTheNext,
+    WhilePaused,
+}
+
+/// Both write directly, and the source has forgotten what they wrote: only the destination knows.
+async fn start_while_away(scene: &mut Scene, turn: i64, comes_back: ComesBack, starts: u32) {
+    let first = 1000 * turn;
     let both = format!(
         "INSERT INTO t SELECT generate_series({first} + 1, {first} + 100);
         INSERT INTO u SELECT generate_series({first} + 1, {first} + 100)"
@@ -313,12 +328,22 @@ async fn start_while_away(scene: &mut Scene, first: i64, is_followed: bool, star
         scene.rig.status("t").await["queue"]["records"] == 100
     })
     .await;
-    if is_followed {
-        scene.operator.kill9();
+    match comes_back {
+        ComesBack::ToIt => {}
+        ComesBack::BeforeTheNext => scene.operator.kill9(),
+        ComesBack::WhilePaused => scene.rig.pause("t"),
     }
     scene.rig.destination.start_again().await;
-    if is_followed {
-        scene.operator = scene.rig.operator(&[]);
+    match comes_back {
+        ComesBack::ToIt => {}
+        ComesBack::BeforeTheNext => scene.operator = scene.rig.operator(&[]),
+        ComesBack::WhilePaused => {
+            scene.rig.condition("t", "Paused", "True").await;
+            scene.received("t", 200 * turn.cast_unsigned() + 200).await;
+            scene.queued("t", 100).await;
+            assert_balanced(&scene.rig.status("t").await);
+            scene.rig.resume("t");
+        }
     }
     scene.erp = scene.rig.erp().await;
     scene.all("CaughtUp").await;

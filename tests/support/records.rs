@@ -24,6 +24,38 @@ use tokio_rustls::TlsConnector;
 
 const SERVICE: &str = "tablemap-records.default.svc";
 
+/// What registers a records API at this port with the Kubernetes API; whom to trust may be told later.
+pub fn registration(port: u16, authority: &str) -> String {
+    let bundle = base64_of(authority);
+    format!(
+        "apiVersion: v1
+kind: Service
+metadata: {{name: tablemap-records, namespace: default}}
+spec: {{type: ExternalName, externalName: localhost}}
+---
+apiVersion: apiregistration.k8s.io/v1
+kind: APIService
+metadata: {{name: v1alpha1.records.tablemap.dev}}
+spec:
+  group: records.tablemap.dev
+  version: v1alpha1
+  groupPriorityMinimum: 1000
+  versionPriority: 10
+  service: {{name: tablemap-records, namespace: default, port: {port}}}
+  caBundle: {bundle}"
+    )
+}
+
+/// Waits until it can be asked by way of the Kubernetes API.
+pub async fn registered(rig: &Rig) {
+    wait_until(SOON, "the records API by way of the Kubernetes API", async || {
+        let mut command = rig.api.command();
+        command.args(["get", "recorderrors"]);
+        command.output().unwrap().status.success()
+    })
+    .await;
+}
+
 /// Of one records API: where it is, and who signed its certificate.
 pub struct Records {
     pub port: u16,
@@ -63,32 +95,9 @@ impl Records {
 
     /// Registers it with the Kubernetes API.
     pub async fn register(&self, rig: &Rig) {
-        let bundle = base64_of(&self.authority.certificate);
-        let port = self.port;
-        rig.api.apply(&format!(
-            "apiVersion: v1
-kind: Service
-metadata: {{name: tablemap-records, namespace: default}}
-spec: {{type: ExternalName, externalName: localhost}}
----
-apiVersion: apiregistration.k8s.io/v1
-kind: APIService
-metadata: {{name: v1alpha1.records.tablemap.dev}}
-spec:
-  group: records.tablemap.dev
-  version: v1alpha1
-  groupPriorityMinimum: 1000
-  versionPriority: 10
-  service: {{name: tablemap-records, namespace: default, port: {port}}}
-  caBundle: {bundle}
-"
-        ));
-        wait_until(SOON, "the records API by way of the Kubernetes API", async || {
-            let mut command = rig.api.command();
-            command.args(["get", "recorderrors"]);
-            command.output().unwrap().status.success()
-        })
-        .await;
+        rig.api
+            .apply(&registration(self.port, &self.authority.certificate));
+        registered(rig).await;
     }
 
     /// Starts another operator that only serves records, at another port.
@@ -110,41 +119,7 @@ spec:
         user: Option<&str>,
         path: &str,
     ) -> Option<(u16, Value)> {
-        let mut roots = RootCertStore::empty();
-        let own = CertificateDer::from_pem_slice(self.authority.certificate.as_bytes()).unwrap();
-        roots.add(own).unwrap();
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots);
-        let config = match certificate {
-            None => config.with_no_client_auth(),
-            Some(Signed { certificate, key }) => {
-                let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
-                let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
-                config.with_client_auth_cert(chain, key).unwrap()
-            }
-        };
-        let stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-        let name = ServerName::try_from(SERVICE).unwrap();
-        let mut stream = TlsConnector::from(Arc::new(config))
-            .connect(name, stream)
-            .await
-            .ok()?;
-        let group = user
-            .filter(|user| *user == "admin")
-            .map(|_| "X-Remote-Group: system:masters\r\n");
-        let user = user.map_or_else(String::new, |user| format!("X-Remote-User: {user}\r\n"));
-        let user = format!("{user}{}", group.unwrap_or_default());
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {SERVICE}\r\n{user}Connection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.ok()?;
-        let mut answer = Vec::new();
-        // A server may leave without a farewell.
-        let _ = stream.read_to_end(&mut answer).await;
-        let answer = String::from_utf8(answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        let code = head.split(' ').nth(1)?.parse().ok()?;
-        Some((code, serde_json::from_str(body).unwrap()))
+        ask(&self.authority.certificate, port, certificate, user, path).await
     }
 
     /// Asks one of them as the Kubernetes API would, on behalf of its administrator.
@@ -157,7 +132,54 @@ spec:
     }
 }
 
-fn base64_of(text: &str) -> String {
+pub fn base64_of(text: &str) -> String {
     let secret = k8s_openapi::ByteString(text.as_bytes().to_vec());
     serde_json::to_value(secret).unwrap().as_str().unwrap().to_owned()
+}
+
+/// Asks a records API at `port`, trusting these authorities, as whoever has this certificate, on behalf of a user. Its answer's
+/// code and body; None if it is not trusted, or not there.
+pub async fn ask(
+    authorities: &str,
+    port: u16,
+    certificate: Option<&Signed>,
+    user: Option<&str>,
+    path: &str,
+) -> Option<(u16, Value)> {
+    let mut roots = RootCertStore::empty();
+    for authority in CertificateDer::pem_slice_iter(authorities.as_bytes()) {
+        roots.add(authority.unwrap()).unwrap();
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    let config = match certificate {
+        None => config.with_no_client_auth(),
+        Some(Signed { certificate, key }) => {
+            let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+            config.with_client_auth_cert(chain, key).unwrap()
+        }
+    };
+    let stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+    let name = ServerName::try_from(SERVICE).unwrap();
+    let mut stream = TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
+        .ok()?;
+    let group = user
+        .filter(|user| *user == "admin")
+        .map(|_| "X-Remote-Group: system:masters\r\n");
+    let user = user.map_or_else(String::new, |user| format!("X-Remote-User: {user}\r\n"));
+    let user = format!("{user}{}", group.unwrap_or_default());
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {SERVICE}\r\n{user}Connection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut answer = Vec::new();
+    // A server may leave without a farewell.
+    let _ = stream.read_to_end(&mut answer).await;
+    let answer = String::from_utf8(answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let code = head.split(' ').nth(1)?.parse().ok()?;
+    Some((code, serde_json::from_str(body).unwrap()))
 }

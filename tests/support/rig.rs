@@ -175,34 +175,27 @@ impl Rig {
 
     /// Runs the program with just these arguments, as whoever a kubeconfig names.
     pub fn run_as(&mut self, kubeconfig: &Path, arguments: &[&str]) -> Process {
-        self.started += 1;
-        let log = self
-            .folder
-            .path()
-            .join(format!("{}-{}", self.started, arguments[0]));
-        let kubeconfig = kubeconfig.display().to_string();
-        let environment = [
-            ("KUBECONFIG", kubeconfig.as_str()),
-            ("TABLEMAP_LOG", "info,tablemap=debug,kube=warn"),
-        ];
-        Process::spawn_binary(PROGRAM, arguments, &environment, &log)
+        self.spawn(kubeconfig, arguments, &[])
     }
 
     fn run(&mut self, arguments: &[&str], environment: &[(&str, &str)]) -> Process {
+        let own = self.arguments.clone();
+        let own = own.iter().map(String::as_str);
+        let arguments: Vec<&str> = arguments.iter().copied().chain(own).collect();
+        self.spawn(&self.api.kubeconfig(), &arguments, environment)
+    }
+
+    fn spawn(&mut self, kubeconfig: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Process {
         self.started += 1;
-        let kubeconfig = self.api.kubeconfig().display().to_string();
+        let log = format!("{}-{}", self.started, arguments[0]);
+        let log = self.folder.path().join(log);
+        let kubeconfig = kubeconfig.display().to_string();
         let mut all = vec![
             ("KUBECONFIG", kubeconfig.as_str()),
             ("TABLEMAP_LOG", "info,tablemap=debug,kube=warn"),
         ];
         all.extend(environment);
-        let own: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
-        let arguments: Vec<&str> = arguments.iter().copied().chain(own).collect();
-        let log = self
-            .folder
-            .path()
-            .join(format!("{}-{}", self.started, arguments[0]));
-        Process::spawn_binary(PROGRAM, &arguments, &all, &log)
+        Process::spawn_binary(PROGRAM, arguments, &all, &log)
     }
 
     /// Asks for a pause, or for its end.

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     api::Connection,
-    controller::{Error, within},
+    controller::{Error, finalizer, within},
 };
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::{
@@ -14,7 +14,6 @@ use kube::{
     api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
     core::ApiResource,
 };
-use serde_json::json;
 
 const MANAGER: &str = "tablemap-operator";
 /// A Connection with it has workers.
@@ -60,33 +59,20 @@ impl Pods {
         })
     }
 
-    /// Keeps a Connection as long as it has workers, or lets it go.
-    pub(super) async fn guard(
-        &self,
-        connection: &Connection,
-        namespace: &str,
-        needed: bool,
-    ) -> Result<(), Error> {
-        let has = connection.finalizers().iter().any(|name| name == FINALIZER);
-        let may = !needed || connection.metadata.deletion_timestamp.is_none();
-        if has == needed || !may {
+    /// Keeps a Connection as long as it has workers.
+    pub(super) async fn guard(&self, connection: &Connection, namespace: &str) -> Result<(), Error> {
+        if connection.metadata.deletion_timestamp.is_some() {
             return Ok(());
         }
-        let mut finalizers = connection.finalizers().to_vec();
-        finalizers.retain(|name| name != FINALIZER);
-        finalizers.extend(needed.then(|| FINALIZER.to_owned()));
-        // With the resourceVersion that was read, so that no other finalizer is lost.
-        let patch = json!({"metadata": {
-            "finalizers": finalizers, "resourceVersion": connection.resource_version(),
-        }});
-        let api: Api<Connection> = Api::namespaced(self.client.clone(), namespace);
-        let name = connection.name_any();
-        match within(api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch))).await {
-            Ok(_) => Ok(()),
-            // Gone already.
-            Err(Error::Api(kube::Error::Api(status))) if status.code == 404 => Ok(()),
-            Err(error) => Err(error),
-        }
+        finalizer::add(&self.connections(namespace), connection, FINALIZER).await
+    }
+
+    pub(super) async fn let_go(&self, connection: &Connection, namespace: &str) -> Result<(), Error> {
+        finalizer::remove(&self.connections(namespace), connection, FINALIZER).await
+    }
+
+    fn connections(&self, namespace: &str) -> Api<Connection> {
+        Api::namespaced(self.client.clone(), namespace)
     }
 
     /// Removes the workers of a source that no map asks for: the account last, since it tells of the others.

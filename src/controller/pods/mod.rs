@@ -19,6 +19,7 @@ use changes::changes;
 use futures::{
     FutureExt, StreamExt,
     future::{BoxFuture, Shared},
+    stream,
 };
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{
@@ -144,23 +145,22 @@ impl Pods {
         let ours = watcher::Config::default().labels("app.kubernetes.io/managed-by=tablemap-operator");
         let sources = {
             let (maps, default_queue) = (maps.clone(), self.default_queue.clone());
-            move |connection: Connection| sources_of(&maps, default_queue.as_deref(), &connection)
+            move |connection: Connection| {
+                let itself = ObjectRef::from_obj(&connection);
+                let sources = sources_of(&maps, default_queue.as_deref(), &connection);
+                sources.into_iter().chain([itself])
+            }
         };
-        let (all_maps, all_connections) = (maps.clone(), connections.clone());
-        let listed = async move {
-            let (maps, connections) =
-                tokio::join!(all_maps.wait_until_ready(), all_connections.wait_until_ready());
-            maps.is_ok() && connections.is_ok()
-        };
+        let all_maps = maps.clone();
+        let listed = async move { all_maps.wait_until_ready().await.is_ok() };
         let context = Arc::new(Context {
             pods: self.clone(),
             listed: listed.boxed().shared(),
             maps,
-            connections,
+            connections: connections.clone(),
         });
-        let all = scoped::<Connection>(&self.client, namespace);
-        let controller = Controller::new(all, watcher::Config::default());
-        controller
+        // It waits itself until the Connections are listed.
+        Controller::for_stream(stream::empty(), connections)
             .owns(scoped::<Deployment>(&self.client, namespace), ours)
             .watches_stream(map_changes, |map: TableMap| source_of(&map))
             .watches_stream(connection_changes, sources)
@@ -175,7 +175,7 @@ struct Context {
     pods: Arc<Pods>,
     /// Without their statuses.
     maps: Store<TableMap>,
-    /// All were listed. A store itself wakes only one of those that wait for it.
+    /// All maps were listed. A store itself wakes only one of those that wait for it.
     listed: Shared<BoxFuture<'static, bool>>,
     connections: Store<Connection>,
 }
@@ -260,7 +260,7 @@ async fn reconcile(connection: Arc<Connection>, context: Arc<Context>) -> Result
         groups.clear();
     }
     if !groups.is_empty() {
-        context.pods.guard(&connection, &namespace, true).await?;
+        context.pods.guard(&connection, &namespace).await?;
     }
     let mut refused = false;
     for (group, names) in &groups {
@@ -281,7 +281,7 @@ async fn reconcile(connection: Arc<Connection>, context: Arc<Context>) -> Result
     }
     context.pods.remove(&connection, &namespace, &groups).await?;
     if groups.is_empty() {
-        context.pods.guard(&connection, &namespace, false).await?;
+        context.pods.let_go(&connection, &namespace).await?;
     }
     let waits = refused || connection.metadata.deletion_timestamp.is_some();
     Ok(Action::requeue(if waits { REFUSED } else { AGAIN }))

@@ -39,6 +39,8 @@ pub struct Settings {
     pub pull_policy: String,
     /// Beside namespace, Connection, worker group and limits.
     pub arguments: Vec<String>,
+    /// Environment variables, with their values.
+    pub environment: Vec<(String, String)>,
 }
 
 /// One worker that is wanted.
@@ -183,12 +185,17 @@ impl Worker<'_> {
 
     fn container(&self, resources: WorkerResources) -> Value {
         let probe = |path: &str| json!({"httpGet": {"path": path, "port": "http"}, "periodSeconds": 10});
+        let mut environment = vec![json!({
+            "name": "POD_NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}},
+        })];
+        let given = self.settings.environment.iter();
+        environment.extend(given.map(|(name, value)| json!({"name": name, "value": value})));
         let mut container = json!({
             "name": "worker",
             "image": self.settings.image,
             "imagePullPolicy": self.settings.pull_policy,
             "args": self.arguments(),
-            "env": [{"name": "POD_NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}}],
+            "env": environment,
             "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
             "livenessProbe": probe("/healthz"),
             "readinessProbe": probe("/readyz"),
@@ -278,6 +285,7 @@ mod tests {
             image: "tablemap:1".into(),
             pull_policy: "IfNotPresent".into(),
             arguments: vec!["--default-queue=queue".into()],
+            environment: vec![("TABLEMAP_LOG".into(), "debug".into())],
         };
         let connections: Vec<&Connection> = [source].into_iter().chain(others.iter().copied()).collect();
         let worker = Worker {
@@ -327,6 +335,10 @@ mod tests {
         assert_eq!(spec["priorityClassName"], "high");
         assert_eq!(spec["imagePullSecrets"][0]["name"], "pull");
         assert_eq!(spec["affinity"], Value::Null);
+        assert_eq!(
+            spec["containers"][0]["env"][1],
+            json!({"name": "TABLEMAP_LOG", "value": "debug"})
+        );
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 mod summary;
 
-use super::{Context, Error, Workers, embedded::Key, pods::Why, within};
+use super::{Context, Error, Workers, embedded::Key, finalizer, pods::Why, within};
 use crate::{
     api::{
         TableMap,
@@ -33,11 +33,12 @@ pub async fn reconcile(map: Arc<TableMap>, context: Arc<Context>) -> Result<Acti
     let namespace = map.namespace().ok_or(Error::NoNamespace)?;
     let api: Api<TableMap> = Api::namespaced(context.client.clone(), &namespace);
     if map.metadata.deletion_timestamp.is_some() && summary::is_cleaned_up(&map) {
-        release(&api, &map).await?;
+        finalizer::remove(&api, &map, FINALIZER).await?;
         return Ok(Action::await_change());
     }
-    if map.metadata.deletion_timestamp.is_none() && !has_finalizer(&map) {
-        guard(&api, &map).await?;
+    // The worker makes nothing outside Kubernetes before this is there.
+    if map.metadata.deletion_timestamp.is_none() {
+        finalizer::add(&api, &map, FINALIZER).await?;
     }
     if let Workers::Embedded(workers) = &context.workers {
         workers.ensure(Key {
@@ -50,7 +51,7 @@ pub async fn reconcile(map: Arc<TableMap>, context: Arc<Context>) -> Result<Acti
     // What it was refused is another's: it has made nothing that is to be cleaned up.
     let has_begun = map.status.as_ref().is_some_and(|status| status.queue.is_some());
     if map.metadata.deletion_timestamp.is_some() && found.refused && !has_begun {
-        release(&api, &map).await?;
+        finalizer::remove(&api, &map, FINALIZER).await?;
         return Ok(Action::await_change());
     }
     if let Err((_, why)) = &found.spec
@@ -58,7 +59,7 @@ pub async fn reconcile(map: Arc<TableMap>, context: Arc<Context>) -> Result<Acti
         && summary::is_given_up(&map, context.clean_up, jiff::Timestamp::now())
     {
         abandon(&map, &context, why).await;
-        release(&api, &map).await?;
+        finalizer::remove(&api, &map, FINALIZER).await?;
         return Ok(Action::await_change());
     }
     apply(&api, &map, &found).await?;
@@ -88,42 +89,6 @@ async fn abandon(map: &TableMap, context: &Context, why: &str) {
     }
 }
 
-fn has_finalizer(map: &TableMap) -> bool {
-    map.finalizers().iter().any(|name| name == FINALIZER)
-}
-
-/// The worker makes nothing outside Kubernetes before this is there.
-async fn guard(api: &Api<TableMap>, map: &TableMap) -> Result<(), Error> {
-    let mut finalizers = map.finalizers().to_vec();
-    finalizers.push(FINALIZER.into());
-    patch_finalizers(api, map, &finalizers).await
-}
-
-async fn release(api: &Api<TableMap>, map: &TableMap) -> Result<(), Error> {
-    let finalizers: Vec<String> = map
-        .finalizers()
-        .iter()
-        .filter(|name| *name != FINALIZER)
-        .cloned()
-        .collect();
-    if finalizers.len() == map.finalizers().len() {
-        return Ok(());
-    }
-    patch_finalizers(api, map, &finalizers).await
-}
-
-/// With the resourceVersion that was read, so that no other finalizer is lost.
-async fn patch_finalizers(api: &Api<TableMap>, map: &TableMap, finalizers: &[String]) -> Result<(), Error> {
-    let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": map.resource_version()}});
-    let (name, params, patch) = (map.name_any(), PatchParams::default(), Patch::Merge(&patch));
-    match within(api.patch(&name, &params, &patch)).await {
-        Ok(_) => Ok(()),
-        // Gone already.
-        Err(Error::Api(kube::Error::Api(status))) if status.code == 404 => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
 /// What the map refers to, and its worker.
 async fn dereference(map: &TableMap, context: &Context, namespace: &str) -> Result<Found, Error> {
     let resolver = Resolver::new(context.cluster.clone(), namespace, context.default_queue.clone());
@@ -136,21 +101,15 @@ async fn dereference(map: &TableMap, context: &Context, namespace: &str) -> Resu
     // Not one of a moment ago: a worker that was late may have renewed it since.
     let leases: Api<Lease> = Api::namespaced(context.client.clone(), namespace);
     let lease = within(leases.get_opt(&name)).await?;
-    let worker = match lease.filter(lease::has_begun) {
-        Some(lease) if lease::is_current(&lease) => Worker::Holds {
-            why: refusal(context, namespace, &name),
-            name,
-        },
-        lease => {
-            let why = hinders(context, namespace, &name).await?;
-            // A Lease may be gone, and made anew: what a worker has said of the map is not known to be true any more.
-            let has_worked = lease.is_some() || map.status.as_ref().is_some_and(|said| said.phase.is_some());
-            if has_worked {
-                Worker::Expired { name, why }
-            } else {
-                Worker::None { why }
-            }
-        }
+    let lease = lease.filter(lease::has_begun);
+    let works = lease.as_ref().is_some_and(lease::is_current);
+    let why = hinders(context, namespace, &name, works).await?;
+    // A Lease may be gone, and made anew: what a worker has said of the map is not known to be true any more.
+    let has_worked = lease.is_some() || map.status.as_ref().is_some_and(|said| said.phase.is_some());
+    let worker = match (works, has_worked) {
+        (true, _) => Worker::Holds { name, why },
+        (false, true) => Worker::Expired { name, why },
+        (false, false) => Worker::None { why },
     };
     let spec = spec.and(source);
     Ok(Found {
@@ -161,17 +120,15 @@ async fn dereference(map: &TableMap, context: &Context, namespace: &str) -> Resu
     })
 }
 
-/// What of a worker that works was refused.
-fn refusal(context: &Context, namespace: &str, worker: &str) -> Option<Why> {
+/// Why its pod does not run, or what of a worker that works was refused.
+async fn hinders(
+    context: &Context,
+    namespace: &str,
+    worker: &str,
+    works: bool,
+) -> Result<Option<Why>, Error> {
     match &context.workers {
-        Workers::Pods(pods) => pods.refusal(namespace, worker),
-        Workers::Embedded(_) | Workers::Elsewhere => None,
-    }
-}
-
-/// Why its pod does not run.
-async fn hinders(context: &Context, namespace: &str, worker: &str) -> Result<Option<Why>, Error> {
-    match &context.workers {
+        Workers::Pods(pods) if works => Ok(pods.refusal(namespace, worker)),
         Workers::Pods(pods) => pods.why(namespace, worker).await,
         Workers::Embedded(_) | Workers::Elsewhere => Ok(None),
     }

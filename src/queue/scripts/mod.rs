@@ -25,7 +25,8 @@ if redis.call('EXISTS', KEYS[2]) == 0 then return redis.error_reply('TMMETA the 
 /// Counts a change and answers with the whole account: fields as in `account::FIELDS`.
 const ACCOUNT: &str = r"
 redis.call('HINCRBY', KEYS[2], 'v', 1)
-return redis.call('HMGET', KEYS[2], 'v', 'q', 'last', 't', 'seq', 'records', 'bytes', 'received', 'filtered', 'oldest')
+return redis.call('HMGET', KEYS[2], 'v', 'q', 'last', 't', 'seq', 'records', 'bytes', 'received', 'filtered', 'oldest',
+  'unbased', 'baseReceived', 'baseFiltered')
 ";
 
 /// Lets a script run in a Redis that is full: it frees memory, takes next to none, or keeps what lies in the way of freeing
@@ -83,8 +84,8 @@ return 1
 "
 );
 
-// ARGV: epoch, t, q, received, filtered, whether what was counted before the queue began is not among these. Only an empty
-// queue begins.
+// ARGV: epoch, t, q, received, filtered, whether what was counted before the queue begins is not among these; no counters:
+// it goes on counting. Only an empty queue begins.
 script!(
     BEGIN,
     WHEN_FULL,
@@ -92,11 +93,14 @@ script!(
     META,
     r"
 if redis.call('XLEN', KEYS[3]) > 0 then return redis.error_reply('TMPREVIOUS the queue is not empty') end
-redis.call('HSET', KEYS[2], 't', ARGV[2], 'q', ARGV[3], 'last', ARGV[3], 'received', ARGV[4], 'filtered', ARGV[5],
-  'records', '0', 'bytes', '0')
-redis.call('HDEL', KEYS[2], 'oldest', 'unbased')
+redis.call('HSET', KEYS[2], 't', ARGV[2], 'q', ARGV[3], 'last', ARGV[3], 'records', '0', 'bytes', '0')
+redis.call('HDEL', KEYS[2], 'oldest')
 redis.call('DEL', KEYS[5])
-if ARGV[6] == '1' then redis.call('HSET', KEYS[2], 'unbased', '1') end
+if ARGV[4] ~= '' then
+  redis.call('HSET', KEYS[2], 'received', ARGV[4], 'filtered', ARGV[5])
+  redis.call('HDEL', KEYS[2], 'unbased', 'baseReceived', 'baseFiltered')
+  if ARGV[6] == '1' then redis.call('HSET', KEYS[2], 'unbased', '1') end
+end
 ",
     ACCOUNT
 );
@@ -131,8 +135,7 @@ end
     ACCOUNT
 );
 
-// ARGV: epoch, previous, q, received, filtered, whether what was counted before is known now. That is added once: one that
-// comes late, after its reply was given up, must find it done.
+// ARGV: epoch, previous, q, received, filtered.
 script!(
     ADVANCE,
     WHEN_FULL,
@@ -141,10 +144,25 @@ script!(
     r"
 local q = redis.call('HGET', KEYS[2], 'q')
 if q ~= ARGV[2] then return redis.error_reply('TMPREVIOUS the queue ends at ' .. q) end
-if ARGV[6] == '1' and redis.call('HDEL', KEYS[2], 'unbased') == 0 then
-  return redis.error_reply('TMPREVIOUS what was counted before is in already')
-end
 redis.call('HSET', KEYS[2], 'q', ARGV[3], 'received', ARGV[4], 'filtered', ARGV[5])
+",
+    ACCOUNT
+);
+
+// ARGV: epoch, t, received, filtered: what was counted before the queue began, which begins beyond t. What is known
+// already stays: a call that comes late, after its reply was given up, changes nothing.
+script!(
+    BASE,
+    WHEN_FULL,
+    EPOCH,
+    META,
+    r"
+if redis.call('HEXISTS', KEYS[2], 'unbased') == 1 then
+  local t = redis.call('HGET', KEYS[2], 't')
+  if t ~= ARGV[2] then return redis.error_reply('TMPREVIOUS the queue begins beyond ' .. t) end
+  redis.call('HDEL', KEYS[2], 'unbased')
+  redis.call('HSET', KEYS[2], 'baseReceived', ARGV[3], 'baseFiltered', ARGV[4])
+end
 ",
     ACCOUNT
 );
@@ -242,7 +260,10 @@ if redis.call('XLEN', KEYS[3]) == 0 then
   redis.call('HSET', KEYS[2], 't', q, 'last', q, 'records', '0', 'bytes', '0')
   redis.call('HDEL', KEYS[2], 'oldest')
 end
-if ARGV[8] == '1' then redis.call('HSET', KEYS[2], 'received', ARGV[9], 'filtered', ARGV[10]) end
+if ARGV[8] == '1' then
+  redis.call('HSET', KEYS[2], 'received', ARGV[9], 'filtered', ARGV[10])
+  redis.call('HDEL', KEYS[2], 'unbased', 'baseReceived', 'baseFiltered')
+end
 local newest = ''
 for _, field in ipairs(redis.call('HKEYS', KEYS[4])) do
   if string.sub(field, 1, 2) == 'r:' and string.sub(field, 3) > newest then newest = string.sub(field, 3) end

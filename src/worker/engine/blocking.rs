@@ -7,7 +7,6 @@ use super::{
 };
 use crate::{
     destination::postgres::Progress,
-    gate::{Outcome, Step},
     queue::Meta,
     record::Position,
     worker::{
@@ -42,10 +41,6 @@ impl Engine {
         map.gate.set_lost(blocked.is_loss());
         map.blocked_since.get_or_insert_with(Instant::now);
         map.blocked = Some(blocked);
-        // A check whose findings could not be stored is done again.
-        if self.rebasing.remove(id).is_some() {
-            map.gate.done(Step::Check, Outcome::Failed);
-        }
         if map.gate.is_direct() {
             map.freeze(self.through);
         } else {
@@ -68,7 +63,7 @@ impl Engine {
     /// Parked records are missing, and nothing else (rule 3).
     pub(super) fn lose_errors(&mut self, asked: &Asked, meta: &Meta) {
         self.expel(&asked.map);
-        self.block(&asked.map, operations::errors_gone(meta, asked.parks.last));
+        self.block(&asked.map, operations::errors_gone(meta, asked.parks().last));
     }
 
     /// Takes a map out of its lane for good: nothing of it is written until its trouble is mended.

@@ -13,7 +13,7 @@ use crate::{
     worker::{
         custody::{Confirmable, Held},
         limits::Meter,
-        map::{Appender, Blocked, Errors, Left, Map, MapId, Operations, Stage, Stock},
+        map::{Appender, Blocked, Counting, Errors, Left, Map, MapId, Operations, Stage, Stock},
         plan::Plan,
     },
 };
@@ -270,9 +270,8 @@ impl Engine {
             unfit_until: Position::ZERO,
             received: Position::ZERO,
             counters: Counters::default(),
-            based: false,
+            counting: Counting::FromBoth,
             truncates: 0,
-            before: None,
             queued: Position::ZERO,
             held: Vec::new(),
             held_bytes: 0,

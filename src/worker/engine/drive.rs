@@ -9,11 +9,12 @@ use crate::{
     destination::postgres::{Item, Progress, Skips},
     failpoint,
     gate::{Outcome, Step},
+    queue::Counts,
     record::Position,
     worker::{
         budget::Share,
         lane::{Evicted, Lane, Order},
-        map::{CatchUp, Map, MapId, Unusable, UnusableKind},
+        map::{CatchUp, Counting, Map, MapId, Unusable, UnusableKind},
     },
 };
 use std::time::{Duration, Instant};
@@ -148,34 +149,26 @@ impl Engine {
                 return self.drive(id);
             }
         };
-        map.restock(&begun.account, Some(begun.partial));
-        map.stock.unbased = begun.unbased;
-        // What was taken before the destination was known was counted from nothing, and may be there already; and a queue that
+        // What was taken before the destination was known was counted without it, and may be there already; and a queue that
         // begins without it counts from nothing, whatever was counted before (I5).
-        let is_known = map.progress.is_some() && !begun.unbased;
-        let is_nothing = begun.unbased && begun.account.records == 0;
-        let counts_anew = is_nothing || is_known && (!map.based || begun.was_unbased);
-        let reads = step == Step::Leave && counts_anew && map.current;
+        let counts_anew = match begun.counts {
+            Counts::Unknown => true,
+            Counts::At(_) => map.counting != Counting::FromBoth,
+            Counts::GoOn => false,
+        };
+        map.restock(&begun.account, Some(begun.partial));
+        if let Some(failure) = &closed.failure {
+            tracing::warn!(map = %map.plan.name, %failure, "the destination could not be fenced; trying again");
+        }
+        let outcome = halted(closed.fenced.is_some(), map.gate.wanted());
         match step {
-            Step::Leave if map.blocked.is_some() || counts_anew => {
-                map.fall_back();
-                if map.is_beside() {
-                    self.feeds.end(id);
-                }
-            }
+            Step::Leave if map.blocked.is_some() || counts_anew => self.fall_back(id),
             // What the map fell back over meanwhile is sent again.
             Step::Leave if map.falls != closed.falls => requeue_held(map, Position::ZERO),
             Step::Leave => requeue(map, evicted),
             _ => {}
         }
-        if let Some(failure) = &closed.failure {
-            tracing::warn!(map = %map.plan.name, %failure, "the destination could not be fenced; trying again");
-        }
-        let outcome = halted(closed.fenced.is_some(), map.gate.wanted());
         self.done(id, step, outcome);
-        if reads {
-            self.rewind();
-        }
         self.pump(id);
         self.drive(id);
     }
@@ -252,25 +245,17 @@ impl Engine {
     pub(super) fn checked(&mut self, id: &MapId, result: Result<Box<Checked>, CheckFailure>) {
         let Some(map) = self.maps.get_mut(id) else { return };
         match result {
-            Ok(mut checked) if checked.before.is_some() => {
-                if let Some(before) = checked.before.take() {
-                    map.rebase(before);
-                }
-                self.rebasing.insert(id.clone(), checked);
-                return self.pump(id);
-            }
             Ok(checked) => {
                 let Checked {
                     target,
                     partial,
                     meta,
-                    before: _,
                 } = *checked;
                 map.restock(&meta.account, Some(partial));
                 map.errors.learn(&meta);
                 map.destination = meta.destination;
                 adopt(map, target.progress.clone());
-                map.based = true;
+                map.counting = Counting::FromBoth;
                 map.unsafe_log = target.shape.unsafe_log;
                 map.target = Some(target);
                 match map.check(self.link.confirmed()) {
@@ -372,6 +357,7 @@ impl Engine {
             target: Box::new(target),
             queue: map.queue.clone(),
             tail: map.tail.subscribe(),
+            base: map.stock.account.base.unwrap_or_default(),
             // What is skipped whole costs the destination nothing; once that is over the map reads again, capped.
             cap: map
                 .plan
@@ -450,7 +436,6 @@ impl Engine {
 
     /// Steps that failed are tried again.
     pub(super) fn retry_steps(&mut self, now: Instant) {
-        self.check_again();
         let due: Vec<MapId> = self
             .maps
             .values()
@@ -462,21 +447,6 @@ impl Engine {
                 map.retry_at = None;
             }
             self.drive(&id);
-        }
-    }
-
-    /// A check whose findings were forgotten, since the map fell back before they were stored, is done again.
-    fn check_again(&mut self) {
-        let waits = |map: &Map| map.before.is_some() || map.appender.is_busy();
-        let forgotten: Vec<MapId> = self
-            .rebasing
-            .keys()
-            .filter(|id| !self.maps.get(*id).is_some_and(waits))
-            .cloned()
-            .collect();
-        for id in forgotten {
-            self.rebasing.remove(&id);
-            self.done(&id, Step::Check, Outcome::Failed);
         }
     }
 

@@ -66,13 +66,6 @@ pub enum Event {
         to: Position,
         result: Result<Account, QueueError>,
     },
-    /// What was counted before a queue began is stored with it.
-    Rebased {
-        map: MapId,
-        /// How often the map had fallen back when that began.
-        falls: u64,
-        result: Result<Account, QueueError>,
-    },
     Trimmed {
         map: MapId,
         /// Records of the first entry that stays which the destination has already.

@@ -157,8 +157,6 @@ pub struct Engine {
     /// Maps whose objects went without their clean-up.
     torn: HashMap<MapId, boot::Torn>,
     looking_at_tables: bool,
-    /// Checks that have passed, and wait until what was counted before the queue is stored with it.
-    rebasing: HashMap<MapId, Box<operations::Checked>>,
     /// Deleted maps of which nothing is left but, maybe, their part of publication and slot.
     emptied: HashSet<MapId>,
     /// When the clean-up of each deleted map began.
@@ -223,7 +221,6 @@ impl Engine {
             tails_told: Instant::now(),
             torn: HashMap::new(),
             looking_at_tables: false,
-            rebasing: HashMap::new(),
             emptied: HashSet::new(),
             cleaning_since: HashMap::new(),
             permits: Permits::default(),
@@ -297,7 +294,6 @@ impl Engine {
             Event::LaneEnded(_) => {}
             Event::Appended { map, last, result } => self.appended(&map, last, result),
             Event::Advanced { map, to, result } => self.advanced(&map, to, result),
-            Event::Rebased { map, falls, result } => self.rebased(&map, falls, result),
             Event::Trimmed { map, partial, result } => self.trimmed(&map, partial, result),
             Event::Closed {
                 map,

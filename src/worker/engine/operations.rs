@@ -4,7 +4,7 @@ use super::event::{BootError, CheckFailure};
 use crate::{
     connection::redis,
     destination::postgres::{Control, LaneError, Progress, Target},
-    queue::{Account, Meta, Queue, QueueError},
+    queue::{Account, Counts, Meta, Queue, QueueError},
     record::{Counters, Era, Lsn, Parks, Position},
     source::postgres::{Admin, SlotState, SourceError},
     worker::{
@@ -140,7 +140,7 @@ pub async fn boot<T>(
         Err(error) => Err(CheckFailure::Away(error)),
     };
     let partial = match &destination {
-        Ok(target) => settle_based(&queue, target.progress.position).await?,
+        Ok(target) => settle_based(&queue, &target.progress).await?,
         Err(_) => 0,
     };
     let meta = queue
@@ -191,8 +191,6 @@ pub struct Checked {
     pub target: Target,
     pub partial: u64,
     pub meta: Meta,
-    /// What was counted before the queue began, if only the destination knew (I5).
-    pub before: Option<Counters>,
 }
 
 /// Checks the destination's schema, raises the map's token, and compares what its custodians say.
@@ -222,21 +220,16 @@ pub async fn check(
     if unknown && queue.has_errors_beyond(held.durable()).await? {
         return Err(CheckFailure::SourceNotSeen);
     }
-    // What the destination has beyond the queue comes again first, so that it is known how much of it the queue has counted (I5).
-    if meta.unbased && has > meta.account.q {
+    if !find_base(&queue, &meta.account, &target.progress).await? {
         return Err(CheckFailure::SourceNotSeen);
     }
     target.remember(queue.settle_errors(target.progress.has(), &[]).await?);
-    let Settled { partial, counters } = settle(&queue, has).await?;
+    let partial = settle(&queue, has).await?;
     let (meta, _) = custodians(&control, &plan, &queue).await?;
-    // The queue has counted from its beginning on what the destination has of it.
-    let has = target.progress.counters;
-    let before = meta.unbased.then(|| has.beyond(counters.unwrap_or_default()));
     Ok(Checked {
         target,
         partial,
         meta,
-        before,
     })
 }
 
@@ -309,46 +302,70 @@ async fn take(
     Ok(target)
 }
 
-/// What the destination has of a queue.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Settled {
-    /// Records of the first entry that stays.
-    pub partial: u64,
-    /// The counters at the last record that it has, if that was in the queue still.
-    pub counters: Option<Counters>,
-}
-
-/// Trims what the destination has, and counts what it has of the first entry that stays (rule 1, I5).
-pub async fn settle(queue: &Queue, has: Position) -> Result<Settled, QueueError> {
+/// Trims what the destination has, and counts the records that it has of the first entry that stays (rule 1, I5).
+pub async fn settle(queue: &Queue, has: Position) -> Result<u64, QueueError> {
     let mut seq = 0;
-    let mut settled = Settled::default();
     loop {
         let Some(entry) = queue.read(seq, 1).await?.into_iter().next() else {
-            return Ok(settled);
+            return Ok(0);
         };
         if entry.header.first > has {
-            return Ok(settled);
+            return Ok(0);
         }
         if entry.header.last > has {
             let records = crate::queue::decode(entry.bytes).map_err(QueueError::from)?;
-            for record in records.iter().take_while(|record| record.change.position <= has) {
-                settled.partial += 1;
-                settled.counters = Some(record.counters);
-            }
-            return Ok(settled);
+            let had = records.iter().take_while(|record| record.change.position <= has);
+            return Ok(had.count() as u64);
         }
         seq = entry.seq;
-        settled.counters = Some(entry.header.meta.counters);
         queue.trim(seq, entry.header.last, None).await?;
     }
 }
 
-/// The same, but of a queue that does not know yet what was counted before it: what the check needs to find that out stays
-/// (I5). Returns the records of the first entry that the destination has.
-async fn settle_based(queue: &Queue, has: Position) -> Result<u64, QueueError> {
-    match queue.meta().await? {
-        Some(meta) if meta.unbased => Ok(0),
-        _ => Ok(settle(queue, has).await?.partial),
+/// The same, but nothing is trimmed as long as it is not known what was counted before the queue began: to find that out it
+/// must be whole (I5).
+async fn settle_based(queue: &Queue, base: &Progress) -> Result<u64, QueueError> {
+    let meta = queue.meta().await?;
+    let account = meta.map(|meta| meta.account).unwrap_or_default();
+    if account.base.is_none() && !find_base(queue, &account, base).await? {
+        return Ok(0);
+    }
+    settle(queue, base.position).await
+}
+
+/// Finds out and stores what was counted before the queue began, if only the destination knows: what that has counted, less
+/// what the queue has counted of it since (I5). Returns whether it is known now: what the destination has beyond the
+/// queue must come again first.
+pub async fn find_base(queue: &Queue, account: &Account, known: &Progress) -> Result<bool, QueueError> {
+    if account.base.is_some() {
+        return Ok(true);
+    }
+    if known.position > account.q {
+        return Ok(false);
+    }
+    let since = counted(queue, known.position).await?;
+    queue.set_base(account.t, known.counters.beyond(since)).await?;
+    Ok(true)
+}
+
+/// What a queue has counted since it began, at the last record that the destination has.
+async fn counted(queue: &Queue, has: Position) -> Result<Counters, QueueError> {
+    let mut seq = 0;
+    let mut counted = Counters::default();
+    loop {
+        let Some(entry) = queue.read(seq, 1).await?.into_iter().next() else {
+            return Ok(counted);
+        };
+        if entry.header.last > has {
+            let records = crate::queue::decode(entry.bytes).map_err(QueueError::from)?;
+            let last = records
+                .iter()
+                .take_while(|record| record.change.position <= has)
+                .last();
+            return Ok(last.map_or(counted, |record| record.counters));
+        }
+        seq = entry.seq;
+        counted = entry.header.meta.counters;
     }
 }
 
@@ -370,9 +387,7 @@ pub struct Begun {
     pub account: Account,
     /// Records of the first entry that the destination has.
     pub partial: u64,
-    /// What was counted before it began is not among its counters, before and now.
-    pub was_unbased: bool,
-    pub unbased: bool,
+    pub counts: Counts,
 }
 
 /// Trims what the destination has; and when the map leaves its lane, begins the queue at what is flushed, or, with a
@@ -396,7 +411,7 @@ async fn begin_at(
     floor: Option<Position>,
 ) -> Result<Begun, QueueError> {
     let partial = match base {
-        Some(base) => settle_based(queue, base.position).await?,
+        Some(base) => settle_based(queue, base).await?,
         None => 0,
     };
     let meta = queue.meta().await?.ok_or(QueueError::MetaMissing)?;
@@ -404,28 +419,23 @@ async fn begin_at(
         return Ok(Begun {
             account: meta.account,
             partial,
-            was_unbased: meta.unbased,
-            unbased: meta.unbased,
+            counts: Counts::GoOn,
         });
     }
     let known = meta.account;
-    let (t, q, counters, unbased) = match base {
-        Some(base) if base.position > known.q => (base.position, base.position, base.counters, false),
-        // What the destination had counted comes to what was counted since.
-        Some(base) if meta.unbased => (base.position, known.q, known.counters.after(base.counters), false),
-        Some(base) => (base.position, known.q, known.counters, false),
+    let (t, q, counts) = match base {
+        Some(base) if base.position > known.q => (base.position, base.position, Counts::At(base.counters)),
+        Some(base) => (base.position, known.q, Counts::GoOn),
         None => match floor.ok_or(QueueError::NoBeginning)? {
-            floor if floor > known.q => (floor, floor, Counters::default(), true),
-            // Begun again before the destination was asked: what it has counted is not known still (I5).
-            _ => (known.t, known.q, known.counters, meta.unbased),
+            floor if floor > known.q => (floor, floor, Counts::Unknown),
+            _ => (known.t, known.q, Counts::GoOn),
         },
     };
-    let account = queue.begin(t, q, counters, unbased).await?;
+    let account = queue.begin(t, q, counts).await?;
     Ok(Begun {
         account,
         partial,
-        was_unbased: meta.unbased,
-        unbased,
+        counts,
     })
 }
 
@@ -464,7 +474,7 @@ pub struct Asked {
     pub queue: Queue,
     /// What was known by then: Redis must not hold less.
     pub known: Account,
-    pub parks: Parks,
+    pub progress: Option<Progress>,
 }
 
 impl Asked {
@@ -474,8 +484,26 @@ impl Asked {
             map: map.id.clone(),
             queue: map.queue.clone(),
             known: map.stock.account,
-            parks: map.progress.as_ref().map(Progress::parks).unwrap_or_default(),
+            progress: map.progress.clone(),
         }
+    }
+
+    #[must_use]
+    pub fn parks(&self) -> Parks {
+        self.progress.as_ref().map(Progress::parks).unwrap_or_default()
+    }
+
+    /// Reads the queue; of one that does not know what was counted before it, that is found out once it can be (I5).
+    async fn read(&self) -> Result<(Option<Meta>, Option<Instant>), QueueError> {
+        let found = self.queue.read_back().await?;
+        let account = found.0.as_ref().map(|meta| meta.account);
+        if let (Some(account), Some(known)) = (account, &self.progress)
+            && account.base.is_none()
+            && find_base(&self.queue, &account, known).await?
+        {
+            return self.queue.read_back().await;
+        }
+        Ok(found)
     }
 }
 
@@ -547,7 +575,7 @@ async fn adopt_sides(
 pub async fn read_back(asked: Vec<Asked>) -> Vec<ReadBack> {
     let reads = asked.into_iter().map(|asked| async move {
         let late = |_| Err(QueueError::Unavailable("no answer in time".into()));
-        let read = tokio::time::timeout(READ_DEADLINE, asked.queue.read_back());
+        let read = tokio::time::timeout(READ_DEADLINE, asked.read());
         let read = read.await.unwrap_or_else(late);
         let (result, kept) = match read {
             Ok((meta, kept)) => (Ok(meta), kept),

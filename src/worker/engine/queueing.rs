@@ -3,10 +3,10 @@
 use super::{Engine, Event, operations};
 use crate::{
     failpoint,
-    gate::{Outcome, Route, Step},
+    gate::Route,
     mapping::{KeyReader, Mapping},
     queue::{Account, BatchError, Packed, QueueError, encode},
-    record::Position,
+    record::{Counters, Position},
     worker::map::{Batch, Blocked, Map, MapId, Refused},
 };
 use std::time::Instant;
@@ -15,24 +15,22 @@ impl Engine {
     /// Begins the next append of a map, if none is under way.
     pub(super) fn pump(&mut self, id: &MapId) {
         let Some(map) = self.maps.get_mut(id) else { return };
-        // Also of a map that takes nothing now: the check waits for it, and what is queued for the check.
-        if map.before.is_some() && !map.appender.is_busy() {
-            return self.rebase(id);
-        }
         if map.gate.route() != Route::Queue && map.gate.route() != Route::Cutover {
             return;
         }
-        let batches = map.appender.next();
+        let mut batches = map.appender.next();
         if batches.iter().all(|batch| batch.records.is_empty()) {
             return;
         }
         let last = batches.last().and_then(|batch| batch.records.last());
         let last = last.map_or(Position::ZERO, |record| record.change.position);
         let previous = map.stock.account.q;
+        let base = map.stock.account.base.unwrap_or_default();
         let mapping = map.plan.mapping.clone();
         let queue = map.queue.clone();
         let map = id.clone();
         self.spawn(async move {
+            count_from(&mut batches, base);
             let result = match entries(&batches, previous, &mapping) {
                 Ok(entries) => {
                     failpoint::hit("before-queue-script");
@@ -62,16 +60,24 @@ impl Engine {
                 }
                 // The map was blocked meanwhile and has fallen back below what is now in its queue.
                 if map.received < last {
-                    let current = map.current;
-                    map.fall_back();
-                    if current {
-                        self.rewind();
-                    }
+                    self.fall_back(id);
                 }
                 self.pump(id);
             }
             // The predecessor tells: our own append whose reply was lost, or a Redis that went back (rule 7).
             Err(error) => self.write_failed(id, &error),
+        }
+    }
+
+    /// A map forgets what is not durable, and takes it once more from where it comes from: the main stream, or its side slot.
+    pub(super) fn fall_back(&mut self, id: &MapId) {
+        let Some(map) = self.maps.get_mut(id) else { return };
+        let current = map.current;
+        map.fall_back();
+        if map.is_beside() {
+            self.feeds.end(id);
+        } else if current {
+            self.rewind();
         }
     }
 
@@ -160,7 +166,7 @@ impl Engine {
                     map.queue.clone(),
                     map.stock.account.q,
                     map.received.max(through),
-                    map.counters,
+                    map.counters.beyond(map.stock.account.base.unwrap_or_default()),
                 )
             })
             .collect();
@@ -169,7 +175,7 @@ impl Engine {
                 map.appender.hold(to);
             }
             self.spawn(async move {
-                let result = queue.advance(from, to, counters, false).await;
+                let result = queue.advance(from, to, counters).await;
                 Event::Advanced { map, to, result }
             });
         }
@@ -185,50 +191,6 @@ impl Engine {
                 self.pump(id);
             }
             Err(error) => self.write_failed(id, &error),
-        }
-    }
-
-    /// Stores what was counted before the queue began: while nothing is being appended, since appends tell the whole count.
-    fn rebase(&mut self, id: &MapId) {
-        let Some(map) = self.maps.get_mut(id) else { return };
-        let Some(before) = map.before.take() else { return };
-        let at = map.stock.account.q;
-        map.appender.hold(at);
-        let counters = map.stock.account.counters.after(before);
-        let (queue, falls) = (map.queue.clone(), map.falls);
-        let map = id.clone();
-        self.spawn(async move {
-            let result = queue.advance(at, at, counters, true).await;
-            Event::Rebased { map, falls, result }
-        });
-    }
-
-    /// The check that found out goes on.
-    pub(super) fn rebased(&mut self, id: &MapId, falls: u64, result: Result<Account, QueueError>) {
-        let checked = self.rebasing.remove(id);
-        let Some(map) = self.maps.get_mut(id) else { return };
-        map.appender.ended();
-        match result {
-            Ok(account) => {
-                map.restock(&account, None);
-                map.stock.unbased = false;
-                // It fell back to what was known before: it counts anew from what is known now.
-                let reads = map.falls != falls && map.current;
-                if map.falls != falls {
-                    map.fall_back();
-                }
-                if reads {
-                    self.rewind();
-                }
-                self.pump(id);
-                if let Some(checked) = checked {
-                    self.checked(id, Ok(checked));
-                }
-            }
-            Err(error) => {
-                self.done(id, Step::Check, Outcome::Failed);
-                self.write_failed(id, &error);
-            }
         }
     }
 
@@ -250,6 +212,16 @@ impl Engine {
             }
         }
         self.look_at_cutovers();
+    }
+}
+
+/// In the queue it is counted from its beginning on: what was counted before may become known later (I5).
+fn count_from(batches: &mut [Batch], base: Counters) {
+    if base == Counters::default() {
+        return;
+    }
+    for record in batches.iter_mut().flat_map(|batch| &mut batch.records) {
+        record.counters = record.counters.beyond(base);
     }
 }
 

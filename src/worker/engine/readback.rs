@@ -81,11 +81,8 @@ impl Engine {
         if meta.account.version < known.version || meta.account.q < known.q {
             return self.went_back(asked, meta);
         }
-        if meta.missing_parks(&asked.parks) > 0 {
+        if meta.missing_parks(&asked.parks()) > 0 {
             return self.lose_errors(asked, meta);
-        }
-        if meta.account.version >= map.stock.account.version {
-            map.stock.unbased = meta.unbased;
         }
         map.restock(&meta.account, None);
         map.errors.learn(meta);
@@ -133,7 +130,7 @@ impl Engine {
         if let Err(gap) = map.check(confirmed) {
             return self.lose(id, gap);
         }
-        if meta.missing_parks(&asked.parks) > 0 {
+        if meta.missing_parks(&asked.parks()) > 0 {
             return self.lose_errors(asked, meta);
         }
         tracing::warn!(map = %map.plan.name, "Redis went back to an older copy; reading again from the source");

@@ -3,7 +3,7 @@
 use crate::{
     failpoint,
     queue::{self, Queue, QueueError},
-    record::{Counted, Position},
+    record::{Counted, Counters, Position},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -60,11 +60,12 @@ const ENTRIES: usize = 16;
 const BYTES: usize = 256 << 10;
 
 impl Feed {
-    /// Feeds the entries after `seq`, leaving out what lies at or below `has`. `wake` is told of each arrival.
+    /// Feeds the entries, leaving out what lies at or below `has`: their counters come after `base`. `wake` is told of each
+    /// arrival.
     #[must_use]
     pub fn start(
         queue: Queue,
-        seq: u64,
+        base: Counters,
         has: Position,
         tail: watch::Receiver<Tail>,
         wake: Arc<Notify>,
@@ -73,7 +74,8 @@ impl Feed {
         let task = tokio::spawn(async move {
             Reader {
                 queue,
-                seq,
+                seq: 0,
+                base,
                 has,
                 most: 1,
                 tail,
@@ -101,6 +103,7 @@ impl Feed {
 struct Reader {
     queue: Queue,
     seq: u64,
+    base: Counters,
     has: Position,
     /// Entries to read next.
     most: usize,
@@ -156,7 +159,8 @@ impl Reader {
             if failpoint::is_broken("trim-early") {
                 let _ = self.queue.trim(entry.seq, entry.header.last, None).await;
             }
-            let fed = decode(entry, self.has).unwrap_or_else(|error| Fed::Corrupt(error.to_string()));
+            let fed =
+                decode(entry, self.base, self.has).unwrap_or_else(|error| Fed::Corrupt(error.to_string()));
             if !self.hand(fed).await {
                 return false;
             }
@@ -171,7 +175,7 @@ impl Reader {
     }
 }
 
-fn decode(entry: queue::Entry, has: Position) -> Result<Fed, queue::BatchError> {
+fn decode(entry: queue::Entry, base: Counters, has: Position) -> Result<Fed, queue::BatchError> {
     let (seq, last, records) = (entry.seq, entry.header.last, u64::from(entry.header.count));
     let mut changes = if last > has {
         queue::decode(entry.bytes)?
@@ -179,6 +183,9 @@ fn decode(entry: queue::Entry, has: Position) -> Result<Fed, queue::BatchError> 
         Vec::new()
     };
     changes.retain(|record| record.change.position > has);
+    for record in &mut changes {
+        record.counters = record.counters.after(base);
+    }
     Ok(Fed::Entry(Entry {
         seq,
         last,

@@ -41,6 +41,8 @@ pub enum Order {
         target: Box<Target>,
         queue: Queue,
         tail: watch::Receiver<Tail>,
+        /// What was counted before the queue began, and its entries do not carry.
+        base: Counters,
         cap: Option<u32>,
     },
     /// These replays begin: until then nothing of them is written, and none waits for them.

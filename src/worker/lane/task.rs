@@ -301,9 +301,11 @@ impl Task {
                 target,
                 queue,
                 tail,
+                base,
                 cap,
             } => {
-                let feed = Feed::start(queue, 0, target.progress.position, tail, self.wake.clone());
+                let has = target.progress.position;
+                let feed = Feed::start(queue, base, has, tail, self.wake.clone());
                 self.seat(seat, *target);
                 self.merge.start(seat, feed, cap);
             }

@@ -80,9 +80,9 @@ impl Appender {
     }
 
     /// What was counted before all that waits has become known.
-    pub fn rebase(&mut self, before: Counters) {
+    pub fn count_after(&mut self, base: Counters) {
         for (record, _) in &mut self.waiting {
-            record.counters = record.counters.after(before);
+            record.counters = record.counters.after(base);
         }
     }
 

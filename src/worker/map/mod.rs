@@ -50,8 +50,17 @@ pub struct Stock {
     pub account: Account,
     /// Records of the first entry that the destination has already.
     pub partial: u64,
-    /// What was counted before the queue began is not among its counters yet: only the destination knows that.
-    pub unbased: bool,
+}
+
+/// From where a map's counters count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counting {
+    /// Since the queue began: what was counted before is not known.
+    SinceBeginning,
+    /// From what the queue knew: the destination was not reached yet, and may have counted more.
+    FromQueue,
+    /// From what both custodians knew.
+    FromBoth,
 }
 
 impl Stock {
@@ -212,12 +221,9 @@ pub struct Map {
     /// Every change of the map at or below it was taken.
     pub received: Position,
     pub counters: Counters,
-    /// They are counted from what a custodian that was reached has counted.
-    pub based: bool,
+    pub counting: Counting,
     /// TRUNCATEs seen since the worker began: they are not replicated.
     pub truncates: u64,
-    /// What was counted before the queue began, to be stored with it before anything of it is written (I5).
-    pub before: Option<Counters>,
     /// The last change that was given to the queue.
     pub queued: Position,
     /// Changes between gate and queue or lane: while leaving, or in a cutover.
@@ -339,11 +345,17 @@ impl Map {
     #[must_use]
     pub fn durable_counters(&self) -> Counters {
         match &self.progress {
-            Some(progress) if progress.position > self.stock.account.q && !self.stock.unbased => {
+            Some(progress) if progress.position > self.stock.account.q && self.knows_base() => {
                 progress.counters
             }
             _ => self.stock.account.counters,
         }
+    }
+
+    /// What was counted before the queue began is known.
+    #[must_use]
+    pub const fn knows_base(&self) -> bool {
+        self.stock.account.base.is_some()
     }
 
     /// The changes taken so far, for the lane.
@@ -360,9 +372,12 @@ impl Map {
         self.appender.clear();
         self.held.clear();
         self.held_bytes = 0;
-        self.before = None;
         self.counters = self.durable_counters();
-        self.based = self.progress.is_some() && !self.stock.unbased;
+        self.counting = match (self.stock.account.base, &self.progress) {
+            (None, _) => Counting::SinceBeginning,
+            (Some(_), None) => Counting::FromQueue,
+            (Some(_), Some(_)) => Counting::FromBoth,
+        };
         self.received = self.held_by().durable();
         self.current = false;
         self.falls += 1;
@@ -457,17 +472,22 @@ impl Map {
             self.stock.account = *account;
             self.stock.partial = partial.unwrap_or(self.stock.partial);
         }
+        self.learn_base();
         self.tell_tail(Position::ZERO);
     }
 
-    /// What was counted before all that was taken so far has become known.
-    pub fn rebase(&mut self, before: Counters) {
-        self.counters = self.counters.after(before);
-        self.appender.rebase(before);
+    /// What was counted before all that was taken so far may have become known (I5).
+    fn learn_base(&mut self) {
+        let unknown = self.counting == Counting::SinceBeginning;
+        let Some(base) = self.stock.account.base.filter(|_| unknown) else {
+            return;
+        };
+        self.counters = self.counters.after(base);
+        self.appender.count_after(base);
         for (item, _) in &mut self.held {
-            item.counters = item.counters.after(before);
+            item.counters = item.counters.after(base);
         }
-        self.before = Some(before);
+        self.counting = Counting::FromBoth;
     }
 
     /// Takes over what Redis says, whatever was known: it has gone back, or was not read before. But what is to be skipped the
@@ -475,7 +495,6 @@ impl Map {
     pub fn restock_anew(&mut self, meta: &Meta) {
         self.era = Some(meta.era.clone());
         self.stock.account = meta.account;
-        self.stock.unbased = meta.unbased;
         self.errors.given_up = meta.discarded;
         self.errors.purged = meta.purged;
         self.swept = false;

@@ -10,7 +10,7 @@ use crate::{
     worker::{
         engine::{
             join::{STORE_DEADLINE, enter},
-            operations::{Settled, settle},
+            operations::{find_base, settle},
         },
         plan::Plan,
     },
@@ -42,8 +42,10 @@ impl Crossing {
         let held = custodians.held();
         let has = held.destination.unwrap_or_default().max(held.trimmed);
         let mut waiting = 0;
-        if custodians.meta.is_some() {
-            let Settled { partial, .. } = settle(&custodians.queue, has).await?;
+        if let Some(meta) = &custodians.meta {
+            let known = custodians.progress.clone().unwrap_or_default();
+            find_base(&custodians.queue, &meta.account, &known).await?;
+            let partial = settle(&custodians.queue, has).await?;
             custodians.meta = custodians.queue.meta().await?;
             let records = custodians.meta.as_ref().map_or(0, |meta| meta.account.records);
             waiting = records.saturating_sub(partial);
@@ -130,7 +132,6 @@ impl Crossing {
         failpoint::hit("accepting");
         let last_park = queue.meta().await?.and_then(|meta| meta.last_park);
         let gone = meta.as_ref().map_or(0, Meta::gone);
-        let unbased = meta.is_some_and(|meta| meta.unbased);
         let regained = Regained {
             era: self.era.clone(),
             position: if self.waiting > 0 { self.has } else { from },
@@ -141,11 +142,7 @@ impl Crossing {
             settled: left.settled,
             gone,
             last_park,
-            discarded: if unbased {
-                known.discarded
-            } else {
-                missing(account.counters, self.waiting, left, &known)
-            },
+            discarded: missing(account.counters, self.waiting, left, &known),
         };
         control.regain(&self.plan.id, epoch, &regained).await?;
         Ok(Outcome {

@@ -78,7 +78,6 @@ impl Engine {
         self.feeds.end(map);
         let evicted = self.evict(map);
         if self.take_out(map) {
-            self.rebasing.remove(map);
             self.tell_stands();
             self.bind_again();
         }
