@@ -59,7 +59,7 @@ struct Operator {
     #[arg(long, group = "certificates")]
     records_api_certificates: Option<std::path::PathBuf>,
     /// NAMESPACE/NAME of the Service of the records API: its certificate is made, kept in the Secret NAME-tls beside it, told
-    /// the APIService, and renewed.
+    /// the `APIService`, and renewed.
     #[arg(long, group = "certificates", value_parser = service)]
     records_api_service: Option<records::SelfMade>,
     /// Of several operators only one runs the controllers: the one that holds the Lease `tablemap-operator` in this namespace.

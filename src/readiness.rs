@@ -27,8 +27,6 @@ pub fn check() -> Result<(), String> {
     if lacks.is_empty() {
         return Ok(());
     }
-    Err(lacks
-        .iter()
-        .map(|(part, why)| format!("{part}: {why}\n"))
-        .collect())
+    let lines: Vec<String> = lacks.iter().map(|(part, why)| format!("{part}: {why}")).collect();
+    Err(lines.join("\n") + "\n")
 }

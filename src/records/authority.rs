@@ -1,5 +1,5 @@
 //! A certificate that the operators make themselves: kept in a Secret, which all of them show, and made anew in good time.
-//! The APIService is told whom to trust before a new one is shown, and goes on trusting the one before.
+//! The `APIService` is told whom to trust before a new one is shown, and goes on trusting the one before.
 
 use super::{GROUP, VERSION, certificate::Pair};
 use anyhow::{Context as _, anyhow};
@@ -36,7 +36,7 @@ const AUTHORITIES: &str = "ca.crt";
 #[derive(Clone, Debug)]
 pub struct SelfMade {
     pub namespace: String,
-    /// The Service that the APIService names.
+    /// The Service that the `APIService` names.
     pub service: String,
     pub secret: String,
 }
