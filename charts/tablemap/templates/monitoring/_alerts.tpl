@@ -1,0 +1,65 @@
+{{/* Each has a section of its name in docs/runbooks.md. */}}
+{{- define "tablemap.alerts" -}}
+{{- $at := .Values.prometheusRule.thresholds }}
+{{- $map := "TableMap {{ $labels.namespace }}/{{ $labels.tablemap }}" }}
+{{- $slot := "Slot {{ $labels.slot }} of Connection {{ $labels.namespace }}/{{ $labels.tablemap_dev_connection }}" }}
+- alert: TableMapBlocked
+  expr: tablemap_blocked == 1
+  for: 5m
+  severity: critical
+  summary: A map takes no changes
+  description: "{{ $map }} takes no changes, and the source keeps its log for it. status.blocked says why."
+- alert: TableMapWorkerDown
+  # A worker that runs and does not answer, or, where kube-state-metrics runs, one that is not there.
+  expr: >-
+    up{tablemap_dev_connection!=""} == 0
+    or kube_deployment_status_replicas_available{deployment=~"tablemap-.+-[0-9a-f]{8}"} == 0
+  for: 3m
+  severity: critical
+  summary: A worker does not run
+  description: "Nobody works for the maps of a worker in {{ "{{ $labels.namespace }}" }}, and the source keeps its log for them. WorkerAvailable of the maps says why."
+- alert: TableMapSlotNearlyLost
+  expr: tablemap_slot_safe_bytes / (tablemap_slot_safe_bytes + tablemap_slot_retained_bytes) * 100 < {{ $at.slotSafePercent }}
+  for: 1m
+  severity: critical
+  summary: A slot has nearly reached max_slot_wal_keep_size
+  description: '{{ $slot }} has {{ "{{ $value | printf \"%.0f\" }}" }} % of max_slot_wal_keep_size left. When it is used up, all maps of the worker are Blocked, and changes are lost.'
+- alert: TableMapSlotRetains
+  expr: tablemap_slot_retained_bytes > {{ $at.slotRetainedBytes | int64 }}
+  for: 15m
+  severity: warning
+  summary: A source keeps much of its log
+  description: "{{ $slot }} keeps {{ "{{ $value | humanize1024 }}" }}B of the source's log. Its disk may fill up."
+- alert: TableMapOverSoftLimit
+  expr: tablemap_over_soft_limit == 1
+  for: 1m
+  severity: warning
+  summary: A queue has reached its soft limit
+  description: "{{ $map }} has queued as much as its soft limit says, by records, bytes or age. At the hard limit it takes no changes."
+- alert: TableMapPausedLong
+  expr: tablemap_paused == 1
+  for: {{ $at.pausedMinutes | int }}m
+  severity: warning
+  summary: A map has been paused for long
+  description: "{{ $map }} has been paused for {{ $at.pausedMinutes | int }} minutes. Was it forgotten?"
+- alert: TableMapCatchUpNotConverging
+  expr: >-
+    tablemap_queued_records > 0 and tablemap_paused == 0 and tablemap_blocked == 0
+    and deriv(tablemap_queued_records[{{ $at.catchUpMinutes | int }}m]) >= 0
+  for: {{ $at.catchUpMinutes | int }}m
+  severity: warning
+  summary: A queue that should be written does not shrink
+  description: "{{ $map }} is not paused, and has {{ "{{ $value }}" }} records queued that do not get fewer."
+- alert: TableMapLagging
+  expr: tablemap_lag_seconds > {{ $at.lagSeconds | int64 }} and tablemap_blocked == 0
+  for: 10m
+  severity: warning
+  summary: Changes are late
+  description: "{{ $map }} has changes durable only {{ "{{ $value }}" }} seconds after their commit at the source."
+- alert: TableMapErrorsWaiting
+  expr: tablemap_errored_records >= {{ $at.errors | int64 }}
+  for: 15m
+  severity: warning
+  summary: Records wait for a correction
+  description: "{{ "{{ $value }}" }} records of {{ $map }} were refused by the destination and wait. They are purged when spec.errors.retentionSeconds are over."
+{{- end }}
