@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test soak bench fuzz lint crds
+.PHONY: help demo demo-down test chart-test soak bench fuzz lint crds
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -22,6 +22,9 @@ test: ## Install what is missing, then run every test and print the time it took
 	cargo build --locked
 	@mkdir -p target/shipped && cp target/debug/tablemap target/shipped/
 	cargo test --locked --features testing -- --test-threads=1
+
+chart-test: ## Lint, unit tests and schemas of charts/tablemap, and an install on a Kubernetes API
+	@hack/chart-test.sh
 
 soak: ## Random load, faults and pauses for 20 minutes (TABLEMAP_SOAK_SECONDS, TABLEMAP_SEED)
 	@hack/setup.sh
@@ -43,8 +46,9 @@ lint: ## Formatting, clippy, and cargo-deny where it is installed
 	@hack/deny.sh
 
 # By way of a second file, so that a failed build does not leave an empty one.
-crds: ## Write crds/tablemap.dev.yaml from the types in src/api
+crds: ## Write crds/tablemap.dev.yaml from the types in src/api, and the chart's copy
 	@hack/check-toolchain.sh cargo
 	@mkdir -p crds target
 	cargo run --locked --quiet -- crds > target/crds.yaml
 	@mv target/crds.yaml crds/tablemap.dev.yaml
+	@cp crds/tablemap.dev.yaml charts/tablemap/files/crds.yaml

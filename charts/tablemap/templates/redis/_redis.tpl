@@ -38,7 +38,7 @@ nothing else. Only hashes of passwords.
 user default off
 user probe on nopass -@all +ping
 {{- range $namespace, $password := .Values.redisPasswords }}
-user {{ $namespace }} on #{{ sha256sum $password }} ~{tm:{{ $namespace }}:* -@all +@read +@write +@scripting +@connection +info +config|get
+user {{ $namespace }} on #{{ sha256sum $password }} ~{tm:{{ $namespace }}:* -@all +@read +@write +@scripting +@connection -@dangerous +info +config|get
 {{- end }}
 {{- end }}
 
