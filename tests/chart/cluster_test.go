@@ -76,10 +76,15 @@ func (c *cluster) write(name, text string) string {
 	return c.path(name)
 }
 
-// spawn starts a server, which ends with the test, even if that is killed.
 func (c *cluster) spawn(name string, arguments ...string) {
 	c.t.Helper()
-	command := exec.Command(tool(c.t, "KUBERNETES_BIN", name), arguments...)
+	c.serve(name, tool(c.t, "KUBERNETES_BIN", name), arguments...)
+}
+
+// serve starts a server, which ends with the test, even if that is killed.
+func (c *cluster) serve(name, program string, arguments ...string) {
+	c.t.Helper()
+	command := exec.Command(program, arguments...)
 	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	log, err := os.Create(c.path(name + ".log"))
 	if err != nil {
@@ -155,6 +160,21 @@ spec:
   fields: [{destination: id, source: id}]
 `
 
+// aLargeMap has as many fields as a map may have, with value maps, up to what etcd takes.
+func aLargeMap() string {
+	var text strings.Builder
+	text.WriteString(aMap[:strings.LastIndex(aMap, "  fields:")] + "  fields:\n  - {destination: id, source: id}\n")
+	for field := range 511 {
+		entries := "{from: \"%[1]d-%[2]d\", to: \"a value of a usual length\"},"
+		var list strings.Builder
+		for entry := range 40 {
+			fmt.Fprintf(&list, entries, field, entry)
+		}
+		fmt.Fprintf(&text, "  - {destination: column_%[1]d, source: column_%[1]d, transforms: [{valueMap: {entries: [%s]}}]}\n", field, list.String())
+	}
+	return text.String()
+}
+
 // On a real API server: it is installed and upgraded, gives each what he needs and no more, and leaves the maps there.
 func TestCluster(t *testing.T) {
 	c := start(t)
@@ -166,6 +186,7 @@ func TestCluster(t *testing.T) {
 
 	c.keepsSecrets(t, redis)
 	c.takesAll(t)
+	c.takesExamples(t)
 	c.isRestricted(t)
 	c.operatorMay(t)
 	c.peopleMay(t)
@@ -219,6 +240,13 @@ func (c *cluster) takesAll(t *testing.T) {
 		}
 		file := c.write("manifests.yaml", strings.Join(texts, "---\n"))
 		c.kubectl("apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", file)
+	}
+}
+
+// It takes the examples too, whose rules no schema tells.
+func (c *cluster) takesExamples(t *testing.T) {
+	for _, file := range examples(t) {
+		c.kubectl("apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-n", "sales", "-f", file)
 	}
 }
 
@@ -356,9 +384,11 @@ func (c *cluster) peopleMay(t *testing.T) {
 	}
 	c.kubectl(patch("dev", `{"spec":{"deletionPolicy":"Discard"}}`)...)
 	c.refused(patch("eve", `{"spec":{"state":"Running"}}`)...)
-	// Its finalizers the operator may change, though it may not configure.
+	// Its finalizers the operator may change, though it may not configure: also of the largest map, which costs most to compare.
+	c.kubectl("apply", "--server-side", "--force-conflicts", "-f", c.write("map.yaml", aLargeMap()))
 	c.kubectl(patch(operator, `{"metadata":{"finalizers":["example.org/test"]}}`)...)
 	c.kubectl(patch(operator, `{"metadata":{"finalizers":null}}`)...)
+	c.kubectl(patch("ops", `{"spec":{"state":"Running"}}`)...)
 
 	operation := func(by string) string {
 		return c.write("operation.yaml", fmt.Sprintf(`

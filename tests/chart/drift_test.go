@@ -58,6 +58,26 @@ func TestVersions(t *testing.T) {
 	}
 }
 
+// The operator is given flags that it has.
+func TestFlags(t *testing.T) {
+	source := read(t, "src/cli.rs")
+	for _, values := range valueSets(t) {
+		for _, found := range documents(t, template(t, withValues(values)...)) {
+			if found["kind"] != "Deployment" {
+				continue
+			}
+			containers := at(found, "spec", "template", "spec", "containers").([]any)
+			for _, argument := range at(containers[0], "args").([]any)[1:] {
+				name, _, _ := strings.Cut(strings.TrimPrefix(argument.(string), "--"), "=")
+				field := strings.ReplaceAll(name, "-", "_")
+				if !regexp.MustCompile(`(?m)^    ` + field + `: `).MatchString(source) {
+					t.Errorf("src/cli.rs has no %s", argument)
+				}
+			}
+		}
+	}
+}
+
 // Whoever only operates a map may change its state, and no field that was forgotten.
 func TestOperateOnly(t *testing.T) {
 	policy := find(t, documents(t, template(t)), "ValidatingAdmissionPolicy", "tablemap-operate-only")

@@ -1,8 +1,13 @@
 package chart
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"fmt"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -47,13 +52,18 @@ func TestValueSets(t *testing.T) {
 	}
 }
 
-func TestExamples(t *testing.T) {
-	folder := schemas(t)
+func examples(t *testing.T) []string {
+	t.Helper()
 	files, err := filepath.Glob(chartPath + "/examples/*.yaml")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no examples: %v", err)
 	}
-	for _, file := range files {
+	return files
+}
+
+func TestExamples(t *testing.T) {
+	folder := schemas(t)
+	for _, file := range examples(t) {
 		conforms(t, folder, read(t, filepath.Join("charts/tablemap/examples", filepath.Base(file))))
 	}
 }
@@ -71,6 +81,41 @@ func known(t *testing.T, found object) {
 	}
 	if err := yaml.UnmarshalStrict(text, make()); err != nil {
 		t.Errorf("%s: %v", found["kind"], err)
+	}
+}
+
+// Named namespaces need nothing of the cluster.
+func TestNamedNamespaces(t *testing.T) {
+	allowed := []string{"ServiceAccount", "Role", "RoleBinding", "Deployment", "PodDisruptionBudget"}
+	for _, found := range documents(t, template(t, withValues(chartPath+"/ci/namespaced-values.yaml")...)) {
+		kind := found["kind"].(string)
+		if !slices.Contains(allowed, kind) || at(found, "metadata", "namespace") == nil {
+			t.Errorf("%s %v", kind, at(found, "metadata", "name"))
+		}
+	}
+}
+
+// The API server can verify what the records API shows.
+func TestCertificate(t *testing.T) {
+	objects := documents(t, template(t))
+	data := find(t, objects, "Secret", "tablemap-records-tls")["data"].(object)
+	decode := func(text any) []byte {
+		bytes, err := base64.StdEncoding.DecodeString(text.(string))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return bytes
+	}
+	pair, err := tls.X509KeyPair(decode(data["tls.crt"]), decode(data["tls.key"]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(decode(at(find(t, objects, "APIService", "v1alpha1.records.tablemap.dev"), "spec", "caBundle")))
+	service := find(t, objects, "Service", "tablemap-records")
+	host := fmt.Sprintf("%s.%s.svc", at(service, "metadata", "name"), at(service, "metadata", "namespace"))
+	if _, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: roots, DNSName: host}); err != nil {
+		t.Error(err)
 	}
 }
 

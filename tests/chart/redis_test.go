@@ -1,0 +1,57 @@
+package chart
+
+import (
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// A real Redis takes the settings; each namespace reaches its own queues, and nothing that is everybody's.
+func TestRedis(t *testing.T) {
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		t.Skip("redis-server is not installed")
+	}
+	c := &cluster{t: t, folder: t.TempDir()}
+	objects := documents(t, template(t, "--set", "redis.enabled=true,redis.namespaces={sales,stock},redis.passwords.sales=not-a-good-password"))
+	users := at(find(t, objects, "Secret", "tablemap-redis-users"), "stringData", "users.acl").(string)
+	settings := at(find(t, objects, "ConfigMap", "tablemap-redis"), "data", "redis.conf").(string)
+	port := freePort(t)
+	settings = strings.NewReplacer("/etc/tablemap/users/users.acl", c.write("users.acl", users), "dir /data", "dir "+c.folder,
+		"port 6379", fmt.Sprintf("port %d", port), "bind * -::*", "bind 127.0.0.1").Replace(settings)
+	c.serve("redis-server", "redis-server", c.write("redis.conf", settings))
+	ask := func(user, password, command string) string {
+		arguments := []string{"-p", fmt.Sprint(port), "--no-auth-warning", "--user", user, "--pass", password}
+		said, _ := exec.Command("redis-cli", append(arguments, strings.Fields(command)...)...).CombinedOutput()
+		return strings.TrimSpace(string(said))
+	}
+	// As the probe does.
+	c.until("Redis", func() bool { return ask("probe", "x", "ping") == "PONG" })
+	for command, answer := range map[string]string{
+		"xadd {tm:sales:1}:stream 1-1 a b":   "1-1",
+		"config get appendfsync":             "appendfsync\nalways",
+		"config get maxmemory-policy":        "maxmemory-policy\nnoeviction",
+		"eval return(1) 1 {tm:sales:1}:meta": "1",
+	} {
+		if said := ask("sales", "not-a-good-password", command); said != answer {
+			t.Errorf("%s: %s", command, said)
+		}
+	}
+	if said := ask("sales", "not-a-good-password", "info replication"); !strings.Contains(said, "role:master") {
+		t.Error(said)
+	}
+	for _, refused := range [][3]string{
+		{"sales", "not-a-good-password", "xadd {tm:stock:1}:stream * a b"}, {"sales", "not-a-good-password", "flushall"},
+		{"sales", "not-a-good-password", "config set appendonly no"}, {"sales", "not-a-good-password", "keys *"},
+		{"sales", "wrong", "ping"}, {"probe", "x", "get {tm:sales:1}:meta"}, {"default", "", "ping"},
+	} {
+		said := ask(refused[0], refused[1], refused[2])
+		if !strings.HasPrefix(said, "NOPERM") && !strings.Contains(said, "WRONGPASS") && !strings.Contains(said, "NOAUTH") {
+			t.Errorf("%v: %s", refused, said)
+		}
+	}
+	if files, _ := filepath.Glob(c.path("appendonlydir/*.aof")); len(files) == 0 {
+		t.Error("it has no append-only file")
+	}
+}
