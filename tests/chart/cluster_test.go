@@ -211,13 +211,16 @@ func (c *cluster) keepsSecrets(t *testing.T, values []string) {
 			c.get("{.spec.caBundle}", "apiservice", "v1alpha1.records.tablemap.dev") +
 			c.get("{.spec.template.metadata.annotations}", "statefulset", "tablemap-redis", "-n", namespace)
 	}
+	// As the operators do.
+	c.kubectl("patch", "secret", "tablemap-records-tls", "-n", namespace, "--type=merge", "-p", `{"data":{"tls.crt":"Y3J0","tls.key":"a2V5","ca.crt":"Y2E="}}`)
+	c.kubectl("patch", "apiservice", "v1alpha1.records.tablemap.dev", "--type=merge", "-p", `{"spec":{"caBundle":"Y2E="}}`)
 	before := secrets()
 	queue := c.get("{.metadata.uid}", "connection", "queue", "-n", "sales")
 	for range 2 {
 		c.helm(append([]string{"upgrade", "tablemap", chartPath}, values...)...)
 	}
 	if secrets() != before {
-		t.Error("an upgrade has made a certificate or a password anew")
+		t.Errorf("an upgrade has made a certificate or a password anew: %s", secrets())
 	}
 	if c.get("{.metadata.uid}", "connection", "queue", "-n", "sales") != queue {
 		t.Error("an upgrade has made the Connection anew")
@@ -246,7 +249,7 @@ func (c *cluster) takesAll(t *testing.T) {
 // It takes the examples too, whose rules no schema tells.
 func (c *cluster) takesExamples(t *testing.T) {
 	for _, file := range examples(t) {
-		c.kubectl("apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-n", "sales", "-f", file)
+		c.kubectl("apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-n", "default", "-f", file)
 	}
 }
 
@@ -317,15 +320,18 @@ subjects: [{kind: ServiceAccount, name: worker, namespace: sales}]
 		{"escalate", "rbac.authorization.k8s.io", "roles"}, {"bind", "rbac.authorization.k8s.io", "roles"},
 		{"create", "rbac.authorization.k8s.io", "clusterroles"}, {"create", "rbac.authorization.k8s.io", "clusterrolebindings"},
 		{"configure", "tablemap.dev", "tablemaps"}, {"create", "tablemap.dev", "tablemaps"}, {"delete", "tablemap.dev", "tablemaps"},
-		{"impersonate", "", "users"}, {"list", "", "nodes"}, {"create", "authentication.k8s.io", "tokenreviews"},
+		{"impersonate", "", "users"}, {"list", "", "nodes"}, {"create", "authentication.k8s.io", "tokenreviews"}, {"update", "", "secrets:login"},
+		{"patch", "apiregistration.k8s.io", "apiservices:v1.apps"}, {"create", "apiregistration.k8s.io", "apiservices"},
 	} {
 		c.may(t, operator, "sales", never, false)
 	}
 	for place, rights := range map[string][]right{
-		"":            {{"watch", "tablemap.dev", "tablemaps"}, {"create", "authorization.k8s.io", "subjectaccessreviews"}},
+		"": {{"watch", "tablemap.dev", "tablemaps"}, {"create", "authorization.k8s.io", "subjectaccessreviews"},
+			{"patch", "apiregistration.k8s.io", "apiservices:v1alpha1.records.tablemap.dev"}},
 		"kube-system": {{"watch", "", "configmaps:extension-apiserver-authentication"}},
-		namespace:     {{"update", "coordination.k8s.io", "leases"}},
-		"stock":       {{"get", "", "secrets"}},
+		namespace: {{"update", "coordination.k8s.io", "leases:tablemap-operator"}, {"create", "coordination.k8s.io", "leases"},
+			{"update", "", "secrets:tablemap-records-tls"}},
+		"stock": {{"get", "", "secrets"}},
 	} {
 		for _, right := range rights {
 			c.may(t, operator, place, right, true)

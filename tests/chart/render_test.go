@@ -1,10 +1,6 @@
 package chart
 
 import (
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/base64"
-	"fmt"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -95,37 +91,12 @@ func TestNamedNamespaces(t *testing.T) {
 	}
 }
 
-// The API server can verify what the records API shows.
-func TestCertificate(t *testing.T) {
-	objects := documents(t, template(t))
-	data := find(t, objects, "Secret", "tablemap-records-tls")["data"].(object)
-	decode := func(text any) []byte {
-		bytes, err := base64.StdEncoding.DecodeString(text.(string))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return bytes
-	}
-	pair, err := tls.X509KeyPair(decode(data["tls.crt"]), decode(data["tls.key"]))
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(decode(at(find(t, objects, "APIService", "v1alpha1.records.tablemap.dev"), "spec", "caBundle")))
-	service := find(t, objects, "Service", "tablemap-records")
-	host := fmt.Sprintf("%s.%s.svc", at(service, "metadata", "name"), at(service, "metadata", "namespace"))
-	if _, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: roots, DNSName: host}); err != nil {
-		t.Error(err)
-	}
-}
-
 // Values that contradict each other are refused with a sentence.
 func TestContradictions(t *testing.T) {
 	for sentence, values := range map[string]string{
-		"an operator serves one namespace or all": "watchNamespaces={sales,stock}",
-		"operator.serviceAccount.name is needed":  "operator.serviceAccount.create=false",
-		"no operator looks after stock":           "redis.enabled=true,redis.namespaces={stock},watchNamespaces={sales}",
-		"redis.enabled: defaultQueue is needed":   "redis.enabled=true,defaultQueue=",
+		"operator.serviceAccount.name is needed": "operator.serviceAccount.create=false",
+		"no operator looks after stock":          "redis.enabled=true,redis.namespaces={stock},watchNamespaces={sales}",
+		"redis.enabled: defaultQueue is needed":  "redis.enabled=true,defaultQueue=",
 	} {
 		said, err := exec.Command(tool(t, "CHART_TOOLS", "helm"), "template", chartPath, "--set", values).CombinedOutput()
 		if err == nil || !strings.Contains(string(said), sentence) {

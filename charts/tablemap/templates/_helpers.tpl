@@ -31,22 +31,6 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- end }}
 {{- end }}
 
-{{/* The operators: a JSON list of {namespace, name}. An empty namespace is all of them. */}}
-{{- define "tablemap.operators" -}}
-{{- $full := include "tablemap.fullname" . }}
-{{- $operators := list }}
-{{- range .Values.watchNamespaces }}
-{{- $name := printf "%s-operator-%s" $full . }}
-{{- if gt (len $name) 63 }}
-{{- $name = printf "%s-%s" (trunc 54 $name | trimSuffix "-") (sha256sum $name | trunc 8) }}
-{{- end }}
-{{- $operators = append $operators (dict "namespace" . "name" $name) }}
-{{- else }}
-{{- $operators = append $operators (dict "namespace" "" "name" (printf "%s-operator" $full)) }}
-{{- end }}
-{{- toJson $operators }}
-{{- end }}
-
 {{- define "tablemap.serviceAccount" -}}
 {{- if .Values.operator.serviceAccount.create }}
 {{- default (printf "%s-operator" (include "tablemap.fullname" .)) .Values.operator.serviceAccount.name }}
@@ -65,16 +49,6 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- end -}}
 {{- end }}
 
-{{/* Whether the records API is served: not empty. */}}
-{{- define "tablemap.records" -}}
-{{- if .Values.recordsAPI.enabled }}
-{{- if gt (len .Values.watchNamespaces) 1 }}
-{{- fail "recordsAPI.enabled: the records API is one for the whole cluster, and an operator serves one namespace or all: set it to false, or name one namespace in watchNamespaces, or none" }}
-{{- end -}}
-true
-{{- end }}
-{{- end }}
-
 {{- define "tablemap.recordsName" -}}
 {{ include "tablemap.fullname" . }}-records
 {{- end }}
@@ -84,20 +58,5 @@ true
 {{- required "recordsAPI.certificate.secretName is needed for the source Secret" .Values.recordsAPI.certificate.secretName }}
 {{- else -}}
 {{ include "tablemap.recordsName" . }}-tls
-{{- end }}
-{{- end }}
-
-{{/* Which namespace an operator looks after, as a label. Call it with one of tablemap.operators. */}}
-{{- define "tablemap.watches" -}}
-{{- with .namespace -}}
-tablemap.dev/watches: {{ . }}
-{{- end }}
-{{- end }}
-
-{{/* What tells the pods of one operator. Call it with (list $ OPERATOR). */}}
-{{- define "tablemap.operatorSelector" -}}
-{{ include "tablemap.selector" (list (index . 0) "operator") }}
-{{- with include "tablemap.watches" (index . 1) }}
-{{ . }}
 {{- end }}
 {{- end }}

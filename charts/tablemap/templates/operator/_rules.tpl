@@ -1,11 +1,8 @@
-{{/* A ClusterRole is one for the whole cluster: its name tells the namespace of the release too. Call it with (list $ OPERATOR). */}}
-{{- define "tablemap.roleName" -}}
-{{- $root := index . 0 -}}
-{{- if (index . 1).namespace -}}
-{{ include "tablemap.fullname" $root }}-operator
-{{- else -}}
-{{ include "tablemap.fullname" $root }}-operator-{{ $root.Release.Namespace }}
-{{- end -}}
+{{/* Who the operator is, as the subjects of a binding. */}}
+{{- define "tablemap.subject" -}}
+- kind: ServiceAccount
+  name: {{ include "tablemap.serviceAccount" . }}
+  namespace: {{ .Release.Namespace }}
 {{- end }}
 
 {{/*
@@ -35,8 +32,7 @@ escalate or to bind, but has all that a worker needs.
 - apiGroups: [""]
   resources: [secrets, configmaps]
   verbs: [get]
-# Which operator leads, and which worker works. A worker's Lease is made before its first holder, since `create` cannot be
-# bound to a name.
+# Which worker works. A worker's Lease is made before its first holder, since `create` cannot be bound to a name.
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
   verbs: [get, create, update, patch, delete]
