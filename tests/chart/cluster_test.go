@@ -191,6 +191,7 @@ func TestCluster(t *testing.T) {
 	c.operatorMay(t)
 	c.peopleMay(t)
 	c.leavesTheMaps(t)
+	c.helm(append([]string{"install", "tablemap", chartPath}, redis...)...)
 }
 
 func (c *cluster) leavesTheMaps(t *testing.T) {

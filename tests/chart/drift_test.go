@@ -2,6 +2,7 @@ package chart
 
 import (
 	"encoding/json"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -75,6 +76,34 @@ func TestFlags(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// The operator may what docs/operate.md says that it needs, and no more.
+func TestRights(t *testing.T) {
+	role := find(t, documents(t, template(t)), "ClusterRole", "tablemap-operator-"+namespace)
+	given := map[[3]string]bool{}
+	for _, rule := range role["rules"].([]any) {
+		for _, group := range at(rule, "apiGroups").([]any) {
+			for _, resource := range at(rule, "resources").([]any) {
+				for _, verb := range at(rule, "verbs").([]any) {
+					given[[3]string{group.(string), resource.(string), verb.(string)}] = true
+				}
+			}
+		}
+	}
+	_, tables, _ := strings.Cut(read(t, "docs/operate.md"), "The service account needs:")
+	tables, _, _ = strings.Cut(tables, "\n## ")
+	needed := map[[3]string]bool{}
+	for _, row := range regexp.MustCompile(`(?m)^\| ([a-z.0-9()]+) \| ([a-z, /]+) \| ([a-z, ]+) \|$`).FindAllStringSubmatch(tables, -1) {
+		for _, resource := range strings.Split(row[2], ", ") {
+			for _, verb := range strings.Split(row[3], ", ") {
+				needed[[3]string{strings.TrimPrefix(row[1], "(core)"), resource, verb}] = true
+			}
+		}
+	}
+	if len(needed) == 0 || !maps.Equal(given, needed) {
+		t.Errorf("given %v\nneeded %v", given, needed)
 	}
 }
 
