@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test chart-test soak bench fuzz lint crds
+.PHONY: help demo demo-down test chart-test e2e image soak bench fuzz lint crds
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -25,6 +25,14 @@ test: ## Install what is missing, then run every test and print the time it took
 
 chart-test: ## Lint, unit tests and schemas of charts/tablemap, and an install on a Kubernetes API
 	@hack/chart-test.sh
+
+e2e: ## On a real cluster of one node: the chart, worker pods and the demo's story (as root on plain Linux)
+	@hack/e2e.sh
+
+image: ## Build the image as target/image/tablemap.tar, an OCI archive (TABLEMAP_IMAGE names it)
+	@hack/check-toolchain.sh cargo
+	@hack/install-packages.sh
+	@hack/image.sh
 
 soak: ## Random load, faults and pauses for 20 minutes (TABLEMAP_SOAK_SECONDS, TABLEMAP_SEED)
 	@hack/setup.sh

@@ -31,8 +31,7 @@ source hack/demo/story.sh
 build() {
   hack/setup.sh
   hack/install-packages.sh containerd=containerd runc=runc iptables=iptables nft=nftables conntrack=conntrack ip=iproute2 \
-    nsenter=util-linux
-  [ -x /usr/lib/cni/bridge ] || hack/install-packages.sh /usr/lib/cni/bridge=containernetworking-plugins
+    nsenter=util-linux /usr/lib/cni/bridge=containernetworking-plugins
   hack/build-kubernetes.sh kubelet kube-proxy kube-scheduler
   hack/build-coredns.sh
   helm=$(hack/build-chart-tools.sh)/helm
