@@ -49,6 +49,9 @@ struct Operator {
     worker_image: Option<String>,
     #[arg(long, default_value = "IfNotPresent", value_parser = ["Always", "IfNotPresent", "Never"])]
     worker_image_pull_policy: String,
+    /// A Secret in the namespace of a worker with which its image is pulled. May be given more than once.
+    #[arg(long)]
+    worker_image_pull_secret: Vec<String>,
     /// Only this namespace. May be given more than once. Default: all.
     #[arg(long = "namespace")]
     namespaces: Vec<String>,
@@ -280,6 +283,7 @@ async fn operate(options: Operator, log_json: bool, shutdown: CancellationToken)
         workers,
         worker_image,
         worker_image_pull_policy,
+        worker_image_pull_secret,
         namespaces,
         records_api_address,
         records_api_certificates,
@@ -325,6 +329,7 @@ async fn operate(options: Operator, log_json: bool, shutdown: CancellationToken)
             Workers::Pods => controller::Wanted::Pods(controller::PodSettings {
                 image: worker_image.unwrap_or_default(),
                 pull_policy: worker_image_pull_policy,
+                pull_secrets: worker_image_pull_secret,
                 arguments: common.for_pods(),
                 environment: log::environment(log_json),
             }),

@@ -6,13 +6,24 @@ use prometheus_client::{
     metrics::{family::Family, gauge::Gauge},
     registry::Registry,
 };
-use std::sync::LazyLock;
+use std::{
+    collections::BTreeMap,
+    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
+};
 
 /// Names a map.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct MapLabels {
     pub namespace: String,
     pub tablemap: String,
+}
+
+/// Names a map, and why it is stalled.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StalledLabels {
+    pub namespace: String,
+    pub tablemap: String,
+    pub reason: String,
 }
 
 /// Names a replication slot.
@@ -36,6 +47,10 @@ pub struct Metrics {
     pub paused: Family<MapLabels, Gauge>,
     pub blocked: Family<MapLabels, Gauge>,
     pub over_soft_limit: Family<MapLabels, Gauge>,
+    pub oldest_queued: Family<MapLabels, Gauge>,
+    pub next_purge: Family<MapLabels, Gauge>,
+    pub worker_available: Family<MapLabels, Gauge>,
+    pub stalled: Family<StalledLabels, Gauge>,
     pub slot_retained_bytes: Family<SlotLabels, Gauge>,
     pub slot_safe_bytes: Family<SlotLabels, Gauge>,
 }
@@ -59,6 +74,9 @@ impl Metrics {
             "slot_safe_bytes",
             "Bytes that the source may still write before the slot is lost; absent without a limit",
         );
+        let stalled = Family::<StalledLabels, Gauge>::default();
+        let help = "1 while the map cannot go on without somebody; the operator says it, as of its last look";
+        registry.register("stalled", help, stalled.clone());
         let mut family = |name: &str, help: &str| {
             let family = Family::<MapLabels, Gauge>::default();
             registry.register(name, help, family.clone());
@@ -89,13 +107,26 @@ impl Metrics {
             paused: family("paused", "1 while no write can reach the destination"),
             blocked: family("blocked", "1 while changes are not taken"),
             over_soft_limit: family("over_soft_limit", "1 while the queue has reached its soft limit"),
+            oldest_queued: family(
+                "oldest_queued_timestamp_seconds",
+                "When the oldest record of the queue was committed at the source; absent while none waits",
+            ),
+            next_purge: family(
+                "next_purge_timestamp_seconds",
+                "When the oldest error is purged; absent while none waits",
+            ),
+            worker_available: family(
+                "worker_available",
+                "1 while a worker holds its Lease; the operator says it, as of its last look",
+            ),
+            stalled,
             slot_retained_bytes,
             slot_safe_bytes,
             registry,
         }
     }
 
-    fn families(&self) -> [&Family<MapLabels, Gauge>; 12] {
+    fn families(&self) -> [&Family<MapLabels, Gauge>; 14] {
         [
             &self.received,
             &self.written,
@@ -109,6 +140,8 @@ impl Metrics {
             &self.paused,
             &self.blocked,
             &self.over_soft_limit,
+            &self.oldest_queued,
+            &self.next_purge,
         ]
     }
 }
@@ -136,6 +169,56 @@ pub fn set(facts: &Facts) {
     ] {
         family.get_or_create(&labels).set(value.cast_signed());
     }
+    for (family, at) in [
+        (&METRICS.oldest_queued, facts.queue_oldest),
+        (&METRICS.next_purge, facts.next_purge),
+    ] {
+        match at {
+            Some(at) => drop(family.get_or_create(&labels).set(at / 1_000_000)),
+            None => drop(family.remove(&labels)),
+        }
+    }
+}
+
+/// Takes over what the operator says of a map: why it is stalled, if it is, and whether somebody works for it.
+pub fn summed_up(namespace: &str, name: &str, stalled: Option<&str>, available: bool) {
+    forget_sum(namespace, name);
+    let labels = MapLabels {
+        namespace: namespace.to_owned(),
+        tablemap: name.to_owned(),
+    };
+    METRICS
+        .worker_available
+        .get_or_create(&labels)
+        .set(i64::from(available));
+    if let Some(reason) = stalled {
+        let labels = StalledLabels {
+            namespace: labels.namespace,
+            tablemap: labels.tablemap,
+            reason: reason.to_owned(),
+        };
+        METRICS.stalled.get_or_create(&labels).set(1);
+        let mut said = lock();
+        said.insert((namespace.to_owned(), name.to_owned()), labels);
+    }
+}
+
+/// The map is gone, or is summed up anew.
+pub fn forget_sum(namespace: &str, name: &str) {
+    METRICS.worker_available.remove(&MapLabels {
+        namespace: namespace.to_owned(),
+        tablemap: name.to_owned(),
+    });
+    if let Some(labels) = lock().remove(&(namespace.to_owned(), name.to_owned())) {
+        METRICS.stalled.remove(&labels);
+    }
+}
+
+/// Of each map that is stalled the labels under which that was said.
+static STALLED: Mutex<BTreeMap<(String, String), StalledLabels>> = Mutex::new(BTreeMap::new());
+
+fn lock() -> MutexGuard<'static, BTreeMap<(String, String), StalledLabels>> {
+    STALLED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Takes over what is known of a worker's slots; those that it had before and has no more go.

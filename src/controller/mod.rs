@@ -1,11 +1,13 @@
 //! The operator's controllers: one folder a kind; each reconcile dereferences, validates, builds, applies and writes
 //! status, in this order.
 
+mod changes;
 mod connection;
 mod embedded;
 mod finalizer;
 mod operation;
 mod pods;
+mod references;
 mod tablemap;
 
 pub use embedded::Embedded;
@@ -15,7 +17,7 @@ use crate::worker::{self, Cluster};
 use futures::StreamExt;
 use kube::{
     Api, Client,
-    runtime::{Controller, watcher},
+    runtime::{Controller, WatchStreamExt, reflector::ObjectRef, watcher},
 };
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
@@ -33,6 +35,7 @@ pub struct Context {
     /// A deletion whose references are gone is given up after this.
     pub clean_up: Duration,
     pub workers: Workers,
+    pub leases: tablemap::Leases,
 }
 
 /// Where workers run.
@@ -95,11 +98,23 @@ async fn run_in(client: &Client, options: &Options, namespace: Option<&str>, shu
         identity: options.identity.clone(),
         clean_up: options.pace.clean_up,
         workers: workers.clone(),
+        leases: tablemap::Leases::new(client.clone()),
     });
     let maps = scoped::<crate::api::TableMap>(client, namespace);
     let connections = scoped::<crate::api::Connection>(client, namespace);
     let config = || watcher::Config::default();
-    let tablemaps = Controller::new(maps, config())
+    let (tell, told) = futures::channel::mpsc::channel(64);
+    let tablemaps = Controller::new(maps, config());
+    let follow = context.leases.follow(tablemaps.store(), tell);
+    let (store, default_queue) = (tablemaps.store(), options.default_queue.clone());
+    let naming = move |connection: crate::api::Connection| {
+        let maps = references::naming(&store, default_queue.as_deref(), &connection).into_iter();
+        maps.map(|map| ObjectRef::from_obj(&*map)).collect::<Vec<_>>()
+    };
+    let changed = changes::changes(watcher(connections.clone(), config()).default_backoff());
+    let tablemaps = tablemaps
+        .watches_stream(changed, naming)
+        .reconcile_on(told)
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .run(tablemap::reconcile, tablemap::error_policy, context.clone())
         .for_each(|_| async {});
@@ -110,14 +125,22 @@ async fn run_in(client: &Client, options: &Options, namespace: Option<&str>, shu
     let operations = scoped::<crate::api::TableMapOperation>(client, namespace);
     let operations = Controller::new(operations, config())
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
-        .run(operation::reconcile, operation::error_policy, context)
+        .run(operation::reconcile, operation::error_policy, context.clone())
         .for_each(|_| async {});
     let pods = async {
         if let Workers::Pods(pods) = &workers {
             pods.clone().run(namespace, shutdown.clone()).await;
         }
     };
-    tokio::join!(tablemaps, connections, operations, pods);
+    let controllers = async { tokio::join!(tablemaps, connections, operations, pods) };
+    let followed = async {
+        follow.await;
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        _ = controllers => {}
+        () = followed => {}
+    }
     if let Workers::Embedded(workers) = workers {
         workers.end().await;
     }

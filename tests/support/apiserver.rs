@@ -9,6 +9,8 @@ use std::{
     fs::write,
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, PoisonError},
+    thread::JoinHandle,
     time::Duration,
 };
 use tempfile::TempDir;
@@ -34,8 +36,29 @@ pub fn program(name: &str) -> PathBuf {
     super::folder::cache().join("kubernetes-v1.36.3/bin").join(name)
 }
 
+/// The one that the next test will have: it takes seconds to start, in which the test before has other things to wait for.
+static NEXT: Mutex<Option<JoinHandle<ApiServer>>> = Mutex::new(None);
+
+/// Set where many tests are run, one after the other.
+const AHEAD: &str = "TABLEMAP_TESTS_AHEAD";
+
 impl ApiServer {
     pub async fn start() -> Self {
+        let next = || NEXT.lock().unwrap_or_else(PoisonError::into_inner);
+        let started = next().take();
+        let server = match started {
+            Some(started) => tokio::task::spawn_blocking(|| started.join()).await.unwrap(),
+            None => Ok(Self::start_now().await),
+        };
+        if std::env::var_os(AHEAD).is_some() {
+            let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let start = move || runtime().unwrap().block_on(Self::start_now());
+            *next() = Some(std::thread::spawn(start));
+        }
+        server.expect("an API server")
+    }
+
+    async fn start_now() -> Self {
         let folder = tempfile::Builder::new().prefix("tablemap-").tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).display().to_string();
         let (clients, peers, port) = (free_port(), free_port(), free_port());
@@ -61,7 +84,7 @@ impl ApiServer {
             &url(peers),
         ])
         .args(["--initial-cluster", &format!("default={}", url(peers))]);
-        let etcd = Process::spawn(&mut etcd, &folder.path().join("etcd.log"));
+        let etcd = Process::spawn_with(&mut etcd, &folder.path().join("etcd.log"), Some(folder.path()));
         let key = rcgen::KeyPair::generate().unwrap();
         write(path("sa.key"), key.serialize_pem()).unwrap();
         write(path("sa.pub"), key.public_key_pem()).unwrap();

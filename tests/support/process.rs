@@ -37,6 +37,11 @@ pub fn command_as(user: &str, program: impl AsRef<OsStr>) -> Command {
 impl Process {
     /// Starts a command in a process group of its own. What it prints is added to the file `log`.
     pub fn spawn(command: &mut Command, log: &Path) -> Self {
+        Self::spawn_with(command, log, None)
+    }
+
+    /// The same; if we end without dropping anything, this folder goes too.
+    pub fn spawn_with(command: &mut Command, log: &Path, folder: Option<&Path>) -> Self {
         let file = File::options().create(true).append(true).open(log).unwrap();
         command
             .stdin(Stdio::null())
@@ -44,7 +49,7 @@ impl Process {
             .stderr(file)
             .process_group(0);
         let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-        let guard = guard(child.id());
+        let guard = guard(child.id(), folder);
         Self {
             child,
             guard,
@@ -158,11 +163,13 @@ impl Drop for Process {
 }
 
 /// Ends the process group when we end without dropping anything (Ctrl-C, an abort): its input is then closed.
-fn guard(group: u32) -> Child {
-    let script = format!("read -r _; kill -s KILL -- -{group}");
+fn guard(group: u32, folder: Option<&Path>) -> Child {
+    let script =
+        format!("read -r _; kill -s KILL -- -{group}; [ -z \"$1\" ] || {{ sleep 1; rm -rf \"$1\"; }}");
     let mut command = Command::new("sh");
     command
-        .args(["-c", &script])
+        .args(["-c", &script, "guard"])
+        .args(folder)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null());

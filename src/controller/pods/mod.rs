@@ -2,7 +2,6 @@
 //! needs. Each look dereferences, builds, applies and removes what nobody asks for any more.
 
 mod apply;
-mod changes;
 mod explain;
 mod rights;
 mod worker;
@@ -10,12 +9,16 @@ mod worker;
 pub use explain::Why;
 pub use worker::Settings;
 
-use super::{DEADLINE, Error, scoped, within};
+use super::{
+    DEADLINE, Error,
+    changes::changes,
+    references::{named, naming},
+    scoped, within,
+};
 use crate::{
     api::{Connection, TableMap},
     worker::Ceilings,
 };
-use changes::changes;
 use futures::{
     FutureExt, StreamExt,
     future::{BoxFuture, Shared},
@@ -194,33 +197,11 @@ fn sources_of(
     default_queue: Option<&str>,
     connection: &Connection,
 ) -> Vec<ObjectRef<Connection>> {
-    let (namespace, name) = (connection.namespace(), connection.name_any());
-    let maps = maps.state().into_iter();
-    let here = maps.filter(|map| map.namespace() == namespace);
-    let mut sources: Vec<_> = here
-        .filter(|map| named(map, default_queue).any(|named| named == name))
-        .filter_map(|map| source_of(&map))
-        .collect();
+    let maps = naming(maps, default_queue, connection).into_iter();
+    let mut sources: Vec<_> = maps.filter_map(|map| source_of(&map)).collect();
     sources.sort_unstable_by(|one, other| one.name.cmp(&other.name));
     sources.dedup();
     sources
-}
-
-/// The Connections that a map names.
-fn named<'a>(map: &'a TableMap, default_queue: Option<&'a str>) -> impl Iterator<Item = &'a str> {
-    let spec = &map.spec;
-    let queue = spec
-        .queue
-        .as_ref()
-        .and_then(|queue| queue.connection_ref.as_ref());
-    let queue = queue.map(|connection| connection.name.as_str()).or(default_queue);
-    [
-        &spec.source.connection_ref.name,
-        &spec.destination.connection_ref.name,
-    ]
-    .map(String::as_str)
-    .into_iter()
-    .chain(queue)
 }
 
 impl Context {

@@ -39,6 +39,8 @@ pub struct Settings {
     pub pull_policy: String,
     /// Beside namespace, Connection, worker group and limits.
     pub arguments: Vec<String>,
+    /// Secrets for pulling the image, beside those of a Connection's template.
+    pub pull_secrets: Vec<String>,
     /// Environment variables, with their values.
     pub environment: Vec<(String, String)>,
 }
@@ -161,6 +163,9 @@ impl Worker<'_> {
 
     fn pod(&self) -> Value {
         let wanted = self.template().spec.unwrap_or_default();
+        let ours = self.settings.pull_secrets.iter();
+        let mut pull_secrets: Vec<Value> = ours.map(|name| json!({"name": name})).collect();
+        pull_secrets.extend(wanted.image_pull_secrets.iter().map(|secret| json!(secret)));
         let mut pod = json!({
             "serviceAccountName": self.name(),
             "terminationGracePeriodSeconds": END_SECONDS,
@@ -173,7 +178,7 @@ impl Worker<'_> {
             ("tolerations", json!(wanted.tolerations)),
             ("affinity", json!(wanted.affinity)),
             ("priorityClassName", json!(wanted.priority_class_name)),
-            ("imagePullSecrets", json!(wanted.image_pull_secrets)),
+            ("imagePullSecrets", json!(pull_secrets)),
         ];
         if let Value::Object(pod) = &mut pod {
             for (field, value) in given.into_iter().filter(|(_, value)| is_given(value)) {
@@ -285,6 +290,7 @@ mod tests {
             image: "tablemap:1".into(),
             pull_policy: "IfNotPresent".into(),
             arguments: vec!["--default-queue=queue".into()],
+            pull_secrets: vec!["all".into()],
             environment: vec![("TABLEMAP_LOG".into(), "debug".into())],
         };
         let connections: Vec<&Connection> = [source].into_iter().chain(others.iter().copied()).collect();
@@ -334,6 +340,10 @@ mod tests {
         assert_eq!(spec["tolerations"][0]["key"], "k");
         assert_eq!(spec["priorityClassName"], "high");
         assert_eq!(spec["imagePullSecrets"][0]["name"], "pull");
+        assert_eq!(
+            spec["imagePullSecrets"],
+            json!([{"name": "all"}, {"name": "pull"}])
+        );
         assert_eq!(spec["affinity"], Value::Null);
         assert_eq!(
             spec["containers"][0]["env"][1],

@@ -1,6 +1,9 @@
 //! `TableMaps`: finalizer, worker, and the operator's part of the status.
 
+mod leases;
 mod summary;
+
+pub use leases::Leases;
 
 use super::{Context, Error, Workers, embedded::Key, finalizer, pods::Why, within};
 use crate::{
@@ -8,10 +11,9 @@ use crate::{
         TableMap,
         reasons::{FINALIZER, LEFT_BEHIND},
     },
-    lease,
+    lease, metrics,
     worker::{self, ResolveError, Resolver},
 };
-use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
     Api, Resource, ResourceExt,
     api::{Patch, PatchParams},
@@ -25,15 +27,16 @@ use std::{sync::Arc, time::Duration};
 use summary::{Found, Worker};
 
 const MANAGER: &str = "tablemap-operator";
-/// A Lease that expires makes no event: it is looked at.
-const AGAIN: Duration = Duration::from_secs(5);
+/// What a map refers to makes no event here: it is looked at, and soon if something is wrong.
+const AGAIN: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(5);
 
 /// Looks at one map.
 pub async fn reconcile(map: Arc<TableMap>, context: Arc<Context>) -> Result<Action, Error> {
     let namespace = map.namespace().ok_or(Error::NoNamespace)?;
     let api: Api<TableMap> = Api::namespaced(context.client.clone(), &namespace);
     if map.metadata.deletion_timestamp.is_some() && summary::is_cleaned_up(&map) {
-        finalizer::remove(&api, &map, FINALIZER).await?;
+        release(&api, &map).await?;
         return Ok(Action::await_change());
     }
     // The worker makes nothing outside Kubernetes before this is there.
@@ -51,7 +54,7 @@ pub async fn reconcile(map: Arc<TableMap>, context: Arc<Context>) -> Result<Acti
     // What it was refused is another's: it has made nothing that is to be cleaned up.
     let has_begun = map.status.as_ref().is_some_and(|status| status.queue.is_some());
     if map.metadata.deletion_timestamp.is_some() && found.refused && !has_begun {
-        finalizer::remove(&api, &map, FINALIZER).await?;
+        release(&api, &map).await?;
         return Ok(Action::await_change());
     }
     if let Err((_, why)) = &found.spec
@@ -59,11 +62,17 @@ pub async fn reconcile(map: Arc<TableMap>, context: Arc<Context>) -> Result<Acti
         && summary::is_given_up(&map, context.clean_up, jiff::Timestamp::now())
     {
         abandon(&map, &context, why).await;
-        finalizer::remove(&api, &map, FINALIZER).await?;
+        release(&api, &map).await?;
         return Ok(Action::await_change());
     }
     apply(&api, &map, &found).await?;
-    Ok(Action::requeue(AGAIN))
+    Ok(Action::requeue(if found.is_well() { AGAIN } else { SOON }))
+}
+
+/// Nothing of it is left to look after.
+async fn release(api: &Api<TableMap>, map: &TableMap) -> Result<(), Error> {
+    metrics::forget_sum(&map.namespace().unwrap_or_default(), &map.name_any());
+    finalizer::remove(api, map, FINALIZER).await
 }
 
 /// Says that a map goes of which nobody knows any more where its parts are; a lost event does not hold it up.
@@ -98,9 +107,7 @@ async fn dereference(map: &TableMap, context: &Context, namespace: &str) -> Resu
         .await
         .map(|_| ());
     let name = worker::name(&map.spec.source.connection_ref.name, &map.spec.worker_group);
-    // Not one of a moment ago: a worker that was late may have renewed it since.
-    let leases: Api<Lease> = Api::namespaced(context.client.clone(), namespace);
-    let lease = within(leases.get_opt(&name)).await?;
+    let lease = context.leases.of(namespace, &name).await?;
     let lease = lease.filter(lease::has_begun);
     let works = lease.as_ref().is_some_and(lease::is_current);
     let why = hinders(context, namespace, &name, works).await?;
@@ -137,6 +144,13 @@ async fn hinders(
 /// The operator's part in one apply; and, while the worker is gone, the worker's part as Unknown.
 async fn apply(api: &Api<TableMap>, map: &TableMap, found: &Found) -> Result<(), Error> {
     let status = summary::status(map, found, jiff::Timestamp::now());
+    let reason = |type_: &str| summary::reason(&status, type_);
+    metrics::summed_up(
+        &map.namespace().unwrap_or_default(),
+        &map.name_any(),
+        reason("Stalled"),
+        reason("WorkerAvailable").is_some(),
+    );
     if summary::says(map, &status) {
         return Ok(());
     }

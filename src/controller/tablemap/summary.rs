@@ -28,6 +28,14 @@ pub struct Found {
     pub worker: Worker,
 }
 
+impl Found {
+    /// Nothing is amiss that could be mended without an event.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.spec.is_ok() && matches!(self.worker, Worker::Holds { why: None, .. })
+    }
+}
+
 struct Said {
     type_: &'static str,
     status: &'static str,
@@ -100,6 +108,13 @@ pub fn status(map: &TableMap, found: &Found, now: Timestamp) -> Value {
         status["phase"] = json!("Unknown");
     }
     status
+}
+
+/// The reason of a condition that is True in a status that is to be applied.
+pub fn reason<'a>(status: &'a Value, type_: &str) -> Option<&'a str> {
+    let conditions = status["conditions"].as_array()?;
+    let is_it = |said: &&Value| said["type"] == type_ && said["status"] == "True";
+    conditions.iter().find(is_it)?["reason"].as_str()
 }
 
 const OURS: &[&str] = &["Ready", "Reconciling", "Stalled", "SpecValid", "WorkerAvailable"];

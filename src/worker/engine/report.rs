@@ -144,6 +144,7 @@ impl Engine {
             catch_up: None,
             errors: ErrorSummary::default(),
             ledger: plan.said.ledger,
+            next_purge: None,
             conditions,
         };
         self.statuses.tell(id, facts);
@@ -190,6 +191,7 @@ impl Engine {
             catch_up: catch_up(map),
             errors: map.errors.summary.clone(),
             ledger: ledger(map),
+            next_purge: next_purge(map),
             conditions: self.conditions(map, phase),
         }
     }
@@ -315,6 +317,13 @@ fn ledger(map: &Map) -> Ledger {
         purged: map.errors.purged,
         filtered: map.counters.filtered + progress.missed,
     }
+}
+
+/// When the first of the records that wait is purged.
+fn next_purge(map: &Map) -> Option<i64> {
+    let retention = i64::try_from(map.plan.retention.as_micros()).unwrap_or(i64::MAX);
+    let oldest = map.errors.summary.oldest_waiting?;
+    Some(oldest.saturating_add(retention))
 }
 
 fn catch_up(map: &Map) -> Option<CatchUpFacts> {

@@ -81,6 +81,8 @@ pub struct Facts {
     /// How many wait is in the ledger; these are the details of the last look.
     pub errors: crate::queue::ErrorSummary,
     pub ledger: Ledger,
+    /// When the oldest parked record is purged.
+    pub next_purge: Option<i64>,
     pub conditions: Vec<Said>,
 }
 

@@ -1,4 +1,4 @@
-//! What of a watch tells who needs a worker.
+//! What of a watch is more than a status.
 
 use futures::{Stream, TryStreamExt};
 use kube::{Resource, runtime::watcher};
@@ -8,7 +8,7 @@ use std::collections::HashMap;
 type Seen = (Option<i64>, bool);
 
 /// Objects that are new, gone, or changed in more than their status; after they are in the store.
-pub(super) fn changes<K: Resource + Clone>(
+pub fn changes<K: Resource + Clone>(
     events: impl Stream<Item = Result<watcher::Event<K>, watcher::Error>>,
 ) -> impl Stream<Item = Result<K, watcher::Error>> {
     let mut seen: HashMap<Option<String>, Seen> = HashMap::new();
