@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test chart-test e2e image soak bench fuzz lint crds
+.PHONY: help demo demo-down test chart-test e2e image soak bench bench-scale fuzz lint crds
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -42,6 +42,10 @@ soak: ## Random load, faults and pauses for 20 minutes (TABLEMAP_SOAK_SECONDS, T
 bench: ## Measure beside other tools: docs/performance.md tells what, and how to choose
 	@hack/setup.sh
 	@hack/bench.sh
+
+bench-scale: ## Measure 1,000 maps in one worker, and an operator with 5,000
+	@hack/setup.sh
+	TABLEMAP_BENCH=s hack/bench.sh
 
 fuzz: ## Feed hostile bytes to what parses them, a minute each (TABLEMAP_FUZZ_SECONDS)
 	@hack/check-toolchain.sh cargo

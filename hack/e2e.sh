@@ -26,6 +26,8 @@ source hack/demo/tell.sh
 source hack/demo/processes.sh
 source hack/demo/servers.sh
 source hack/demo/story.sh
+source hack/e2e/outages.sh
+source hack/e2e/leaving.sh
 
 # Pods do not have the addresses that a node has within a pod's own.
 build() {
@@ -36,6 +38,8 @@ build() {
   hack/build-coredns.sh
   helm=$(hack/build-chart-tools.sh)/helm
   mkdir -p target/e2e
+  rights=$PWD/target/e2e/rights
+  (cd tests/chart && GOTOOLCHAIN=local CGO_ENABLED=0 go build -mod=readonly -o "$rights" ./cmd/rights)
   archive=${TABLEMAP_IMAGE_ARCHIVE:-target/e2e/tablemap.tar}
   if [ -z "${TABLEMAP_IMAGE_ARCHIVE:-}" ]; then TABLEMAP_IMAGE=$image hack/image.sh "$archive"; fi
   cc -Os -static -o target/e2e/pause hack/cluster/pause.c
@@ -118,4 +122,10 @@ start_servers
 start_operator
 tell_story
 run kubectl get pods,deployments,leases --namespace "$namespace"
+kill_the_leader
+replace_workers
+restart_the_node
+apiserver_away
+compare_rights "$(worker_account)"
+leave
 step "a real cluster, the chart, worker pods: done in $SECONDS seconds"

@@ -5,13 +5,14 @@ import platform
 import signal
 import sys
 
-from . import drain, latency, lookup, many, queueing, report, skipping, switching
+from . import drain, latency, lookup, many, queueing, report, scale, skipping, switching
 from .process import Failed
 from .report import say, step
 from .rig import Rig
 from .settings import Settings
 
-MEASURES = [("a", drain), ("bcd", queueing), ("e", latency), ("f", switching), ("g", many), ("h", lookup), ("i", skipping)]
+MEASURES = [("a", drain), ("bcd", queueing), ("e", latency), ("f", switching), ("g", many), ("h", lookup), ("i", skipping),
+            ("s", scale)]
 
 
 def interrupted(*_):

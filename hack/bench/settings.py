@@ -16,8 +16,8 @@ def _number(name, default):
 def _chosen():
     text = os.environ.get(PREFIX, "a,b,c,d,e,f,g,h,i")
     chosen = {letter.strip() for letter in text.split(",")}
-    if not chosen <= set("abcdefghi"):
-        raise SystemExit(f"{PREFIX} must be letters from a to i with commas between them, not {text!r}")
+    if not chosen <= set("abcdefghis"):
+        raise SystemExit(f"{PREFIX} must be letters from a to i, or s, with commas between them, not {text!r}")
     return chosen
 
 

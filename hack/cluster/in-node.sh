@@ -4,5 +4,6 @@ set -euo pipefail
 folder=$(realpath "$1") name=$2
 shift 2
 cd "$folder"
-setsid nsenter -t "$(cat pid/node)" -m -n -u -- "$@" >> "log/$name.log" 2>&1 < /dev/null &
+# To enter its mounts leaves the folder.
+setsid nsenter -t "$(cat pid/node)" -m -n -u -- sh -c 'cd "$0" && exec "$@"' "$folder" "$@" >> "log/$name.log" 2>&1 < /dev/null &
 echo $! > "pid/$name"
