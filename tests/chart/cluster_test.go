@@ -187,6 +187,7 @@ func TestCluster(t *testing.T) {
 	c.keepsSecrets(t, redis)
 	c.takesAll(t)
 	c.takesExamples(t)
+	c.isNotFought(t)
 	c.isRestricted(t)
 	c.operatorMay(t)
 	c.peopleMay(t)
