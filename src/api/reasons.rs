@@ -28,7 +28,7 @@ pub const CONDITIONS: &[(&str, &[&str])] = &[
             "Deleting",
         ],
     ),
-    ("Reconciling", &["Settled", "Starting", "Pausing", "Deleting"]),
+    ("Reconciling", &["Settled", "Starting", "Pausing", "WorkerUnavailable", "Deleting"]),
     (
         "Stalled",
         &[

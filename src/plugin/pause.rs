@@ -157,10 +157,13 @@ async fn check(cluster: &Cluster, map: &TableMap, state: State) -> Result<(), En
         .map_err(refused)
 }
 
+/// Flux takes over what managers have set whose names begin with `kubectl`, and would undo the pause.
+const MANAGER: &str = "tablemap-plugin";
+
 async fn patch(cluster: &Cluster, map: &TableMap, state: State, dry_run: bool) -> Result<TableMap, Ended> {
     let params = PatchParams {
         dry_run,
-        field_manager: Some("kubectl-tablemap".into()),
+        field_manager: Some(MANAGER.into()),
         ..PatchParams::default()
     };
     let patch = Patch::Merge(json!({"spec": {"state": state}}));

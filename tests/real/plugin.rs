@@ -190,7 +190,7 @@ async fn pause_and_look(scene: &Scene, plugin: &Plugin) {
         "error: no record items-q-999-0 waits now in namespace default: it was written or given up, or never was",
     );
     plugin.says(1, "show nothing", "nothing does not name a record");
-    let by = "Paused by  spec.state by fieldManager:kubectl-tablemap";
+    let by = "Paused by  spec.state by fieldManager:tablemap-plugin";
     let status = plugin.says(0, "status items", by);
     assert!(status.contains("] 4 records, "), "{status}");
 }

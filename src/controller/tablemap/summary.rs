@@ -86,28 +86,36 @@ fn is_true(map: &TableMap, type_: &str) -> bool {
 pub fn status(map: &TableMap, found: &Found, now: Timestamp) -> Value {
     let generation = map.metadata.generation.unwrap_or(0);
     let gone = matches!(found.worker, Worker::Expired { .. });
-    let mut conditions: Vec<Value> = Vec::new();
-    let mut all = summary(map, found);
-    all.push(spec_valid(found));
-    all.push(worker_available(found));
-    for said in &all {
-        conditions.push(value(map, said, generation, now));
+    let observed = observed(map, found, generation);
+    // What is summed up of the worker's conditions is of the spec that these are of.
+    let summed = summary(map, found, now);
+    let mut conditions: Vec<Value> = summed
+        .iter()
+        .map(|said| value(map, said, observed, now))
+        .collect();
+    for said in [spec_valid(found), worker_available(found)] {
+        conditions.push(value(map, &said, generation, now));
     }
-    let mut observed = generation;
     if gone {
         conditions.extend(unknown(map, generation, now));
-    } else {
-        let theirs = map.status.iter().flat_map(|status| &status.conditions);
-        let least = theirs
-            .filter(|known| !OURS.contains(&known.type_.as_str()))
-            .filter_map(|known| known.observed_generation);
-        observed = least.min().unwrap_or(0).min(generation);
     }
     let mut status = json!({"observedGeneration": observed, "conditions": conditions});
     if gone {
         status["phase"] = json!("Unknown");
     }
     status
+}
+
+/// Up to which change of the spec somebody has acted: the worker, unless there is nothing for it to do.
+fn observed(map: &TableMap, found: &Found, generation: i64) -> i64 {
+    if found.spec.is_err() || matches!(found.worker, Worker::Expired { .. }) {
+        return generation;
+    }
+    let theirs = map.status.iter().flat_map(|status| &status.conditions);
+    let least = theirs
+        .filter(|known| !OURS.contains(&known.type_.as_str()))
+        .filter_map(|known| known.observed_generation);
+    least.min().unwrap_or(0).min(generation)
 }
 
 /// The reason of a condition that is True in a status that is to be applied.
@@ -180,8 +188,8 @@ pub fn says(map: &TableMap, status: &Value) -> bool {
 }
 
 /// Ready, Reconciling and Stalled. Asked-for pauses are Ready, and so is a catch-up: `GitOps` tools must not fail on it.
-fn summary(map: &TableMap, found: &Found) -> Vec<Said> {
-    let (ready, reconciling, stalled) = judge(map, found);
+fn summary(map: &TableMap, found: &Found, now: Timestamp) -> Vec<Said> {
+    let (ready, reconciling, stalled) = judge(map, found, now);
     let message = |type_: &str| {
         condition(map, type_)
             .map(|found| found.message.clone())
@@ -200,6 +208,7 @@ fn summary(map: &TableMap, found: &Found) -> Vec<Said> {
         "WorkerUnavailable" => worker_available(found).message,
         "SchemaMismatch" => message("SchemaValid"),
         "CannotFence" => message("Paused"),
+        "Starting" if matches!(found.worker, Worker::None { .. }) => worker_available(found).message,
         "Starting" => hindrance(map).unwrap_or_else(|| message("CaughtUp")),
         _ => message("CaughtUp"),
     };
@@ -209,9 +218,9 @@ fn summary(map: &TableMap, found: &Found) -> Vec<Said> {
         "Nothing needs a person.".into()
     };
     vec![
-        said("Ready", ready.0, &ready.1, text),
+        said("Ready", ready.0, &ready.1, text.clone()),
         match reconciling {
-            Some(reason) => said("Reconciling", true, reason, "Under way."),
+            Some(reason) => said("Reconciling", true, reason, text.clone()),
             None => said("Reconciling", false, "Settled", "Nothing is changing."),
         },
         match stalled {
@@ -230,7 +239,16 @@ fn hindrance(map: &TableMap) -> Option<String> {
 
 type Judged = ((bool, String), Option<&'static str>, Option<String>);
 
-fn judge(map: &TableMap, found: &Found) -> Judged {
+/// A worker that is replaced is back by then: an upgrade is no reason to call somebody.
+const REPLACED: Duration = Duration::from_secs(15);
+
+/// Since when nobody has worked for the map, as its status tells, for longer than it takes to replace a worker.
+fn is_left_alone(map: &TableMap, now: Timestamp) -> bool {
+    let alone = condition(map, "WorkerAvailable").filter(|found| found.status == "False");
+    alone.is_some_and(|found| now.duration_since(found.last_transition_time.0).unsigned_abs() >= REPLACED)
+}
+
+fn judge(map: &TableMap, found: &Found, now: Timestamp) -> Judged {
     let phase = map
         .status
         .as_ref()
@@ -244,7 +262,12 @@ fn judge(map: &TableMap, found: &Found) -> Judged {
         return both("SpecInvalid");
     }
     if matches!(found.worker, Worker::Expired { .. }) {
-        return both("WorkerUnavailable");
+        let reason = "WorkerUnavailable";
+        return if is_left_alone(map, now) {
+            both(reason)
+        } else {
+            ((false, reason.into()), Some(reason), None)
+        };
     }
     let schema = condition(map, "SchemaValid").is_some_and(|found| found.status == "False");
     let fence = condition(map, "Paused").is_some_and(|found| found.reason == "CannotFence");
@@ -256,9 +279,10 @@ fn judge(map: &TableMap, found: &Found) -> Judged {
                 .and_then(|status| status.blocked.as_ref()?.reason.clone());
             both(&blocked.unwrap_or_else(|| "QueueUnavailable".into()))
         }
+        // The schema may be what the pause is for.
+        "Paused" => ((true, "PausedAsRequested".into()), None, None),
         _ if schema => both("SchemaMismatch"),
         "Running" => ((true, "Running".into()), None, None),
-        "Paused" => ((true, "PausedAsRequested".into()), None, None),
         "CatchingUp" => ((true, "CatchingUp".into()), None, None),
         "Pausing" if fence => both("CannotFence"),
         "Pausing" => ((false, "Pausing".into()), Some("Pausing"), None),
