@@ -10,14 +10,27 @@
   summary: A map takes no changes
   description: "{{ $map }} takes no changes, and the source keeps its log for it. status.blocked says why."
 - alert: TableMapWorkerDown
-  # A worker that runs and does not answer, or, where kube-state-metrics runs, one that is not there.
+  # One for a namespace: a worker may have a thousand maps. A map whose spec is refused has no worker for that reason, which
+  # TableMapStalled tells. Scrapes say it too while no operator leads, and of a worker whose figures are missing.
   expr: >-
-    up{tablemap_dev_connection!=""} == 0
-    or kube_deployment_status_replicas_available{deployment=~"tablemap-.+-[0-9a-f]{8}"} == 0
+    count by (namespace) (tablemap_worker_available == 0
+    unless on (namespace, tablemap) tablemap_stalled{reason="SpecInvalid"} == 1)
+    or count by (namespace) (up{tablemap_dev_connection!=""} == 0)
   for: 3m
   severity: critical
   summary: A worker does not run
-  description: "Nobody works for the maps of a worker in {{ "{{ $labels.namespace }}" }}, and the source keeps its log for them. WorkerAvailable of the maps says why."
+  description: "Nobody works for maps in {{ "{{ $labels.namespace }}" }}, or their worker does not answer, and the source keeps its log for them. WorkerAvailable of the maps says why."
+- alert: TableMapStalled
+  # Each trouble calls once. A Blocked map is Stalled too, but TableMapBlocked comes from its worker, so also while no operator
+  # leads, and is more urgent: the source keeps its log. A worker that is gone has TableMapWorkerDown. Another operator that
+  # leads is no new alert.
+  expr: >-
+    max by (namespace, tablemap, reason) (tablemap_stalled{reason!="WorkerUnavailable"}) == 1
+    unless on (namespace, tablemap) tablemap_blocked == 1
+  for: 5m
+  severity: warning
+  summary: A map needs somebody
+  description: "{{ $map }} cannot go on by itself: {{ "{{ $labels.reason }}" }}. Its condition Stalled says what to do."
 - alert: TableMapSlotNearlyLost
   expr: tablemap_slot_safe_bytes / (tablemap_slot_safe_bytes + tablemap_slot_retained_bytes) * 100 < {{ $at.slotSafePercent }}
   for: 1m
@@ -36,6 +49,12 @@
   severity: warning
   summary: A queue has reached its soft limit
   description: "{{ $map }} has queued as much as its soft limit says, by records, bytes or age. At the hard limit it takes no changes."
+- alert: TableMapQueueOld
+  expr: time() - tablemap_oldest_queued_timestamp_seconds > {{ $at.queueAgeSeconds | int64 }}
+  for: 5m
+  severity: warning
+  summary: Changes have waited for long
+  description: "The oldest queued record of {{ $map }} is of {{ "{{ $value | humanizeDuration }}" }} ago. At the hard limit of age the map takes no changes."
 - alert: TableMapPausedLong
   expr: tablemap_paused == 1
   for: {{ $at.pausedMinutes | int }}m
@@ -56,6 +75,15 @@
   severity: warning
   summary: Changes are late
   description: "{{ $map }} has changes durable only {{ "{{ $value }}" }} seconds after their commit at the source."
+- alert: TableMapPurgeComing
+  # More urgent than TableMapErrorsWaiting, which has told it before: what is purged is never written.
+  expr: >-
+    tablemap_next_purge_timestamp_seconds - time() < {{ $at.purgeHours | int }} * 3600
+    and tablemap_errored_records > 0
+  for: 5m
+  severity: critical
+  summary: Records will soon be purged
+  description: "The oldest of the records of {{ $map }} that wait for a correction is purged in {{ "{{ $value | humanizeDuration }}" }}, and never written."
 - alert: TableMapErrorsWaiting
   expr: tablemap_errored_records >= {{ $at.errors | int64 }}
   for: 15m
