@@ -83,8 +83,19 @@ func said(t *testing.T, sample object) {
 	t.Helper()
 	name := at(sample, "metadata", "name")
 	conditions, _ := at(sample, "status", "conditions").([]any)
+	messages := map[any]any{}
 	for _, condition := range conditions {
 		kind, reason := at(condition, "type").(string), at(condition, "reason").(string)
+		messages[kind] = at(condition, "message")
+		// The operator sums up what somebody has acted on. Where something is amiss, all three say the same.
+		if slices.Contains([]string{"Ready", "Reconciling", "Stalled"}, kind) {
+			if at(condition, "observedGeneration") != at(sample, "status", "observedGeneration") {
+				t.Errorf("%v: %s is of another generation than the status", name, kind)
+			}
+			if at(condition, "status") == "True" && messages["Ready"] != messages[kind] {
+				t.Errorf("%v: %s says something else than Ready", name, kind)
+			}
+		}
 		// While nobody works, or before, all have these; windows are to come.
 		if slices.Contains([]string{"WorkerUnavailable", "Starting", "RequestedByWindow"}, reason) {
 			continue
