@@ -1,13 +1,17 @@
 package chart
 
 import (
+	"context"
 	"encoding/json"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
+	templates "github.com/prometheus/prometheus/template"
 )
 
 // metrics that others have.
@@ -57,6 +61,22 @@ func TestAlerts(t *testing.T) {
 	slices.Sort(mayBeDisabled)
 	if !slices.Equal(mayBeDisabled, names) {
 		t.Errorf("the schema knows %v, alerts are %v", mayBeDisabled, names)
+	}
+}
+
+// What an alert tells a person, as Prometheus fills it in.
+func TestDescriptions(t *testing.T) {
+	labels := map[string]string{
+		"namespace": "sales", "tablemap": "customers", "reason": "SchemaMismatch", "slot": "s", "tablemap_dev_connection": "crm",
+	}
+	data := templates.AlertTemplateData(labels, nil, "", promql.Sample{F: 80000})
+	for _, alert := range alerts(t) {
+		text := "{{$labels := .Labels}}{{$value := .Value}}" + at(alert, "annotations", "description").(string)
+		said, err := templates.NewTemplateExpander(context.Background(), text, "alert", data, 0, nil, &url.URL{}, nil).Expand()
+		if err != nil || !strings.Contains(said, "sales") || strings.Contains(said, "no value") {
+			t.Errorf("%v says %s: %v", alert["alert"], said, err)
+		}
+		t.Log(said)
 	}
 }
 
