@@ -24,6 +24,8 @@ pub struct Account {
     /// What was counted before, and is not in the counters that its entries carry. None: only the destination knows, and
     /// it could not be asked yet (I5).
     pub base: Option<Counters>,
+    /// What was counted since the queue began, at the last record that was trimmed.
+    pub trimmed: Counters,
     /// Commit time of the oldest record, in microseconds, as far as it is known.
     pub oldest: Option<i64>,
 }
@@ -42,7 +44,7 @@ pub const FIELDS: &[&str] = &[
     "oldest",
     "unbased",
     "baseReceived",
-    "baseFiltered",
+    "baseFiltered", "trimmedReceived", "trimmedFiltered",
 ];
 
 impl Account {
@@ -51,12 +53,15 @@ impl Account {
     /// # Errors
     /// One is missing or has another form.
     pub fn read(fields: &[Option<String>]) -> Result<Self, QueueError> {
+        let counters = |first: usize| -> Result<Counters, MetaError> {
+            Ok(Counters {
+                received: optional(fields, first)?.unwrap_or_default(),
+                filtered: optional(fields, first + 1)?.unwrap_or_default(),
+            })
+        };
         let base = match fields.get(10) {
             Some(Some(_)) => None,
-            _ => Some(Counters {
-                received: optional(fields, 11)?.unwrap_or_default(),
-                filtered: optional(fields, 12)?.unwrap_or_default(),
-            }),
+            _ => Some(counters(11)?),
         };
         let since = Counters {
             received: field(fields, 7)?,
@@ -72,6 +77,7 @@ impl Account {
             bytes: field(fields, 6)?,
             counters: since.after(base.unwrap_or_default()),
             base,
+            trimmed: counters(13)?,
             oldest: fields
                 .get(9)
                 .and_then(Option::as_ref)

@@ -191,13 +191,22 @@ impl Queue {
         Ok((meta, self.link.kept(opened).await.unwrap_or_default()))
     }
 
-    /// Leaving Direct: everything at or below `t` is at the destination; custody begins at `q`.
+    /// Leaving Direct: everything at or below `t` is at the destination; custody begins at `q`, and ended at `previous`.
     ///
     /// # Errors
-    /// The queue is not empty, another epoch, or Redis fails.
-    pub async fn begin(&self, t: Position, q: Position, counts: Counts) -> Result<Account, QueueError> {
+    /// The queue is not empty or ends elsewhere, another epoch, or Redis fails.
+    pub async fn begin(
+        &self,
+        previous: Position,
+        t: Position,
+        q: Position,
+        counts: Counts,
+    ) -> Result<Account, QueueError> {
         let mut begin = self.invoke(&BEGIN);
-        begin.arg(t.to_string()).arg(q.to_string());
+        begin
+            .arg(previous.to_string())
+            .arg(t.to_string())
+            .arg(q.to_string());
         match counts {
             Counts::GoOn => begin.arg("").arg("").arg(0),
             Counts::At(counters) => begin.arg(counters.received).arg(counters.filtered).arg(0),
@@ -206,16 +215,19 @@ impl Queue {
         self.account(&begin).await
     }
 
-    /// Appends entries that [`super::encode`] made, each of which names the one before it: all of them, or none.
+    /// Appends entries that [`super::encode`] made, each of which names the one before it: all of them, or none. `is_based`
+    /// says that their counters were told apart from what was counted before the queue began.
     ///
     /// # Errors
-    /// Another predecessor or epoch, a full Redis, or Redis fails; then nothing was written, but for a lost reply.
-    pub async fn append(&self, entries: &[Packed]) -> Result<Account, QueueError> {
+    /// Another predecessor, what was counted before is not known any more, or epoch, a full Redis, or Redis fails; then nothing was written, but for a lost reply.
+    pub async fn append(&self, entries: &[Packed], is_based: bool) -> Result<Account, QueueError> {
         let mut append = self.invoke(&APPEND);
         for (index, Packed { entry, filter }) in entries.iter().enumerate() {
             let header = Header::split_from(&mut entry.clone())?;
             if index == 0 {
-                append.arg(header.meta.previous.to_string());
+                append
+                    .arg(header.meta.previous.to_string())
+                    .arg(u8::from(is_based));
             }
             append
                 .arg(header.last.to_string())
@@ -230,7 +242,7 @@ impl Queue {
     }
 
     /// Moves custody over a stretch without records for this map. `counters` are those since the queue began, as its
-    /// entries carry them.
+    /// entries carry them; `is_based` as in [`Queue::append`].
     ///
     /// # Errors
     /// Another predecessor or epoch, or Redis fails.
@@ -239,10 +251,12 @@ impl Queue {
         previous: Position,
         to: Position,
         counters: Counters,
+        is_based: bool,
     ) -> Result<Account, QueueError> {
         let mut advance = self.invoke(&ADVANCE);
         advance
             .arg(previous.to_string())
+            .arg(u8::from(is_based))
             .arg(to.to_string())
             .arg(counters.received)
             .arg(counters.filtered);
@@ -276,17 +290,28 @@ impl Queue {
     }
 
     /// Removes the entries up to `seq`, whose last record is at `t`, which the destination has flushed (rule 2).
-    /// `oldest` is the commit time of the first record that stays, in microseconds, where it is known.
+    /// `oldest` is the commit time of the first record that stays, in microseconds, where it is known. `counted` is what the
+    /// entry carries: needed as long as it is not known what was counted before the queue began (I5).
     ///
     /// # Errors
     /// The entry ends elsewhere, since Redis went back meanwhile; another epoch; or Redis fails.
-    pub async fn trim(&self, seq: u64, t: Position, oldest: Option<i64>) -> Result<Account, QueueError> {
+    pub async fn trim(
+        &self,
+        seq: u64,
+        t: Position,
+        oldest: Option<i64>,
+        counted: Option<Counters>,
+    ) -> Result<Account, QueueError> {
         let oldest = oldest.map_or_else(String::new, |oldest| oldest.to_string());
         let mut trim = self.invoke(&TRIM);
         trim.arg(seq)
             .arg(t.to_string())
             .arg(oldest)
             .arg(Header::beginning(t));
+        match counted {
+            Some(counted) => trim.arg(counted.received).arg(counted.filtered),
+            None => trim.arg("").arg(""),
+        };
         self.account(&trim).await
     }
 

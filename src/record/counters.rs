@@ -19,12 +19,12 @@ impl Counters {
         self.received.saturating_sub(self.filtered)
     }
 
-    /// What was counted since `earlier`.
+    /// What was counted since `earlier`. It may be less than nothing, and wraps then: what is added later makes it right.
     #[must_use]
     pub const fn beyond(self, earlier: Self) -> Self {
         Self {
-            received: self.received.saturating_sub(earlier.received),
-            filtered: self.filtered.saturating_sub(earlier.filtered),
+            received: self.received.wrapping_sub(earlier.received),
+            filtered: self.filtered.wrapping_sub(earlier.filtered),
         }
     }
 
@@ -32,8 +32,8 @@ impl Counters {
     #[must_use]
     pub const fn after(self, before: Self) -> Self {
         Self {
-            received: self.received + before.received,
-            filtered: self.filtered + before.filtered,
+            received: self.received.wrapping_add(before.received),
+            filtered: self.filtered.wrapping_add(before.filtered),
         }
     }
 }

@@ -218,7 +218,14 @@ impl Scene {
             async || self.rig.status("items").await["blocked"]["reason"] == reason,
         )
         .await;
-        let before = self.writes().await;
+        // A write that was under way when the hole was found may still land; a replay of 40 a second would go on.
+        let mut before = -1;
+        wait_until(SOON, &format!("{case}: no more writes"), async || {
+            let known = std::mem::replace(&mut before, self.writes().await);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            known == before
+        })
+        .await;
         // Not a wait for something to come about: nothing may.
         tokio::time::sleep(Duration::from_secs(10)).await;
         assert_eq!(self.writes().await, before, "{case}: written over a hole");

@@ -26,7 +26,15 @@ if redis.call('EXISTS', KEYS[2]) == 0 then return redis.error_reply('TMMETA the 
 const ACCOUNT: &str = r"
 redis.call('HINCRBY', KEYS[2], 'v', 1)
 return redis.call('HMGET', KEYS[2], 'v', 'q', 'last', 't', 'seq', 'records', 'bytes', 'received', 'filtered', 'oldest',
-  'unbased', 'baseReceived', 'baseFiltered')
+  'unbased', 'baseReceived', 'baseFiltered', 'trimmedReceived', 'trimmedFiltered')
+";
+
+/// Refuses a caller who knows what was counted before the queue began, if Redis has forgotten that by a failover (I5):
+/// what he tells would be taken for another count.
+const BASED: &str = r"
+if ARGV[3] == '1' and redis.call('HEXISTS', KEYS[2], 'unbased') == 1 then
+  return redis.error_reply('TMPREVIOUS what was counted before the queue is not known')
+end
 ";
 
 /// Lets a script run in a Redis that is full: it frees memory, takes next to none, or keeps what lies in the way of freeing
@@ -84,8 +92,8 @@ return 1
 "
 );
 
-// ARGV: epoch, t, q, received, filtered, whether what was counted before the queue begins is not among these; no counters:
-// it goes on counting. Only an empty queue begins.
+// ARGV: epoch, previous, t, q, received, filtered, whether what was counted before the queue begins is not among these; no
+// counters: it goes on counting. Only an empty queue begins.
 script!(
     BEGIN,
     WHEN_FULL,
@@ -93,19 +101,21 @@ script!(
     META,
     r"
 if redis.call('XLEN', KEYS[3]) > 0 then return redis.error_reply('TMPREVIOUS the queue is not empty') end
-redis.call('HSET', KEYS[2], 't', ARGV[2], 'q', ARGV[3], 'last', ARGV[3], 'records', '0', 'bytes', '0')
+local q = redis.call('HGET', KEYS[2], 'q')
+if q ~= ARGV[2] then return redis.error_reply('TMPREVIOUS the queue ends at ' .. q) end
+redis.call('HSET', KEYS[2], 't', ARGV[3], 'q', ARGV[4], 'last', ARGV[4], 'records', '0', 'bytes', '0')
 redis.call('HDEL', KEYS[2], 'oldest')
 redis.call('DEL', KEYS[5])
-if ARGV[4] ~= '' then
-  redis.call('HSET', KEYS[2], 'received', ARGV[4], 'filtered', ARGV[5])
-  redis.call('HDEL', KEYS[2], 'unbased', 'baseReceived', 'baseFiltered')
-  if ARGV[6] == '1' then redis.call('HSET', KEYS[2], 'unbased', '1') end
+if ARGV[5] ~= '' then
+  redis.call('HSET', KEYS[2], 'received', ARGV[5], 'filtered', ARGV[6])
+  redis.call('HDEL', KEYS[2], 'unbased', 'baseReceived', 'baseFiltered', 'trimmedReceived', 'trimmedFiltered')
+  if ARGV[7] == '1' then redis.call('HSET', KEYS[2], 'unbased', '1') end
 end
 ",
     ACCOUNT
 );
 
-// ARGV: epoch, previous, then of each entry: last, records, received, filtered, oldest commit, payload, filter. XADD comes
+// ARGV: epoch, previous, whether what was counted before the queue is known, then of each entry: last, records, received, filtered, oldest commit, payload, filter. XADD comes
 // first: a Redis that is full refuses before anything is written. An entry keeps how many records and bytes were appended
 // before it, so that a trim can count what is left.
 script!(
@@ -113,10 +123,11 @@ script!(
     NORMAL,
     EPOCH,
     META,
+    BASED,
     r"
 local q = redis.call('HGET', KEYS[2], 'q')
 if q ~= ARGV[2] then return redis.error_reply('TMPREVIOUS the queue ends at ' .. q) end
-for i = 3, #ARGV, 7 do
+for i = 4, #ARGV, 7 do
   local known = redis.call('HMGET', KEYS[2], 'seq', 'appended', 'appendedBytes')
   local seq = known[1] + 1
   local id = string.format('%d-0', seq)
@@ -135,16 +146,17 @@ end
     ACCOUNT
 );
 
-// ARGV: epoch, previous, q, received, filtered.
+// ARGV: epoch, previous, whether what was counted before the queue is known, q, received, filtered.
 script!(
     ADVANCE,
     WHEN_FULL,
     EPOCH,
     META,
+    BASED,
     r"
 local q = redis.call('HGET', KEYS[2], 'q')
 if q ~= ARGV[2] then return redis.error_reply('TMPREVIOUS the queue ends at ' .. q) end
-redis.call('HSET', KEYS[2], 'q', ARGV[3], 'received', ARGV[4], 'filtered', ARGV[5])
+redis.call('HSET', KEYS[2], 'q', ARGV[4], 'received', ARGV[5], 'filtered', ARGV[6])
 ",
     ACCOUNT
 );
@@ -167,7 +179,8 @@ end
     ACCOUNT
 );
 
-// ARGV: epoch, seq, t, next oldest, how the payload of that entry begins. Trimming twice, or in another order, comes
+// ARGV: epoch, seq, t, next oldest, how the payload of that entry begins, received, filtered: what that entry has counted, as
+// it carries them; a caller who knows what was counted before the queue need not tell. Trimming twice, or in another order, comes
 // to the same. A Redis that went back may hold other records under the same number: those stay (rule 7).
 script!(
     TRIM,
@@ -180,10 +193,16 @@ if entry and string.sub(entry[2][2], 1, #ARGV[5]) ~= ARGV[5] then
   return redis.error_reply('TMPREVIOUS another entry has this number')
 end
 entry = nil
+if ARGV[6] == '' and redis.call('HEXISTS', KEYS[2], 'unbased') == 1 then
+  return redis.error_reply('TMPREVIOUS what was counted before the queue is not known')
+end
 local rest = string.format('%d-0', ARGV[2] + 1)
 redis.call('XTRIM', KEYS[3], 'MINID', rest)
 redis.call('XTRIM', KEYS[5], 'MINID', rest)
-if ARGV[3] > redis.call('HGET', KEYS[2], 't') then redis.call('HSET', KEYS[2], 't', ARGV[3]) end
+if ARGV[3] > redis.call('HGET', KEYS[2], 't') then
+  redis.call('HSET', KEYS[2], 't', ARGV[3])
+  if ARGV[6] ~= '' then redis.call('HSET', KEYS[2], 'trimmedReceived', ARGV[6], 'trimmedFiltered', ARGV[7]) end
+end
 local first = redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', 1)[1]
 if not first then
   redis.call('HDEL', KEYS[2], 'oldest')
@@ -262,7 +281,7 @@ if redis.call('XLEN', KEYS[3]) == 0 then
 end
 if ARGV[8] == '1' then
   redis.call('HSET', KEYS[2], 'received', ARGV[9], 'filtered', ARGV[10])
-  redis.call('HDEL', KEYS[2], 'unbased', 'baseReceived', 'baseFiltered')
+  redis.call('HDEL', KEYS[2], 'unbased', 'baseReceived', 'baseFiltered', 'trimmedReceived', 'trimmedFiltered')
 end
 local newest = ''
 for _, field in ipairs(redis.call('HKEYS', KEYS[4])) do

@@ -72,7 +72,7 @@ impl Engine {
         let wanted = map.gate.wanted();
         let (plan, epoch, queue) = (map.plan.clone(), map.epoch, map.queue.clone());
         let known = map.progress.clone();
-        let falls = map.falls;
+        let (falls, counting) = (map.falls, map.counting);
         // None until the source was looked at: a queue that begins without the destination begins there.
         let floor = Some(map.forgotten(self.link.confirmed())).filter(|floor| *floor > Position::ZERO);
         let evicted = self.evict(id);
@@ -99,6 +99,7 @@ impl Engine {
                 failure,
                 begun,
                 falls,
+                counting,
             };
             Event::Closed {
                 map,
@@ -150,11 +151,12 @@ impl Engine {
             }
         };
         // What was taken before the destination was known was counted without it, and may be there already; and a queue that
-        // begins without it counts from nothing, whatever was counted before (I5).
+        // does not know what was counted before it counts from its beginning, whatever the map does (I5).
+        let is_since = closed.counting == Counting::SinceBeginning;
         let counts_anew = match begun.counts {
             Counts::Unknown => true,
-            Counts::At(_) => map.counting != Counting::FromBoth,
-            Counts::GoOn => false,
+            Counts::At(_) => closed.counting != Counting::FromBoth,
+            Counts::GoOn => begun.account.base.is_none() && !is_since,
         };
         map.restock(&begun.account, Some(begun.partial));
         if let Some(failure) = &closed.failure {
@@ -255,7 +257,9 @@ impl Engine {
                 map.errors.learn(&meta);
                 map.destination = meta.destination;
                 adopt(map, target.progress.clone());
-                map.counting = Counting::FromBoth;
+                if map.counting == Counting::FromQueue {
+                    map.counting = Counting::FromBoth;
+                }
                 map.unsafe_log = target.shape.unsafe_log;
                 map.target = Some(target);
                 match map.check(self.link.confirmed()) {
@@ -306,6 +310,12 @@ impl Engine {
             }
             CheckFailure::Queue(error) => self.queue_failed(id, &error),
             CheckFailure::Lost(blocked) => self.block(id, blocked),
+            // It has what is queued: that does not wait any more, and what comes again is taken.
+            CheckFailure::NotCounted(progress) => {
+                if let Some(map) = self.maps.get_mut(id) {
+                    adopt(map, *progress);
+                }
+            }
             CheckFailure::SourceNotSeen => {}
         }
     }

@@ -312,4 +312,7 @@ pub enum CheckFailure {
     /// Whether something is missing only the source can tell, and it was not seen yet.
     #[error("the source was not seen yet")]
     SourceNotSeen,
+    /// The destination has more than the queue has counted: that comes again first.
+    #[error("what was counted before the queue began is not known yet")]
+    NotCounted(Box<Progress>),
 }

@@ -93,7 +93,7 @@ impl Engine {
         let map = id.clone();
         self.spawn(async move {
             failpoint::hit("between-commit-and-trim");
-            let result = queue.trim(seq, through, oldest).await;
+            let result = queue.trim(seq, through, oldest, None).await;
             Event::Trimmed { map, partial, result }
         });
     }

@@ -9,7 +9,7 @@ use crate::{
     source::postgres::{Admin, SlotState, SourceError},
     worker::{
         custody::{Gap, Held},
-        map::{Blocked, Lost, Map, MapId},
+        map::{Blocked, Counting, Lost, Map, MapId},
         plan::Plan,
     },
 };
@@ -140,7 +140,7 @@ pub async fn boot<T>(
         Err(error) => Err(CheckFailure::Away(error)),
     };
     let partial = match &destination {
-        Ok(target) => settle_based(&queue, &target.progress).await?,
+        Ok(target) => settle(&queue, &target.progress).await?.partial,
         Err(_) => 0,
     };
     let meta = queue
@@ -220,11 +220,12 @@ pub async fn check(
     if unknown && queue.has_errors_beyond(held.durable()).await? {
         return Err(CheckFailure::SourceNotSeen);
     }
-    if !find_base(&queue, &meta.account, &target.progress).await? {
-        return Err(CheckFailure::SourceNotSeen);
+    let Settled { account, partial } = settle(&queue, &target.progress).await?;
+    // What it has beyond the queue comes again first, so that it is known how much of it the queue has counted.
+    if account.base.is_none() {
+        return Err(CheckFailure::NotCounted(Box::new(target.progress)));
     }
     target.remember(queue.settle_errors(target.progress.has(), &[]).await?);
-    let partial = settle(&queue, has).await?;
     let (meta, _) = custodians(&control, &plan, &queue).await?;
     Ok(Checked {
         target,
@@ -302,71 +303,53 @@ async fn take(
     Ok(target)
 }
 
-/// Trims what the destination has, and counts the records that it has of the first entry that stays (rule 1, I5).
-pub async fn settle(queue: &Queue, has: Position) -> Result<u64, QueueError> {
+/// What a queue still holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Settled {
+    pub account: Account,
+    /// Records of the first entry that the destination has.
+    pub partial: u64,
+}
+
+/// Trims what the destination has, counts the records that it has of the first entry that stays (rule 1), and finds out what
+/// was counted before the queue began, if that can be known now (I5).
+pub async fn settle(queue: &Queue, known: &Progress) -> Result<Settled, QueueError> {
+    let has = known.position;
     let mut seq = 0;
-    loop {
-        let Some(entry) = queue.read(seq, 1).await?.into_iter().next() else {
-            return Ok(0);
-        };
+    let (mut partial, mut counted) = (0, None);
+    while let Some(entry) = queue.read(seq, 1).await?.into_iter().next() {
         if entry.header.first > has {
-            return Ok(0);
+            break;
         }
         if entry.header.last > has {
             let records = crate::queue::decode(entry.bytes).map_err(QueueError::from)?;
             let had = records.iter().take_while(|record| record.change.position <= has);
-            return Ok(had.count() as u64);
+            for record in had {
+                partial += 1;
+                counted = Some(record.counters);
+            }
+            break;
         }
         seq = entry.seq;
-        queue.trim(seq, entry.header.last, None).await?;
+        let carried = entry.header.meta.counters;
+        queue.trim(seq, entry.header.last, None, Some(carried)).await?;
     }
+    let meta = queue.meta().await?.ok_or(QueueError::MetaMissing)?;
+    let account = meta.account;
+    let account = match base(&account, counted, known) {
+        Some(base) => queue.set_base(account.t, base).await?,
+        None => account,
+    };
+    Ok(Settled { account, partial })
 }
 
-/// The same, but nothing is trimmed as long as it is not known what was counted before the queue began: to find that out it
-/// must be whole (I5).
-async fn settle_based(queue: &Queue, base: &Progress) -> Result<u64, QueueError> {
-    let meta = queue.meta().await?;
-    let account = meta.map(|meta| meta.account).unwrap_or_default();
-    if account.base.is_none() && !find_base(queue, &account, base).await? {
-        return Ok(0);
-    }
-    settle(queue, base.position).await
-}
-
-/// Finds out and stores what was counted before the queue began, if only the destination knows: what that has counted, less
-/// what the queue has counted of it since (I5). Returns whether it is known now: what the destination has beyond the
-/// queue must come again first.
-pub async fn find_base(queue: &Queue, account: &Account, known: &Progress) -> Result<bool, QueueError> {
-    if account.base.is_some() {
-        return Ok(true);
-    }
-    if known.position > account.q {
-        return Ok(false);
-    }
-    let since = counted(queue, known.position).await?;
-    queue.set_base(account.t, known.counters.beyond(since)).await?;
-    Ok(true)
-}
-
-/// What a queue has counted since it began, at the last record that the destination has.
-async fn counted(queue: &Queue, has: Position) -> Result<Counters, QueueError> {
-    let mut seq = 0;
-    let mut counted = Counters::default();
-    loop {
-        let Some(entry) = queue.read(seq, 1).await?.into_iter().next() else {
-            return Ok(counted);
-        };
-        if entry.header.last > has {
-            let records = crate::queue::decode(entry.bytes).map_err(QueueError::from)?;
-            let last = records
-                .iter()
-                .take_while(|record| record.change.position <= has)
-                .last();
-            return Ok(last.map_or(counted, |record| record.counters));
-        }
-        seq = entry.seq;
-        counted = entry.header.meta.counters;
-    }
+/// What was counted before the queue began, if it was not known and can be: what the destination has counted, less what the
+/// queue has counted of that. What the destination has beyond the queue must come again first; and one that lacks what was
+/// trimmed is an older copy, and says nothing.
+fn base(account: &Account, counted: Option<Counters>, known: &Progress) -> Option<Counters> {
+    let is_within = known.position >= account.t && known.position <= account.q;
+    let since = counted.unwrap_or(account.trimmed);
+    (account.base.is_none() && is_within).then(|| known.counters.beyond(since))
 }
 
 /// A map that was taken out of its lane.
@@ -377,8 +360,9 @@ pub struct Closed {
     pub failure: Option<String>,
     /// What the queue holds now, and how many records of it the destination has; or why it could not begin.
     pub begun: Result<Begun, QueueError>,
-    /// How often the map had fallen back when the step began.
+    /// How often the map had fallen back when the step began, and from where it counted.
     pub falls: u64,
+    pub counting: Counting,
 }
 
 /// How a queue has begun, or goes on.
@@ -410,19 +394,23 @@ async fn begin_at(
     base: Option<&Progress>,
     floor: Option<Position>,
 ) -> Result<Begun, QueueError> {
-    let partial = match base {
-        Some(base) => settle_based(queue, base).await?,
-        None => 0,
+    let Settled {
+        account: known,
+        partial,
+    } = match base {
+        Some(base) => settle(queue, base).await?,
+        None => Settled {
+            account: queue.meta().await?.ok_or(QueueError::MetaMissing)?.account,
+            partial: 0,
+        },
     };
-    let meta = queue.meta().await?.ok_or(QueueError::MetaMissing)?;
-    if !leaves || meta.account.records > 0 {
+    if !leaves || known.records > 0 {
         return Ok(Begun {
-            account: meta.account,
+            account: known,
             partial,
             counts: Counts::GoOn,
         });
     }
-    let known = meta.account;
     let (t, q, counts) = match base {
         Some(base) if base.position > known.q => (base.position, base.position, Counts::At(base.counters)),
         Some(base) => (base.position, known.q, Counts::GoOn),
@@ -431,7 +419,7 @@ async fn begin_at(
             _ => (known.t, known.q, Counts::GoOn),
         },
     };
-    let account = queue.begin(t, q, counts).await?;
+    let account = queue.begin(known.q, t, q, counts).await?;
     Ok(Begun {
         account,
         partial,
@@ -496,14 +484,15 @@ impl Asked {
     /// Reads the queue; of one that does not know what was counted before it, that is found out once it can be (I5).
     async fn read(&self) -> Result<(Option<Meta>, Option<Instant>), QueueError> {
         let found = self.queue.read_back().await?;
-        let account = found.0.as_ref().map(|meta| meta.account);
-        if let (Some(account), Some(known)) = (account, &self.progress)
-            && account.base.is_none()
-            && find_base(&self.queue, &account, known).await?
-        {
-            return self.queue.read_back().await;
+        let is_unknown = found.0.as_ref().is_some_and(|meta| meta.account.base.is_none());
+        let Some(known) = self.progress.as_ref().filter(|_| is_unknown) else {
+            return Ok(found);
+        };
+        // One that was known is lost: the map must hear of that first.
+        if self.known.base.is_some() || settle(&self.queue, known).await.is_err() {
+            return Ok(found);
         }
-        Ok(found)
+        self.queue.read_back().await
     }
 }
 

@@ -25,16 +25,16 @@ impl Engine {
         let last = batches.last().and_then(|batch| batch.records.last());
         let last = last.map_or(Position::ZERO, |record| record.change.position);
         let previous = map.stock.account.q;
-        let base = map.stock.account.base.unwrap_or_default();
+        let base = map.stock.account.base;
         let mapping = map.plan.mapping.clone();
         let queue = map.queue.clone();
         let map = id.clone();
         self.spawn(async move {
-            count_from(&mut batches, base);
+            count_from(&mut batches, base.unwrap_or_default());
             let result = match entries(&batches, previous, &mapping) {
                 Ok(entries) => {
                     failpoint::hit("before-queue-script");
-                    let done = queue.append(&entries).await;
+                    let done = queue.append(&entries, base.is_some()).await;
                     failpoint::hit("between-append-and-confirm");
                     done
                 }
@@ -166,16 +166,19 @@ impl Engine {
                     map.queue.clone(),
                     map.stock.account.q,
                     map.received.max(through),
-                    map.counters.beyond(map.stock.account.base.unwrap_or_default()),
+                    map.counters,
+                    map.stock.account.base,
                 )
             })
             .collect();
-        for (map, queue, from, to, counters) in advances {
+        for (map, queue, from, to, counters, base) in advances {
             if let Some(map) = self.maps.get_mut(&map) {
                 map.appender.hold(to);
             }
             self.spawn(async move {
-                let result = queue.advance(from, to, counters).await;
+                let result = queue
+                    .advance(from, to, counters.beyond(base.unwrap_or_default()), base.is_some())
+                    .await;
                 Event::Advanced { map, to, result }
             });
         }

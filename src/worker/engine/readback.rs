@@ -7,7 +7,7 @@ use super::{
 use crate::{
     gate::{Fence, Route},
     queue::{Meta, QueueError},
-    worker::map::{Blocked, MapId},
+    worker::map::{Blocked, Counting, MapId},
 };
 use std::time::Instant;
 
@@ -86,6 +86,9 @@ impl Engine {
         }
         map.restock(&meta.account, None);
         map.errors.learn(meta);
+        // A failover of Redis took what was counted before the queue began, and nothing else.
+        let forgot = meta.account.base.is_none() && map.counting != Counting::SinceBeginning;
+        let may_fall = !map.gate.is_direct() && !map.gate.is_stepping();
         if let Some(kept) = kept {
             map.confirmable.seen(meta.account.q, kept, Instant::now());
         }
@@ -95,6 +98,10 @@ impl Engine {
             .as_ref()
             .is_some_and(|blocked| matches!(blocked, Blocked::QueueUnavailable { .. }));
         let waits = map.refused.is_some_and(|refused| refused.waits());
+        if forgot && may_fall {
+            self.fall_back(id);
+        }
+        let Some(map) = self.maps.get_mut(id) else { return };
         if passed && !waits && !map.appender.is_busy() {
             // What a lane was given stays there.
             if !map.gate.is_direct() {

@@ -7,7 +7,7 @@ use crate::{
     record::{Lsn, Position},
     worker::{
         limits::{Level, Meter},
-        map::{Blocked, Left, Map, MapId, Stage, Unusable, UnusableKind},
+        map::{Blocked, Counting, Left, Map, MapId, Stage, Unusable, UnusableKind},
         status::{CatchUpFacts, Facts, GapFacts, Ledger, PauseFacts, Said},
     },
 };
@@ -302,7 +302,7 @@ fn returns_to(map: &Map) -> Phase {
 
 fn ledger(map: &Map) -> Ledger {
     // A destination that was not reached yet has what it had, and has counted what it had counted.
-    let Some(progress) = map.progress.as_ref().filter(|_| map.knows_base()) else {
+    let Some(progress) = map.progress.as_ref().filter(|_| map.counting != Counting::SinceBeginning) else {
         return map.plan.said.ledger;
     };
     let gone = progress.superseded + progress.settled + map.errors.given_up + map.errors.purged;

@@ -157,7 +157,7 @@ impl Reader {
         for entry in entries {
             self.seq = entry.seq;
             if failpoint::is_broken("trim-early") {
-                let _ = self.queue.trim(entry.seq, entry.header.last, None).await;
+                let _ = self.queue.trim(entry.seq, entry.header.last, None, None).await;
             }
             let fed =
                 decode(entry, self.base, self.has).unwrap_or_else(|error| Fed::Corrupt(error.to_string()));

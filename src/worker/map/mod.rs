@@ -345,17 +345,10 @@ impl Map {
     #[must_use]
     pub fn durable_counters(&self) -> Counters {
         match &self.progress {
-            Some(progress) if progress.position > self.stock.account.q && self.knows_base() => {
-                progress.counters
-            }
+            _ if self.counting == Counting::SinceBeginning => self.stock.account.counters,
+            Some(progress) if progress.position > self.stock.account.q => progress.counters,
             _ => self.stock.account.counters,
         }
-    }
-
-    /// What was counted before the queue began is known.
-    #[must_use]
-    pub const fn knows_base(&self) -> bool {
-        self.stock.account.base.is_some()
     }
 
     /// The changes taken so far, for the lane.
@@ -372,13 +365,17 @@ impl Map {
         self.appender.clear();
         self.held.clear();
         self.held_bytes = 0;
-        self.counters = self.durable_counters();
         self.counting = match (self.stock.account.base, &self.progress) {
             (None, _) => Counting::SinceBeginning,
             (Some(_), None) => Counting::FromQueue,
             (Some(_), Some(_)) => Counting::FromBoth,
         };
-        self.received = self.held_by().durable();
+        self.counters = self.durable_counters();
+        // A queue that counts from its beginning is to count all that comes, also what the destination has.
+        self.received = match self.counting {
+            Counting::SinceBeginning => self.stock.account.q,
+            Counting::FromQueue | Counting::FromBoth => self.held_by().durable(),
+        };
         self.current = false;
         self.falls += 1;
         // What was beyond comes again: a replay that begins now must not take it for known.

@@ -10,7 +10,7 @@ use crate::{
     worker::{
         engine::{
             join::{STORE_DEADLINE, enter},
-            operations::{find_base, settle},
+            operations::{Settled, settle},
         },
         plan::Plan,
     },
@@ -42,13 +42,14 @@ impl Crossing {
         let held = custodians.held();
         let has = held.destination.unwrap_or_default().max(held.trimmed);
         let mut waiting = 0;
-        if let Some(meta) = &custodians.meta {
-            let known = custodians.progress.clone().unwrap_or_default();
-            find_base(&custodians.queue, &meta.account, &known).await?;
-            let partial = settle(&custodians.queue, has).await?;
-            custodians.meta = custodians.queue.meta().await?;
-            let records = custodians.meta.as_ref().map_or(0, |meta| meta.account.records);
-            waiting = records.saturating_sub(partial);
+        if custodians.meta.is_some() {
+            // What it lacks of what was trimmed is given up.
+            let known = Progress {
+                position: has,
+                ..custodians.progress.clone().unwrap_or_default()
+            };
+            let Settled { account, partial } = settle(&custodians.queue, &known).await?;
+            waiting = account.records.saturating_sub(partial);
             // A destination that went back has not what retries have written since.
             let settled = custodians
                 .progress
