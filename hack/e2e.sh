@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Starts a real cluster of one node, installs the chart with helm, and tells the demo's story with worker pods.
-# Needs root on plain Linux. TABLEMAP_IMAGE_ARCHIVE names an image that was built already.
+# Needs root on plain Linux. TABLEMAP_IMAGE_ARCHIVE names an image that hack/image.sh has built already.
 set -Eeuo pipefail
 cd "$(dirname "$0")/.."
 umask 022
@@ -46,9 +46,8 @@ build() {
   rm -rf target/e2e/pause-root
   install -D target/e2e/pause target/e2e/pause-root/pause
   hack/oci-archive.sh target/e2e/pause-root tablemap.local/pause:1 target/e2e/pause.tar 65535:65535 /pause
-  # The plugin stands beside the operator's debug build.
-  cargo build --locked --quiet --bin kubectl-tablemap
-  tablemap=$(realpath "${CARGO_TARGET_DIR:-target}/debug/kubectl-tablemap")
+  # The plugin stands beside the program that is in the image.
+  tablemap=$(realpath "${CARGO_TARGET_DIR:-target}/$(uname -m)-unknown-linux-gnu/release/kubectl-tablemap")
   export PATH=$(dirname "$tablemap"):$programs:/usr/lib/postgresql/15/bin:$PATH
 }
 

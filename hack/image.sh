@@ -8,9 +8,9 @@ image=${TABLEMAP_IMAGE:-ghcr.io/tablemap/tablemap:$version}
 out=${1:-target/image/tablemap.tar}
 target=$(uname -m)-unknown-linux-gnu
 
-echo "==> building the static program for $target"
-RUSTFLAGS="-C target-feature=+crt-static" \
-  cargo build --locked --release --bin tablemap --target "$target"
+# With the plugin, which is no part of the image: it is the same build.
+echo "==> building the static programs for $target"
+RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --bins --target "$target"
 
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT

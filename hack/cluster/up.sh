@@ -53,7 +53,8 @@ start_control_plane() {
   openssl rsa -in accounts.key -pubout -out accounts.pub 2> /dev/null
   openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=front -keyout front/ca.key -out front/ca.crt 2> /dev/null
   openssl req -newkey rsa:2048 -nodes -subj /CN=front-proxy -keyout front/tls.key -out front/tls.csr 2> /dev/null
-  openssl x509 -req -in front/tls.csr -CA front/ca.crt -CAkey front/ca.key -CAcreateserial -days 30 -out front/tls.crt 2> /dev/null
+  openssl x509 -req -in front/tls.csr -CA front/ca.crt -CAkey front/ca.key -CAcreateserial -days 30 \
+    -extfile <(echo extendedKeyUsage=clientAuth) -out front/tls.crt 2> /dev/null
   token=$(openssl rand -hex 16)
   (umask 077; echo "$token,admin,admin,\"system:masters\"" > tokens)
   cat > cfg/audit.yaml <<END

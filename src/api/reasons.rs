@@ -28,7 +28,10 @@ pub const CONDITIONS: &[(&str, &[&str])] = &[
             "Deleting",
         ],
     ),
-    ("Reconciling", &["Settled", "Starting", "Pausing", "WorkerUnavailable", "Deleting"]),
+    (
+        "Reconciling",
+        &["Settled", "Starting", "Pausing", "WorkerUnavailable", "Deleting"],
+    ),
     (
         "Stalled",
         &[

@@ -44,7 +44,9 @@ pub const FIELDS: &[&str] = &[
     "oldest",
     "unbased",
     "baseReceived",
-    "baseFiltered", "trimmedReceived", "trimmedFiltered",
+    "baseFiltered",
+    "trimmedReceived",
+    "trimmedFiltered",
 ];
 
 impl Account {

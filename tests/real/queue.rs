@@ -90,7 +90,7 @@ async fn append(queue: &Queue, previous: Position, positions: &[u64]) -> Account
     let records: Vec<Counted> = positions.iter().map(record).collect();
     let none: [&[u8]; 0] = [];
     let entry = encode(&records, previous, none.iter()).unwrap();
-    queue.append(&[entry]).await.unwrap()
+    queue.append(&[entry], false).await.unwrap()
 }
 
 /// A trim that is late meets a Redis that went back, and was given other entries with the same numbers since.
@@ -104,23 +104,23 @@ async fn a_trim_removes_only_what_it_was_meant_for() {
     append(&queue, at(5), &[6]).await;
     // The second entry was another one: it ended at 4.
     assert_eq!(
-        queue.trim(2, at(4), None).await,
+        queue.trim(2, at(4), None, None).await,
         Err(QueueError::WrongPredecessor)
     );
     // There is no fourth entry, and what stands before it was not flushed.
     assert_eq!(
-        queue.trim(4, at(7), None).await,
+        queue.trim(4, at(7), None, None).await,
         Err(QueueError::WrongPredecessor)
     );
     assert_eq!(queue.read(0, 10).await.unwrap().len(), 3);
 
-    let account = queue.trim(2, at(5), None).await.unwrap();
+    let account = queue.trim(2, at(5), None, None).await.unwrap();
     assert_eq!((account.records, account.t), (1, at(5)));
     // Twice, and in another order.
-    queue.trim(2, at(5), None).await.unwrap();
-    let account = queue.trim(1, at(2), None).await.unwrap();
+    queue.trim(2, at(5), None, None).await.unwrap();
+    let account = queue.trim(1, at(2), None, None).await.unwrap();
     assert_eq!((account.records, account.t), (1, at(5)));
-    assert_eq!(queue.trim(3, at(6), None).await.unwrap().records, 0);
+    assert_eq!(queue.trim(3, at(6), None, None).await.unwrap().records, 0);
 }
 
 /// A reply was given up, and all was done anew; then the first one comes after all.
@@ -129,7 +129,10 @@ async fn what_was_counted_before_the_queue_is_added_once() {
     let _time = timed("what_was_counted_before_the_queue_is_added_once");
     let redis = Redis::start().await;
     let queue = queue(&redis).await;
-    queue.begin(at(5), at(5), Counts::Unknown).await.unwrap();
+    queue
+        .begin(Position::ZERO, at(5), at(5), Counts::Unknown)
+        .await
+        .unwrap();
     let account = append(&queue, at(5), &[6, 7]).await;
     assert_eq!((account.base, account.counters.received), (None, 7));
     let of = |received| Counters {
@@ -141,20 +144,43 @@ async fn what_was_counted_before_the_queue_is_added_once() {
     let late = queue.set_base(at(5), of(200)).await.unwrap();
     assert_eq!(late.counters, of(107));
     // A stretch without records counts on from the beginning, as entries do.
-    let on = queue.advance(at(7), at(9), of(8)).await.unwrap();
+    let on = queue.advance(at(7), at(9), of(8), true).await.unwrap();
     assert_eq!(on.counters, of(108));
     let meta = queue.meta().await.unwrap().unwrap();
     assert_eq!(meta.account, on);
 
-    // One that has begun elsewhere since has another count before it.
-    queue.trim(2, at(7), None).await.unwrap();
-    queue.begin(at(20), at(20), Counts::Unknown).await.unwrap();
+    // One that has begun elsewhere since has another count before it. What it has trimmed stays counted.
+    queue.trim(1, at(7), None, None).await.unwrap();
+    assert_eq!(
+        queue.begin(at(7), at(20), at(20), Counts::Unknown).await,
+        Err(QueueError::WrongPredecessor)
+    );
+    queue.begin(at(9), at(20), at(20), Counts::Unknown).await.unwrap();
     assert_eq!(
         queue.set_base(at(5), of(100)).await,
         Err(QueueError::WrongPredecessor)
     );
-    let known = queue.begin(at(20), at(20), Counts::At(of(3))).await.unwrap();
+    // Who knew what was counted before is told that Redis does not.
+    assert_eq!(
+        queue.advance(at(20), at(21), of(9), true).await,
+        Err(QueueError::WrongPredecessor)
+    );
+    append(&queue, at(20), &[21, 22]).await;
+    append(&queue, at(22), &[23]).await;
+    assert_eq!(
+        queue.trim(2, at(22), None, None).await,
+        Err(QueueError::WrongPredecessor)
+    );
+    let trimmed = queue.trim(2, at(22), None, Some(of(22))).await.unwrap();
+    assert_eq!((trimmed.trimmed, trimmed.base), (of(22), None));
+    let known = queue.trim(3, at(23), None, Some(of(23))).await.unwrap();
+    assert_eq!(known.records, 0);
+    let known = queue
+        .begin(at(23), at(23), at(23), Counts::At(of(3)))
+        .await
+        .unwrap();
     assert_eq!((known.base, known.counters), (Some(of(0)), of(3)));
+    assert_eq!(known.trimmed, of(0));
 }
 
 /// Records that were skipped together; each has a key of its own.

@@ -177,7 +177,12 @@ impl Engine {
             }
             self.spawn(async move {
                 let result = queue
-                    .advance(from, to, counters.beyond(base.unwrap_or_default()), base.is_some())
+                    .advance(
+                        from,
+                        to,
+                        counters.beyond(base.unwrap_or_default()),
+                        base.is_some(),
+                    )
                     .await;
                 Event::Advanced { map, to, result }
             });

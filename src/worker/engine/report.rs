@@ -302,7 +302,11 @@ fn returns_to(map: &Map) -> Phase {
 
 fn ledger(map: &Map) -> Ledger {
     // A destination that was not reached yet has what it had, and has counted what it had counted.
-    let Some(progress) = map.progress.as_ref().filter(|_| map.counting != Counting::SinceBeginning) else {
+    let Some(progress) = map
+        .progress
+        .as_ref()
+        .filter(|_| map.counting != Counting::SinceBeginning)
+    else {
         return map.plan.said.ledger;
     };
     let gone = progress.superseded + progress.settled + map.errors.given_up + map.errors.purged;
