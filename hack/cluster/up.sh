@@ -134,14 +134,7 @@ make_node() {
 }
 
 start_node() {
-  "$here/in-node.sh" "$folder" containerd containerd -c cfg/containerd.toml
-  within 20 "an answer of containerd" ctr -a "$socket" version
-  local image
-  for image in "${images[@]}"; do
-    ctr -a "$socket" -n k8s.io images import "$image" > /dev/null
-  done
-  "$here/in-node.sh" "$folder" kubelet "$programs/kubelet" --config cfg/kubelet.yaml --kubeconfig kubeconfig \
-    --hostname-override "$name" --node-ip "$node"
+  "$here/start-node.sh" "$folder" "${images[@]}"
   "$here/in-node.sh" "$folder" kube-proxy "$programs/kube-proxy" --config cfg/kube-proxy.yaml
 }
 

@@ -37,7 +37,7 @@ kill_the_leader() {
   # A holder is named after its pod, its process and a number.
   pod=$(sed -E 's/-[0-9]+-[0-9a-f]{32}$//' <<< "$before")
   run kubectl delete pod "$pod" --namespace "$system" --force --grace-period=0
-  another_leads() { [ "$(holder tablemap-operator "$system")" != "$before" ]; }
+  another_leads() { local now; now=$(holder tablemap-operator "$system"); [ -n "$now" ] && [ "$now" != "$before" ]; }
   within 15 "another operator that leads" another_leads
   note "after $((SECONDS - since)) seconds $(holder tablemap-operator "$system") leads"
   run kubectl rollout status deployment/tablemap-operator --namespace "$system" --timeout=60s
@@ -99,17 +99,20 @@ restart_the_node() {
   local part pods
   pods=$(kubectl get pods -A -o 'jsonpath={range .items[*]}{.metadata.uid} {.status.containerStatuses[0].restartCount}{"\n"}{end}' | sort)
   for part in kubelet containerd; do kill -KILL "$(cat "$cluster/pid/$part")"; done
-  sleep 2
-  hack/cluster/in-node.sh "$cluster" containerd containerd -c cfg/containerd.toml
-  hack/cluster/in-node.sh "$cluster" kubelet "$programs/kubelet" --config cfg/kubelet.yaml --kubeconfig kubeconfig \
-    --hostname-override "tablemap$(cat "$cluster/number")" --node-ip "${host%.1}.2"
-  run kubectl wait --for=condition=Ready node --all --timeout=60s
+  # It is Ready for a while yet, as far as anybody knows.
+  local renewed
+  renewed=$(node_lease)
+  hack/cluster/start-node.sh "$cluster"
+  is_back() { [ "$(node_lease)" != "$renewed" ] && kubectl wait --for=condition=Ready node --all --timeout=1s; }
+  within 60 "a node that is ready" is_back
   same_pods() {
     [ "$(kubectl get pods -A -o 'jsonpath={range .items[*]}{.metadata.uid} {.status.containerStatuses[0].restartCount}{"\n"}{end}' | sort)" = "$pods" ]
   }
   within 30 "the same pods, none of them restarted" same_pods
   write_no_more
 }
+
+node_lease() { kubectl get leases --namespace kube-node-lease -o 'jsonpath={.items[0].spec.renewTime}'; }
 
 apiserver_away() {
   step "the API server is away for a minute, under load: changes go on, and the status catches up"

@@ -292,7 +292,8 @@ apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
 metadata: {name: worker, namespace: sales}
 rules:
-- {apiGroups: [tablemap.dev], resources: [connections, tablemaps, tablemapoperations], verbs: [get, list, watch]}
+- {apiGroups: [tablemap.dev], resources: [connections], verbs: [get]}
+- {apiGroups: [tablemap.dev], resources: [tablemaps, tablemapoperations], verbs: [list, watch]}
 - {apiGroups: [tablemap.dev], resources: [connections/status, tablemaps/status, tablemapoperations/status], verbs: [patch]}
 - {apiGroups: [coordination.k8s.io], resources: [leases], verbs: [get, update], resourceNames: [worker]}
 - {apiGroups: [events.k8s.io], resources: [events], verbs: [create, patch]}

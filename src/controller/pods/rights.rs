@@ -10,12 +10,9 @@ use std::collections::BTreeSet;
 pub fn of(lease: &str, connections: &[&Connection]) -> Vec<Value> {
     let ours = "tablemap.dev";
     let mut rules = vec![
-        rule(
-            ours,
-            &["connections", "tablemaps", "tablemapoperations"],
-            &["get", "list", "watch"],
-            None,
-        ),
+        // Connections are looked at by name; of the others it is told.
+        rule(ours, &["connections"], &["get"], None),
+        rule(ours, &["tablemaps", "tablemapoperations"], &["list", "watch"], None),
         rule(
             ours,
             &[

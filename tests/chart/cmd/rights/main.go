@@ -1,5 +1,6 @@
 // Command rights compares what service accounts have asked of the API server, by its audit log, with what they may ask: both
-// must be the same. Arguments: the audit log, then service accounts as NAMESPACE/NAME. It asks kubectl what they may.
+// must be the same. Arguments: the audit log, then service accounts as NAMESPACE/NAME. It asks kubectl what they may. RARE names
+// rights, as VERB RESOURCE with commas between, that need not have been used: whoever sets it says why.
 package main
 
 import (
@@ -64,6 +65,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: rights AUDIT-LOG NAMESPACE/NAME...")
 		os.Exit(2)
 	}
+	rare := strings.Split(os.Getenv("RARE"), ",")
 	uses := read(os.Args[1])
 	bad := false
 	for _, account := range os.Args[2:] {
@@ -87,7 +89,9 @@ func main() {
 			for request, allowed := range used {
 				asked = asked || allowed && right.allows(request)
 			}
-			if !asked {
+			if !asked && slices.Contains(rare, right.verb+" "+right.resource) {
+				fmt.Printf("  rare:        %s\n", right)
+			} else if !asked {
 				fmt.Printf("  never used:  %s\n", right)
 				bad = true
 			}
