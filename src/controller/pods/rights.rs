@@ -12,7 +12,12 @@ pub fn of(lease: &str, connections: &[&Connection]) -> Vec<Value> {
     let mut rules = vec![
         // Connections are looked at by name; of the others it is told.
         rule(ours, &["connections"], &["get"], None),
-        rule(ours, &["tablemaps", "tablemapoperations"], &["list", "watch"], None),
+        rule(
+            ours,
+            &["tablemaps", "tablemapoperations"],
+            &["list", "watch"],
+            None,
+        ),
         rule(
             ours,
             &[
