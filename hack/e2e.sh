@@ -4,6 +4,7 @@
 set -Eeuo pipefail
 cd "$(dirname "$0")/.."
 umask 022
+unset KUBECONFIG
 
 if [ "$(id -u)" -ne 0 ]; then
   cat >&2 <<'END'
@@ -86,7 +87,7 @@ finish() {
   if [ "$status" -ne 0 ]; then
     echo
     echo "==> it has failed: ${reason:-$failed_at}"
-    if [ -n "$cluster" ]; then
+    if [ -n "${KUBECONFIG:-}" ]; then
       kubectl get pods,tm,connections -A -o wide
       kubectl get events -A --sort-by=.lastTimestamp | tail -n 30
       kubectl logs --namespace "$system" -l app.kubernetes.io/component=operator --tail 40 --prefix

@@ -124,7 +124,8 @@ apiserver_away() {
   after=$(query erp 'SELECT max(order_no) FROM sales.sales_order')
   [ "$after" -gt "$before" ] || fail "nothing was written while the API server was away"
   note "$((after - before)) orders further meanwhile"
-  (cd "$cluster" && setsid bash start-apiserver >> log/apiserver.log 2>&1 < /dev/null & echo $! > "$cluster/pid/apiserver")
+  (cd "$cluster" && exec setsid bash start-apiserver) >> "$cluster/log/apiserver.log" 2>&1 < /dev/null &
+  echo $! > "$cluster/pid/apiserver"
   within 60 "an answer of the API server" kubectl get --raw /readyz
   write_no_more
 }

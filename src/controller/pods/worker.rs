@@ -339,7 +339,6 @@ mod tests {
         assert_eq!(spec["nodeSelector"]["disk"], "fast");
         assert_eq!(spec["tolerations"][0]["key"], "k");
         assert_eq!(spec["priorityClassName"], "high");
-        assert_eq!(spec["imagePullSecrets"][0]["name"], "pull");
         assert_eq!(
             spec["imagePullSecrets"],
             json!([{"name": "all"}, {"name": "pull"}])
