@@ -12,8 +12,11 @@ escalate or to bind, but has all that a worker needs.
 {{- define "tablemap.operatorRules" -}}
 # What it looks after. Workers watch the same.
 - apiGroups: [tablemap.dev]
-  resources: [tablemaps, tablemapoperations, connections]
+  resources: [tablemaps, connections]
   verbs: [get, list, watch]
+- apiGroups: [tablemap.dev]
+  resources: [tablemapoperations]
+  verbs: [list, watch]
 # Finalizers, which hold a map until it is cleaned up, and a Connection while it has workers; and that an operation belongs
 # to its map.
 - apiGroups: [tablemap.dev]
