@@ -1,7 +1,7 @@
 //! Each action on parked records, by each selection, in each phase of a map.
 
 use crate::{
-    scene::{ITEMS, ON_ITEMS, REFUSES, Scene, ids},
+    scene::{ITEMS, ON_ITEMS, REFUSES, Scene},
     support::{operations::counts, timing::timed},
 };
 use serde_json::Value;
@@ -134,7 +134,7 @@ async fn each_action_by_each_selection_in_each_phase() {
             let first = 10 * (2 * number + more + 1) as u64;
             let round = Round { phase, action, first };
             round.refuse(&scene).await;
-            let ids = ids(&scene.rig.status("items").await);
+            let ids = scene.recent("items", 4).await;
             round.enter(&mut scene).await;
             round.ask(&scene, &ids).await;
             round.leave(&mut scene).await;

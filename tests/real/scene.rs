@@ -3,7 +3,7 @@
 use crate::support::{
     process::Process,
     rig::{Rig, SOON, same_map},
-    wait::wait_until,
+    wait::{wait_for, wait_until},
 };
 use serde_json::Value;
 use tokio_postgres::Client;
@@ -136,6 +136,14 @@ impl Scene {
             self.rig.status(map).await["errors"]["count"] == count
         })
         .await;
+    }
+
+    /// The ids of these newest errors, oldest first: they are told a moment after their count.
+    pub async fn recent(&self, map: &str, count: usize) -> Vec<String> {
+        wait_for(SOON, &format!("{count} recent errors of {map}"), async || {
+            Some(ids(&self.rig.status(map).await)).filter(|ids| ids.len() == count)
+        })
+        .await
     }
 }
 
