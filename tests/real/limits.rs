@@ -218,6 +218,7 @@ async fn a_rule_that_refuses_everything_makes_no_more_errors_than_may_be() {
     let patch = r#"{"spec":{"errors":{"maxRecords":7}}}"#;
     rig.api
         .kubectl(&["patch", "tablemap", "items", "--type=merge", "-p", patch]);
+    rig.observed("items").await;
     scene
         .at_source("INSERT INTO items (note) SELECT 'bad' FROM generate_series(1, 20)")
         .await;

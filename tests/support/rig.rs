@@ -224,6 +224,16 @@ impl Rig {
             .await
     }
 
+    /// Waits until the worker has acted on what the spec says now.
+    pub async fn observed(&self, map: &str) {
+        wait_until(SOON, &format!("{map} as it is specified now"), async || {
+            let object = self.maps.get(map).await.unwrap();
+            let seen = object.status.and_then(|status| status.observed_generation);
+            seen == object.metadata.generation
+        })
+        .await;
+    }
+
     /// Waits for a condition's reason.
     pub async fn reason(&self, map: &str, type_: &str, reason: &str) -> Value {
         self.condition_where(map, type_, |said| said["reason"] == reason)
