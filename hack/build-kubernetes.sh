@@ -4,7 +4,6 @@
 # Arguments name more parts: those of a node.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-cd "$here/../tests/cluster"
 
 version=v1.36.3
 bin=${XDG_CACHE_HOME:-$HOME/.cache}/tablemap/kubernetes-$version/bin
@@ -18,20 +17,12 @@ for more; do packages+=("k8s.io/kubernetes/cmd/$more"); done
 # Clients read the version of the server, and a plain build has none.
 minor=${version#v1.}
 stamp=k8s.io/component-base/version
-flags="-s -w -X $stamp.gitVersion=$version -X $stamp.gitMajor=1 -X $stamp.gitMinor=${minor%%.*}"
+flags="-X $stamp.gitVersion=$version -X $stamp.gitMajor=1 -X $stamp.gitMinor=${minor%%.*}"
 flags+=" -X k8s.io/client-go/pkg/version.gitVersion=$version"
 
 for package in "${packages[@]}"; do
   name=$(basename "$package")
   # The last part of this module's path is its major version.
   if [ "$name" = v3 ]; then name=etcd; fi
-  [ -x "$bin/$name" ] && continue
-  "$here/check-toolchain.sh" go
-  echo "==> building $name (Kubernetes $version) into $bin"
-  mkdir -p "$bin"
-  # Renamed when it is whole: a build that was stopped half-way must not look like a finished one.
-  new=$bin/.$name.$$
-  trap 'rm -f "$new"' EXIT
-  GOTOOLCHAIN=local CGO_ENABLED=0 go build -mod=readonly -trimpath -ldflags "$flags" -o "$new" "$package"
-  mv "$new" "$bin/$name"
+  "$here/build-go.sh" "$here/../tests/cluster" "$bin" "$package" "$name" "$flags"
 done

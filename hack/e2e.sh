@@ -37,7 +37,7 @@ build() {
     nsenter=util-linux /usr/lib/cni/bridge=containernetworking-plugins
   hack/build-kubernetes.sh kubelet kube-proxy kube-scheduler
   hack/build-coredns.sh
-  helm=$(hack/build-chart-tools.sh)/helm
+  helm=$(hack/build-chart-tools.sh helm)/helm
   mkdir -p target/e2e
   rights=$PWD/target/e2e/rights
   (cd tests/chart && GOTOOLCHAIN=local CGO_ENABLED=0 go build -mod=readonly -o "$rights" ./cmd/rights)

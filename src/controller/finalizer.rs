@@ -8,7 +8,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-pub fn has(object: &impl Resource, finalizer: &str) -> bool {
+fn has(object: &impl Resource, finalizer: &str) -> bool {
     object.finalizers().iter().any(|name| name == finalizer)
 }
 

@@ -13,7 +13,10 @@ mod tablemap;
 pub use embedded::Embedded;
 pub use pods::{Pods, Settings as PodSettings};
 
-use crate::worker::{self, Cluster};
+use crate::{
+    apiserver,
+    worker::{self, Cluster},
+};
 use futures::StreamExt;
 use kube::{
     Api, Client,
@@ -170,8 +173,5 @@ pub enum Error {
 
 /// A deadline on a call to the API server.
 pub(crate) async fn within<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Error> {
-    tokio::time::timeout(DEADLINE, call)
-        .await
-        .map_err(|_| Error::Timeout)?
-        .map_err(Error::Api)
+    Ok(apiserver::within(DEADLINE, call).await?)
 }

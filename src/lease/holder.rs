@@ -1,6 +1,7 @@
 //! Taking, renewing and releasing a Lease.
 
 use super::{EPOCH, Observed};
+use crate::apiserver;
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
     apimachinery::pkg::apis::meta::v1::MicroTime,
@@ -150,7 +151,7 @@ impl HeldLease {
             }
             Ok::<(), kube::Error>(())
         };
-        if !matches!(tokio::time::timeout(DEADLINE, release).await, Ok(Ok(()))) {
+        if within(release).await.is_err() {
             tracing::warn!(lease = %self.name, "the Lease was not released; it will expire");
         }
     }
@@ -169,12 +170,7 @@ fn epoch_of(lease: &Lease) -> i64 {
 }
 
 async fn within<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
-    match tokio::time::timeout(DEADLINE, call).await {
-        Ok(result) => result,
-        Err(_) => Err(kube::Error::Service(
-            "the API server did not answer in time".into(),
-        )),
-    }
+    apiserver::within(DEADLINE, call).await
 }
 
 /// One attempt. None: somebody else holds it.

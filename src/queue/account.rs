@@ -55,49 +55,53 @@ impl Account {
     /// # Errors
     /// One is missing or has another form.
     pub fn read(fields: &[Option<String>]) -> Result<Self, QueueError> {
-        let counters = |first: usize| -> Result<Counters, MetaError> {
+        let fields = Fields(fields);
+        let counters = |received: &'static str, filtered: &'static str| -> Result<Counters, MetaError> {
             Ok(Counters {
-                received: optional(fields, first)?.unwrap_or_default(),
-                filtered: optional(fields, first + 1)?.unwrap_or_default(),
+                received: fields.optional(received)?.unwrap_or_default(),
+                filtered: fields.optional(filtered)?.unwrap_or_default(),
             })
         };
-        let base = match fields.get(10) {
-            Some(Some(_)) => None,
-            _ => Some(counters(11)?),
+        let base = match fields.text("unbased") {
+            Some(_) => None,
+            None => Some(counters("baseReceived", "baseFiltered")?),
         };
         let since = Counters {
-            received: field(fields, 7)?,
-            filtered: field(fields, 8)?,
+            received: fields.field("received")?,
+            filtered: fields.field("filtered")?,
         };
         Ok(Self {
-            version: field(fields, 0)?,
-            q: field(fields, 1)?,
-            last: field(fields, 2)?,
-            t: field(fields, 3)?,
-            seq: field(fields, 4)?,
-            records: field(fields, 5)?,
-            bytes: field(fields, 6)?,
+            version: fields.field("v")?,
+            q: fields.field("q")?,
+            last: fields.field("last")?,
+            t: fields.field("t")?,
+            seq: fields.field("seq")?,
+            records: fields.field("records")?,
+            bytes: fields.field("bytes")?,
             counters: since.after(base.unwrap_or_default()),
             base,
-            trimmed: counters(13)?,
-            oldest: fields
-                .get(9)
-                .and_then(Option::as_ref)
-                .and_then(|text| text.parse().ok()),
+            trimmed: counters("trimmedReceived", "trimmedFiltered")?,
+            oldest: fields.text("oldest").and_then(|text| text.parse().ok()),
         })
     }
 }
 
-fn field<T: FromStr>(fields: &[Option<String>], index: usize) -> Result<T, MetaError> {
-    optional(fields, index)?.ok_or(MetaError(name(index)))
-}
+/// What Redis has answered, in the order of `FIELDS`.
+struct Fields<'a>(&'a [Option<String>]);
 
-fn optional<T: FromStr>(fields: &[Option<String>], index: usize) -> Result<Option<T>, MetaError> {
-    let text = fields.get(index).and_then(Option::as_ref);
-    text.map(|text| text.parse().map_err(|_| MetaError(name(index))))
-        .transpose()
-}
+impl Fields<'_> {
+    fn text(&self, name: &str) -> Option<&str> {
+        let index = FIELDS.iter().position(|field| *field == name)?;
+        self.0.get(index)?.as_deref()
+    }
 
-fn name(index: usize) -> &'static str {
-    FIELDS.get(index).copied().unwrap_or("?")
+    fn optional<T: FromStr>(&self, name: &'static str) -> Result<Option<T>, MetaError> {
+        let text = self.text(name);
+        text.map(|text| text.parse().map_err(|_| MetaError(name)))
+            .transpose()
+    }
+
+    fn field<T: FromStr>(&self, name: &'static str) -> Result<T, MetaError> {
+        self.optional(name)?.ok_or(MetaError(name))
+    }
 }

@@ -2,6 +2,7 @@
 //! for those who come round it.
 
 use super::{GROUP, VERSION, caller::Caller, fault::Fault, request::Records};
+use crate::apiserver;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use kube::{Api, Client, api::PostParams};
 use std::time::Duration;
@@ -33,14 +34,12 @@ pub async fn check(client: &Client, caller: &Caller, records: &Records) -> Resul
     };
     let api: Api<SubjectAccessReview> = Api::all(client.clone());
     let options = PostParams::default();
-    let asked = tokio::time::timeout(DEADLINE, api.create(&options, &review)).await;
-    let unknown = |why: String| {
-        tracing::warn!(%why, "whether a caller may read records cannot be asked");
+    let asked = apiserver::within(DEADLINE, api.create(&options, &review)).await;
+    let unknown = |error| {
+        tracing::warn!(%error, "whether a caller may read records cannot be asked");
         Fault::Unavailable("whether you may read records cannot be asked now: try again".into())
     };
-    let answer = asked
-        .map_err(|_| unknown("no answer in time".into()))?
-        .map_err(|error| unknown(error.to_string()))?;
+    let answer = asked.map_err(unknown)?;
     if answer
         .status
         .is_some_and(|status| status.allowed && status.denied != Some(true))

@@ -2,6 +2,7 @@
 //! The `APIService` is told whom to trust before a new one is shown, and goes on trusting the one before.
 
 use super::{GROUP, VERSION, certificate::Pair};
+use crate::apiserver;
 use anyhow::{Context as _, anyhow};
 use jiff::{Span, Timestamp};
 use k8s_openapi::{
@@ -129,7 +130,7 @@ impl Authority {
                 tracing::info!(secret = %self.made.secret, "a certificate of the records API was made");
                 Ok(new)
             }
-            Err(Failure::Api(kube::Error::Api(status))) if status.code == 409 => {
+            Err(kube::Error::Api(status)) if status.code == 409 => {
                 let theirs = within(self.secrets().get(&self.made.secret)).await?;
                 read(&theirs).ok_or_else(|| anyhow!("the Secret {} holds no certificate", self.made.secret))
             }
@@ -158,7 +159,7 @@ impl Authority {
     }
 
     /// Tells the API server whom to trust, unless it knows.
-    async fn trust(&self, authorities: &str) -> Result<(), Failure> {
+    async fn trust(&self, authorities: &str) -> Result<(), kube::Error> {
         let api: Api<APIService> = Api::all(self.client.clone());
         let name = format!("{VERSION}.{GROUP}");
         let found = within(api.get(&name)).await?;
@@ -219,16 +220,6 @@ fn first(authorities: &str) -> Option<&str> {
     authorities.get(..end)
 }
 
-/// A call to the API server has failed.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error("{0}")]
-    Api(#[from] kube::Error),
-    #[error("the API server did not answer in time")]
-    Late,
-}
-
-async fn within<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Failure> {
-    let done = tokio::time::timeout(DEADLINE, call);
-    Ok(done.await.map_err(|_| Failure::Late)??)
+async fn within<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
+    apiserver::within(DEADLINE, call).await
 }

@@ -21,10 +21,11 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 /// Where it comes from.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Source {
     /// A folder with `tls.crt` and `tls.key`, as a mounted Secret has them.
     Folder(PathBuf),
+    /// The operators make it themselves.
     SelfMade(Authority),
 }
 

@@ -25,8 +25,9 @@ mod server;
 mod store;
 mod table;
 
-pub use authority::SelfMade;
-pub use server::{Certificates, Options, serve};
+pub use authority::{Authority, SelfMade};
+pub use certificate::Source;
+pub use server::{Options, serve};
 
 /// Whether a request can be read: path, query, and what it accepts.
 #[cfg(feature = "testing")]

@@ -3,7 +3,6 @@
 use super::{
     access,
     answer::{Answer, answer},
-    authority::{Authority, SelfMade},
     caller::Caller,
     certificate::{Certificate, Source, server_config},
     discovery,
@@ -22,7 +21,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use kube::Client;
 use rustls::pki_types::CertificateDer;
-use std::{convert::Infallible, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
@@ -40,20 +39,11 @@ const READS: usize = 16;
 /// Of one request, its look at Redis and the destination included.
 const REQUEST: Duration = Duration::from_secs(30);
 
-/// Where the certificate comes from that is shown.
-#[derive(Clone, Debug)]
-pub enum Certificates {
-    /// A folder with `tls.crt` and `tls.key`.
-    Folder(PathBuf),
-    /// The operators make it themselves.
-    SelfMade(SelfMade),
-}
-
 /// Where and how it is served.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub address: SocketAddr,
-    pub certificates: Certificates,
+    pub certificate: Source,
     /// None is all.
     pub namespaces: Vec<String>,
     pub default_queue: Option<String>,
@@ -76,11 +66,7 @@ struct Shared {
 /// The address or the certificate cannot be used.
 pub async fn serve(client: Client, options: Options, shutdown: CancellationToken) -> anyhow::Result<()> {
     readiness::lacks(PART, "it has no certificate yet");
-    let source = match options.certificates {
-        Certificates::Folder(folder) => Source::Folder(folder),
-        Certificates::SelfMade(made) => Source::SelfMade(Authority::new(client.clone(), made)),
-    };
-    let certificate = Arc::new(Certificate::read(source).await?);
+    let certificate = Arc::new(Certificate::read(options.certificate).await?);
     let acceptor = TlsAcceptor::from(Arc::new(server_config(Arc::clone(&certificate))?));
     let listener = TcpListener::bind(options.address)
         .await

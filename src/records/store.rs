@@ -3,6 +3,7 @@
 use super::fault::Fault;
 use crate::{
     api::TableMap,
+    apiserver,
     connection::redis,
     destination::postgres::{Control, LaneError},
     queue::{Queue, QueueError},
@@ -206,11 +207,8 @@ pub fn everything() -> Has {
 }
 
 async fn within<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Fault> {
-    let unavailable = |why: String| Fault::Unavailable(format!("the TableMaps cannot be read: {why}"));
-    tokio::time::timeout(DEADLINE, call)
-        .await
-        .map_err(|_| unavailable("no answer in time".into()))?
-        .map_err(|error| unavailable(error.to_string()))
+    let done = apiserver::within(DEADLINE, call).await;
+    done.map_err(|error| Fault::Unavailable(format!("the TableMaps cannot be read: {error}")))
 }
 
 impl From<QueueError> for Fault {

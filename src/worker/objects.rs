@@ -1,7 +1,10 @@
 //! Where the objects that a map refers to are read: from the cluster, or from manifests that are not applied yet.
 
 use super::resolve::ResolveError;
-use crate::api::{Connection, TableMap};
+use crate::{
+    api::{Connection, TableMap},
+    apiserver,
+};
 use k8s_openapi::{
     ByteString, NamespaceResourceScope,
     api::core::v1::{ConfigMap, Secret},
@@ -91,12 +94,7 @@ impl Objects {
         if let Some(client) = cluster {
             let api: Api<TableMap> = Api::namespaced(client.clone(), namespace);
             let all = ListParams::default();
-            let applied = match tokio::time::timeout(DEADLINE, api.list(&all)).await {
-                Ok(Ok(list)) => list.items,
-                Ok(Err(error)) => return Err(ResolveError::Api(error.to_string())),
-                Err(_) => return Err(ResolveError::Api("no answer in time".into())),
-            };
-            maps.extend(applied);
+            maps.extend(apiserver::within(DEADLINE, api.list(&all)).await?.items);
         }
         Ok(maps)
     }
@@ -161,11 +159,7 @@ impl Cluster {
 
 async fn ask<K: Object>(client: &Client, namespace: &str, name: &str) -> Result<Option<K>, ResolveError> {
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
-    match tokio::time::timeout(DEADLINE, api.get_opt(name)).await {
-        Ok(Ok(found)) => Ok(found),
-        Ok(Err(error)) => Err(ResolveError::Api(error.to_string())),
-        Err(_) => Err(ResolveError::Api("no answer in time".into())),
-    }
+    Ok(apiserver::within(DEADLINE, api.get_opt(name)).await?)
 }
 
 /// A manifest, as the API server would keep it.

@@ -38,6 +38,12 @@ pub enum ResolveError {
     QueueInUse(String),
 }
 
+impl std::convert::From<kube::Error> for ResolveError {
+    fn from(error: kube::Error) -> Self {
+        Self::Api(error.to_string())
+    }
+}
+
 impl ResolveError {
     /// The reason in the condition `SpecValid`.
     #[must_use]
@@ -116,6 +122,7 @@ impl Resolver {
             name: object.name_any(),
             generation: object.meta().generation.unwrap_or(0),
             wanted: spec.state == State::Paused,
+            wished: object.meta().generation.unwrap_or(0),
             actor: actor(object),
             source_table: (spec.source.table.schema.clone(), spec.source.table.name.clone()),
             mapping: Arc::new(mapping(object)?),

@@ -149,21 +149,26 @@ func (c *cluster) get(jsonpath string, arguments ...string) string {
 
 const operator = "system:serviceaccount:" + namespace + ":tablemap-operator"
 
-const aMap = `
+// aMap is one of the same table on both sides; more is more of its spec.
+func aMap(namespace, name string, more ...string) string {
+	lines := append([]string{"spec:"}, more...)
+	return fmt.Sprintf(`
 apiVersion: tablemap.dev/v1alpha1
 kind: TableMap
-metadata: {name: customers, namespace: sales}
-spec:
-  source: {connectionRef: {name: crm}, table: {name: customers}}
-  destination: {connectionRef: {name: erp}, table: {name: customers}}
+metadata: {name: %[2]s, namespace: %[1]s}
+%[3]s
+  source: {connectionRef: {name: crm}, table: {name: %[2]s}}
+  destination: {connectionRef: {name: erp}, table: {name: %[2]s}}
   integrationKey: [id]
   fields: [{destination: id, source: id}]
-`
+`, namespace, name, strings.Join(lines, "\n  "))
+}
 
 // aLargeMap has as many fields as a map may have, with value maps, up to what etcd takes.
 func aLargeMap() string {
 	var text strings.Builder
-	text.WriteString(aMap[:strings.LastIndex(aMap, "  fields:")] + "  fields:\n  - {destination: id, source: id}\n")
+	small := aMap("sales", "customers")
+	text.WriteString(small[:strings.LastIndex(small, "  fields:")] + "  fields:\n  - {destination: id, source: id}\n")
 	for field := range 511 {
 		entries := "{from: \"%[1]d-%[2]d\", to: \"a value of a usual length\"},"
 		var list strings.Builder
@@ -367,7 +372,7 @@ func (c *cluster) may(t *testing.T, user, place string, right right, yes bool) {
 
 // Whoever operates may pause; whoever edits may configure; nobody says that another has made an operation.
 func (c *cluster) peopleMay(t *testing.T) {
-	c.kubectl("apply", "--server-side", "-f", c.write("map.yaml", aMap))
+	c.kubectl("apply", "--server-side", "-f", c.write("map.yaml", aMap("sales", "customers")))
 	for name, role := range map[string]string{"ops": "tablemap-operate", "dev": "edit", "eve": "view", "own": "admin", "see": "tablemap-payload-view"} {
 		c.kubectl("create", "rolebinding", name, "-n", "sales", "--clusterrole="+role, "--user="+name)
 	}

@@ -307,18 +307,6 @@ func TestIgnoredUpdates(t *testing.T) {
 	}
 }
 
-const forGit = `
-apiVersion: tablemap.dev/v1alpha1
-kind: TableMap
-metadata: {name: orders, namespace: stock}
-spec:
-  %s
-  source: {connectionRef: {name: crm}, table: {name: orders}}
-  destination: {connectionRef: {name: erp}, table: {name: orders}}
-  integrationKey: [id]
-  fields: [{destination: id, source: id}]
-`
-
 // A commit that pauses is not fought: such writes as operator and worker make take no field from whoever applies the spec, nor
 // does he take theirs. Nobody runs here, so it does not show that they make no others; the operator may not configure a map.
 func (c *cluster) isNotFought(t *testing.T) {
@@ -328,7 +316,7 @@ func (c *cluster) isNotFought(t *testing.T) {
 		"kubectl-client-side-apply": nil,
 	} {
 		commit := func(state string, more ...string) []string {
-			file := c.write("orders.yaml", fmt.Sprintf(forGit, state))
+			file := c.write("orders.yaml", aMap("stock", "orders", state))
 			return append(append([]string{"apply", "-f", file, "--field-manager=" + manager}, how...), more...)
 		}
 		state := func(wanted, when string) {

@@ -1,7 +1,7 @@
 //! Says how far an operation is: all of its status in one apply.
 
 use super::{Command, Failure, Said, Stand, Work};
-use crate::{api::TableMapOperation, clock, worker::engine::Event};
+use crate::{api::TableMapOperation, apiserver, clock, worker::engine::Event};
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
@@ -119,10 +119,5 @@ async fn apply(client: &Client, command: &Command, status: &Value) -> Result<(),
     let params = PatchParams::apply("tablemap-worker").force();
     let patch = Patch::Apply(&patch);
     let write = api.patch_status(&command.name, &params, &patch);
-    match tokio::time::timeout(DEADLINE, write).await {
-        Ok(result) => result.map(|_| ()),
-        Err(_) => Err(kube::Error::Service(
-            "the API server did not answer in time".into(),
-        )),
-    }
+    apiserver::within(DEADLINE, write).await.map(|_| ())
 }

@@ -1,6 +1,6 @@
 //! The worker's part of its source Connection's status: its slots.
 
-use crate::{api::Connection, record::Lsn};
+use crate::{api::Connection, apiserver, record::Lsn};
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
@@ -80,12 +80,7 @@ async fn apply(client: &Client, of: &Of, slots: &[SlotFacts]) -> Result<(), kube
     let params = PatchParams::apply(&format!("tablemap-worker-{}", of.group));
     let patch = Patch::Apply(&patch);
     let write = api.patch_status(&of.connection, &params, &patch);
-    match tokio::time::timeout(DEADLINE, write).await {
-        Ok(result) => result.map(|_| ()),
-        Err(_) => Err(kube::Error::Service(
-            "the API server did not answer in time".into(),
-        )),
-    }
+    apiserver::within(DEADLINE, write).await.map(|_| ())
 }
 
 fn slot(facts: &SlotFacts) -> Value {

@@ -3,6 +3,7 @@
 use super::{Facts, document::Memory};
 use crate::{
     api::TableMap,
+    apiserver,
     lease::Held,
     worker::{engine::Event, map::MapId},
 };
@@ -167,10 +168,5 @@ async fn write(client: Client, update: &Update, status: serde_json::Value) -> Re
     params.force = update.force;
     let patch = Patch::Apply(&patch);
     let write = api.patch_status(&update.facts.name, &params, &patch);
-    match tokio::time::timeout(DEADLINE, write).await {
-        Ok(result) => result.map(|_| ()),
-        Err(_) => Err(kube::Error::Service(
-            "the API server did not answer in time".into(),
-        )),
-    }
+    apiserver::within(DEADLINE, write).await.map(|_| ())
 }
