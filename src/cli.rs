@@ -1,6 +1,6 @@
 //! The command line: operator, worker, check, crds.
 
-use crate::{api, check, controller, lease, log, readiness, records, serve, worker};
+use crate::{api, check, controller, lease, log, readiness, records, serve, trace, worker};
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{process::ExitCode, time::Duration};
@@ -27,6 +27,17 @@ enum Command {
     Check(Check),
     /// Prints the `CustomResourceDefinitions`.
     Crds,
+}
+
+impl Command {
+    /// How traces name this process, unless the environment says otherwise.
+    const fn service(&self) -> &'static str {
+        match self {
+            Self::Operator(_) => "tablemap-operator",
+            Self::Worker(_) => "tablemap-worker",
+            Self::Check(_) | Self::Crds => "tablemap",
+        }
+    }
 }
 
 /// Where workers run.
@@ -211,7 +222,6 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         print!("{}", api::yaml().context("the manifests cannot be written")?);
         return Ok(());
     }
-    log::begin(arguments.log_json);
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("a TLS provider was installed before"))?;
@@ -219,7 +229,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("the runtime")?;
-    runtime.block_on(async {
+    let done = runtime.block_on(async {
+        log::begin(arguments.log_json, arguments.command.service())?;
         let shutdown = CancellationToken::new();
         tokio::spawn(end_on_signal(shutdown.clone()));
         match arguments.command {
@@ -228,7 +239,9 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             Command::Check(options) => check(options).await,
             Command::Crds => Ok(()),
         }
-    })
+    });
+    trace::end();
+    done
 }
 
 /// The Lease of the operator that leads.
@@ -302,16 +315,16 @@ async fn operate(options: Operator, log_json: bool, shutdown: CancellationToken)
     if let Some(address) = common.bind_address {
         tokio::spawn(serve::serve(address, shutdown.clone()));
     }
-    let certificates = match (records_api_certificates, records_api_service) {
-        (Some(folder), _) => Some(records::Certificates::Folder(folder)),
-        (None, service) => service.map(records::Certificates::SelfMade),
-    };
+    let made = |made| records::Source::SelfMade(records::Authority::new(client.clone(), made));
+    let certificate = records_api_certificates
+        .map(records::Source::Folder)
+        .or_else(|| records_api_service.map(made));
     let api = records_api_address
-        .zip(certificates)
-        .map(|(address, certificates)| {
+        .zip(certificate)
+        .map(|(address, certificate)| {
             let options = records::Options {
                 address,
-                certificates,
+                certificate,
                 namespaces: namespaces.clone(),
                 default_queue: common.default_queue.clone(),
             };

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+mod apiserver;
 pub mod check;
 pub mod cli;
 mod clock;
@@ -22,4 +23,5 @@ pub mod record;
 pub mod records;
 pub mod serve;
 pub mod source;
+mod trace;
 pub mod worker;

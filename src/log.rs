@@ -1,7 +1,8 @@
 //! The log, and how much of it: from the environment at first, and changed while the process runs.
 
+use crate::trace;
 use std::sync::OnceLock;
-use tracing_subscriber::{EnvFilter, Registry, layer::SubscriberExt, reload, util::SubscriberInitExt};
+use tracing_subscriber::{EnvFilter, Layer, Registry, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
 /// The environment variables that say how much is logged, and whether as JSON.
 const DIRECTIVES: &str = "TABLEMAP_LOG";
@@ -13,28 +14,38 @@ const USUAL: &str = "info,kube=warn";
 
 static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
-/// Begins the log, on standard error. `TABLEMAP_LOG` says how much of it, as directives of `tracing`'s `EnvFilter`.
-pub fn begin(json: bool) {
+/// Begins the log, on standard error, and the traces beside it. `TABLEMAP_LOG` says how much is logged, as directives of
+/// `tracing`'s `EnvFilter`.
+///
+/// # Errors
+/// Those of the traces.
+pub fn begin(json: bool, service: &'static str) -> anyhow::Result<()> {
     let wanted = std::env::var(DIRECTIVES).ok();
     let filter = wanted.and_then(|wanted| filter(&wanted).ok());
     let (layer, handle) = reload::Layer::new(filter.unwrap_or_else(|| quiet(EnvFilter::new(USUAL))));
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let log = tracing_subscriber::registry().with(layer);
-    if json {
-        log.with(lines.json()).init();
+    let lines = if json {
+        lines.json().boxed()
     } else {
-        log.with(lines.with_ansi(false)).init();
-    }
+        lines.with_ansi(false).boxed()
+    };
+    let log = tracing_subscriber::registry().with(lines.with_filter(layer));
+    log.with(trace::layer(service)?).init();
     let _ = FILTER.set(handle);
+    Ok(())
 }
 
-/// What makes another process log as this one was told to.
+/// What makes another process log, and send its traces, as this one was told to.
 #[must_use]
 pub fn environment(json: bool) -> Vec<(String, String)> {
     let directives = std::env::var(DIRECTIVES).ok();
     let directives = directives.map(|directives| (DIRECTIVES.to_owned(), directives));
     let json = json.then(|| (JSON.to_owned(), "true".to_owned()));
-    directives.into_iter().chain(json).collect()
+    directives
+        .into_iter()
+        .chain(json)
+        .chain(trace::environment())
+        .collect()
 }
 
 /// How much is logged from now on; nothing means as usual.

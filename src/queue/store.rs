@@ -215,11 +215,12 @@ impl Queue {
         self.account(&begin).await
     }
 
-    /// Appends entries that [`super::encode`] made, each of which names the one before it: all of them, or none. `is_based`
-    /// says that their counters were told apart from what was counted before the queue began.
+    /// Appends entries that [`super::encode`] made, each of which names the one before it: all of them, or none.
+    /// `is_based` says that their counters were told apart from what was counted before the queue began.
     ///
     /// # Errors
-    /// Another predecessor, what was counted before is not known any more, or epoch, a full Redis, or Redis fails; then nothing was written, but for a lost reply.
+    /// Another predecessor, what was counted before is not known any more, or epoch, a full Redis, or Redis fails; then
+    /// nothing was written, but for a lost reply.
     pub async fn append(&self, entries: &[Packed], is_based: bool) -> Result<Account, QueueError> {
         let mut append = self.invoke(&APPEND);
         for (index, Packed { entry, filter }) in entries.iter().enumerate() {
@@ -304,10 +305,7 @@ impl Queue {
     ) -> Result<Account, QueueError> {
         let oldest = oldest.map_or_else(String::new, |oldest| oldest.to_string());
         let mut trim = self.invoke(&TRIM);
-        trim.arg(seq)
-            .arg(t.to_string())
-            .arg(oldest)
-            .arg(Header::beginning(t));
+        trim.arg(seq).arg(t.to_string()).arg(oldest).arg(Header::place(t));
         match counted {
             Some(counted) => trim.arg(counted.received).arg(counted.filtered),
             None => trim.arg("").arg(""),

@@ -30,6 +30,8 @@ pub struct Plan {
     pub generation: i64,
     /// `spec.state` is Paused.
     pub wanted: bool,
+    /// The generation that says so: a later one, if the rest of it cannot be followed.
+    pub wished: i64,
     /// Who asked for it, as far as the object says.
     pub actor: Option<String>,
     pub source_table: TableName,

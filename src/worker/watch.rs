@@ -196,6 +196,7 @@ impl Watch {
     fn wish(&self, now: &Known) {
         let _ = self.events.send(Event::Wished {
             map: now.map.clone(),
+            generation: now.generation.unwrap_or_default(),
             wanted: now.wanted,
             deletion: now.deletion,
         });

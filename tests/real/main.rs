@@ -43,5 +43,6 @@ mod side;
 mod sizes;
 mod soak;
 mod source;
+mod traces;
 mod types;
 mod versions;

@@ -212,6 +212,43 @@ async fn fifty_pauses_under_load_let_nothing_through() {
     judge(&rig, load, TABLES).await;
 }
 
+const UNREADABLE: &str = r#"{"expression":"row.id >"}"#;
+
+/// Nor does whoever waits for it: kubectl counts only what is told of the newest generation.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_does_not_wait_for_the_rest_of_a_spec_that_cannot_be_followed() {
+    let _time = timed("a_pause_does_not_wait_for_the_rest_of_a_spec_that_cannot_be_followed");
+    let mut rig = Rig::start().await;
+    rig.both("CREATE TABLE items (id bigint PRIMARY KEY, note text)")
+        .await;
+    rig.api.apply(&same_map("items", &["id"], &["id", "note"]));
+    let _operator = rig.operator(&[]);
+    rig.condition("items", "CaughtUp", "True").await;
+    let change = |state: &str, filter: &str| {
+        let patch = format!(r#"{{"spec":{{"state":"{state}","source":{{"filter":{filter}}}}}}}"#);
+        rig.api
+            .kubectl(&["patch", "tablemap", "items", "--type=merge", "-p", &patch]);
+    };
+    let wait = |condition: &str| {
+        let condition = format!("--for=condition={condition}=True");
+        rig.api
+            .kubectl(&["wait", &condition, "tablemap/items", "--timeout=30s"]);
+    };
+    change("Paused", UNREADABLE);
+    wait("Paused");
+    rig.reason("items", "SpecValid", "MappingInvalid").await;
+    let crm = rig.crm().await;
+    crm.batch_execute("INSERT INTO items SELECT n FROM generate_series(1, 10) n")
+        .await
+        .unwrap();
+    queued(&rig, "items", 10).await;
+    change("Running", UNREADABLE);
+    wait("CaughtUp");
+    rig.equal("items", "id").await;
+    change("Running", "null");
+    rig.observed("items").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_waits_for_a_lock_never_lands_after_a_pause() {
     let _time = timed("a_write_that_waits_for_a_lock_never_lands_after_a_pause");

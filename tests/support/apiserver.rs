@@ -50,7 +50,7 @@ impl ApiServer {
             Some(started) => tokio::task::spawn_blocking(|| started.join()).await.unwrap(),
             None => Ok(Self::start_now().await),
         };
-        if std::env::var_os(AHEAD).is_some() {
+        if std::env::var_os(AHEAD).is_some() && next().is_none() {
             let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build();
             let start = move || runtime().unwrap().block_on(Self::start_now());
             *next() = Some(std::thread::spawn(start));

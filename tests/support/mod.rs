@@ -6,6 +6,7 @@ pub mod apiserver;
 pub mod audit;
 pub mod certificates;
 pub mod cluster;
+pub mod collector;
 pub mod folder;
 pub mod http;
 pub mod load;

@@ -1,11 +1,21 @@
 //! What stands before an entry's block.
 
 use super::{BatchError, EntryMeta, wire};
-use crate::record::{Counters, Lsn, Position};
+use crate::{
+    failpoint,
+    record::{Counters, Lsn, Position},
+};
 use bytes::{Buf, BufMut, Bytes};
 
 const MAGIC: u8 = b'T';
+/// The version that is written. The next one is of tests only: it has a further field, and shows what an upgrade and going back
+/// do to a queue.
 pub const VERSION: u8 = 2;
+const NEXT: u8 = VERSION + 1;
+
+fn is_next_written() -> bool {
+    failpoint::is_broken("newer-entries")
+}
 
 /// The header of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,16 +31,19 @@ pub struct Header {
 }
 
 impl Header {
-    /// How every entry begins whose last record is at `last`: a trim compares it (rule 7).
+    /// What follows the two bytes of magic and version in every entry whose last record is at `last`, whatever its version: a trim
+    /// compares it (rule 7), also of entries that another version of this program has written.
     #[must_use]
-    pub fn beginning(last: Position) -> Vec<u8> {
-        let mut out = vec![MAGIC, VERSION];
+    pub fn place(last: Position) -> Vec<u8> {
+        let mut out = Vec::new();
         put_position(&mut out, last);
         out
     }
 
     pub(super) fn write(&self, out: &mut Vec<u8>) {
-        out.put_slice(&Self::beginning(self.last));
+        out.put_u8(MAGIC);
+        out.put_u8(if is_next_written() { NEXT } else { VERSION });
+        out.put_slice(&Self::place(self.last));
         wire::put_varint(out, u64::from(self.count));
         for position in [self.first, self.meta.previous] {
             put_position(out, position);
@@ -39,6 +52,9 @@ impl Header {
         wire::put_varint(out, self.meta.counters.filtered);
         wire::put_signed(out, self.oldest);
         wire::put_varint(out, self.unpacked);
+        if is_next_written() {
+            wire::put_varint(out, 0);
+        }
     }
 
     /// Reads the header and leaves the block.
@@ -49,9 +65,9 @@ impl Header {
         if from.remaining() < 2 || wire::byte(from)? != MAGIC {
             return Err(BatchError::Invalid("magic"));
         }
-        match wire::byte(from)? {
-            VERSION => {}
-            version => return Err(BatchError::UnknownVersion(version)),
+        let version = wire::byte(from)?;
+        if version != VERSION && !(version == NEXT && is_next_written()) {
+            return Err(BatchError::UnknownVersion(version));
         }
         let last = position(from)?;
         let count = u32::try_from(wire::varint(from)?).map_err(|_| BatchError::Invalid("count"))?;
@@ -65,6 +81,9 @@ impl Header {
         };
         let oldest = wire::signed(from)?;
         let unpacked = wire::varint(from)?;
+        if version == NEXT {
+            wire::varint(from)?;
+        }
         Ok(Self {
             count,
             first,

@@ -7,6 +7,7 @@ mod parked;
 pub use packs::{BLANK, CHOOSE_PACKS, DISCARD_PACKS, PACK, PURGE_PACKS, WAKE};
 pub use parked::{CHOOSE, DISCARD, DROP_PROVISIONAL, KEEP, LEAVE, MARK, PARK, PURGE, RETRIED};
 
+use super::account::FIELDS;
 use packs::PACKS;
 use redis::Script;
 use std::sync::LazyLock;
@@ -22,12 +23,11 @@ const META: &str = r"
 if redis.call('EXISTS', KEYS[2]) == 0 then return redis.error_reply('TMMETA the position is missing') end
 ";
 
-/// Counts a change and answers with the whole account: fields as in `account::FIELDS`.
-const ACCOUNT: &str = r"
-redis.call('HINCRBY', KEYS[2], 'v', 1)
-return redis.call('HMGET', KEYS[2], 'v', 'q', 'last', 't', 'seq', 'records', 'bytes', 'received', 'filtered', 'oldest',
-  'unbased', 'baseReceived', 'baseFiltered', 'trimmedReceived', 'trimmedFiltered')
-";
+/// Counts a change and answers with the whole account.
+static ACCOUNT: LazyLock<String> = LazyLock::new(|| {
+    let fields = FIELDS.join("', '");
+    format!("\nredis.call('HINCRBY', KEYS[2], 'v', 1)\nreturn redis.call('HMGET', KEYS[2], '{fields}')\n")
+});
 
 /// Refuses a caller who knows what was counted before the queue began, if Redis has forgotten that by a failover (I5):
 /// what he tells would be taken for another count.
@@ -49,8 +49,9 @@ macro_rules! script {
 }
 use script;
 
-// ARGV: epoch, era, position, table, source, destination, what it serves. The first position of a map. A join that did not finish is begun anew; so is one whose
-// end was not seen, as long as nothing came after it: nothing else has counted up the version.
+// ARGV: epoch, era, position, table, source, destination, what it serves. The first position of a map. A join that did
+// not finish is begun anew; so is one whose end was not seen, as long as nothing came after it: nothing else has
+// counted up the version.
 script!(
     JOIN,
     NORMAL,
@@ -112,12 +113,12 @@ if ARGV[5] ~= '' then
   if ARGV[7] == '1' then redis.call('HSET', KEYS[2], 'unbased', '1') end
 end
 ",
-    ACCOUNT
+    &ACCOUNT[..]
 );
 
-// ARGV: epoch, previous, whether what was counted before the queue is known, then of each entry: last, records, received, filtered, oldest commit, payload, filter. XADD comes
-// first: a Redis that is full refuses before anything is written. An entry keeps how many records and bytes were appended
-// before it, so that a trim can count what is left.
+// ARGV: epoch, previous, whether what was counted before the queue is known, then of each entry: last, records,
+// received, filtered, oldest commit, payload, filter. XADD comes first: a Redis that is full refuses before anything is
+// written. An entry keeps how many records and bytes were appended before it, so that a trim can count what is left.
 script!(
     APPEND,
     NORMAL,
@@ -143,7 +144,7 @@ for i = 4, #ARGV, 7 do
   redis.call('HINCRBY', KEYS[2], 'bytes', bytes)
 end
 ",
-    ACCOUNT
+    &ACCOUNT[..]
 );
 
 // ARGV: epoch, previous, whether what was counted before the queue is known, q, received, filtered.
@@ -158,7 +159,7 @@ local q = redis.call('HGET', KEYS[2], 'q')
 if q ~= ARGV[2] then return redis.error_reply('TMPREVIOUS the queue ends at ' .. q) end
 redis.call('HSET', KEYS[2], 'q', ARGV[4], 'received', ARGV[5], 'filtered', ARGV[6])
 ",
-    ACCOUNT
+    &ACCOUNT[..]
 );
 
 // ARGV: epoch, t, received, filtered: what was counted before the queue began, which begins beyond t. What is known
@@ -176,12 +177,13 @@ if redis.call('HEXISTS', KEYS[2], 'unbased') == 1 then
   redis.call('HSET', KEYS[2], 'baseReceived', ARGV[3], 'baseFiltered', ARGV[4])
 end
 ",
-    ACCOUNT
+    &ACCOUNT[..]
 );
 
-// ARGV: epoch, seq, t, next oldest, how the payload of that entry begins, received, filtered: what that entry has counted, as
-// it carries them; a caller who knows what was counted before the queue need not tell. Trimming twice, or in another order, comes
-// to the same. A Redis that went back may hold other records under the same number: those stay (rule 7).
+// ARGV: epoch, seq, t, next oldest, how the payload of that entry goes on after magic and version, received, filtered:
+// what that entry has counted, as it carries them; a caller who knows what was counted before the queue need not tell.
+// Trimming twice, or in another order, comes to the same. A Redis that went back may hold other records under the same
+// number: those stay (rule 7).
 script!(
     TRIM,
     WHEN_FULL,
@@ -189,7 +191,7 @@ script!(
     META,
     r"
 local entry = redis.call('XREVRANGE', KEYS[3], string.format('%d-0', ARGV[2]), '-', 'COUNT', 1)[1]
-if entry and string.sub(entry[2][2], 1, #ARGV[5]) ~= ARGV[5] then
+if entry and string.sub(entry[2][2], 3, #ARGV[5] + 2) ~= ARGV[5] then
   return redis.error_reply('TMPREVIOUS another entry has this number')
 end
 entry = nil
@@ -214,7 +216,7 @@ else
   if ARGV[4] ~= '' then redis.call('HSET', KEYS[2], 'oldest', ARGV[4]) end
 end
 ",
-    ACCOUNT
+    &ACCOUNT[..]
 );
 
 // ARGV: epoch, token; no token forgets.
@@ -295,7 +297,7 @@ if newest ~= '' then redis.call('HSET', KEYS[2], 'lastPark', newest) end
 redis.call('HSET', KEYS[2], 'joined', '1', 'era', ARGV[3], 'table', ARGV[5], 'source', ARGV[6], 'destination', ARGV[7],
   'serves', ARGV[15], 'parks', ARGV[11], 'superseded', ARGV[12], 'moved', ARGV[16], 'settled', ARGV[17], 'accepting', ARGV[2])
 ",
-    ACCOUNT
+    &ACCOUNT[..]
 );
 
 // ARGV: epoch. The operation that was begun is done.

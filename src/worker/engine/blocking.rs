@@ -2,8 +2,8 @@
 
 use super::{
     Engine, Event, Over,
+    effects::{self, Asked},
     event::CheckFailure,
-    operations::{self, Asked},
 };
 use crate::{
     destination::postgres::Progress,
@@ -57,13 +57,13 @@ impl Engine {
             tracing::warn!(map = %map.plan.name, %confirmed, ?held, "changes are missing");
         }
         self.expel(id);
-        self.block(id, operations::held_by_nobody(gap));
+        self.block(id, effects::held_by_nobody(gap));
     }
 
     /// Parked records are missing, and nothing else (rule 3).
     pub(super) fn lose_errors(&mut self, asked: &Asked, meta: &Meta) {
         self.expel(&asked.map);
-        self.block(&asked.map, operations::errors_gone(meta, asked.parks().last));
+        self.block(&asked.map, effects::errors_gone(meta, asked.parks().last));
     }
 
     /// Takes a map out of its lane for good: nothing of it is written until its trouble is mended.
@@ -123,7 +123,7 @@ impl Engine {
             let (plan, queue, epoch) = (map.plan.clone(), map.queue.clone(), map.epoch);
             let map = id.clone();
             return self.spawn(async move {
-                let result = operations::look_at_custodians(&plan, queue, epoch).await;
+                let result = effects::look_at_custodians(&plan, queue, epoch).await;
                 Event::Mended {
                     map,
                     result: Box::new(result),
@@ -187,7 +187,7 @@ impl Engine {
         let map = id.clone();
         self.spawn(async move {
             let _turn = turn.await;
-            let result = operations::probe(&plan).await;
+            let result = effects::probe(&plan).await;
             Event::Probed { map, result }
         });
     }

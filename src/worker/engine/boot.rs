@@ -2,14 +2,15 @@
 
 use super::{
     Engine, Event, Over,
+    effects::{self, Booted},
     event::BootError,
-    operations::{self, Booted},
 };
 use crate::{
     api::{DeletionPolicy, reasons::QUEUE_ADOPTED},
     gate::{Gate, Recovered},
     queue::Meta,
     record::{Counters, Position},
+    trace,
     worker::{
         custody::{Confirmable, Held},
         limits::Meter,
@@ -76,13 +77,20 @@ impl Engine {
 
     /// What an object asks for, before what it refers to is read; a spec that cannot be used must not keep anybody from
     /// pausing, nor from deleting.
-    pub(super) fn wished(&mut self, id: &MapId, wanted: bool, deletion: Option<DeletionPolicy>) {
+    pub(super) fn wished(
+        &mut self,
+        id: &MapId,
+        generation: i64,
+        wanted: bool,
+        deletion: Option<DeletionPolicy>,
+    ) {
         let Some(plan) = self.plans.get(id) else {
             self.unresolved.insert(id.clone());
             return;
         };
         let plan = Arc::new(Plan {
             wanted,
+            wished: generation,
             deletion: deletion.or(plan.deletion),
             ..(**plan).clone()
         });
@@ -169,9 +177,11 @@ impl Engine {
         self.report_starting(id);
         let turn = self.turn(&plan.destination);
         self.spawn(async move {
+            let span = trace::span!("map.take_over", map = %plan.name);
+            let result = trace::within(span, effects::boot(plan, epoch, turn)).await;
             Event::Booted {
                 map,
-                result: operations::boot(plan, epoch, turn).await.map(Box::new),
+                result: result.map(Box::new),
             }
         });
     }

@@ -2,8 +2,8 @@
 
 use super::{
     Engine, Event, Seating,
+    effects::{self, Checked, Closed},
     event::CheckFailure,
-    operations::{self, Checked, Closed},
 };
 use crate::{
     destination::postgres::{Item, Progress, Skips},
@@ -11,6 +11,7 @@ use crate::{
     gate::{Outcome, Step},
     queue::Counts,
     record::Position,
+    trace,
     worker::{
         budget::Share,
         lane::{Evicted, Lane, Order},
@@ -84,7 +85,8 @@ impl Engine {
             // One after the other: a lane that is just connecting would raise the token once more.
             let evicted = evicted.await;
             let raised = if wanted {
-                Some(operations::fence(&plan, epoch).await)
+                let span = trace::span!("destination.fence", map = %plan.name, epoch);
+                Some(trace::within(span, effects::fence(&plan, epoch)).await)
             } else {
                 None
             };
@@ -93,7 +95,7 @@ impl Engine {
                 .and_then(|raised| raised.as_ref().err().map(ToString::to_string));
             let fenced = raised.and_then(Result::ok);
             let base = base(fenced.as_ref(), evicted.flushed.as_ref(), known.as_ref());
-            let begun = operations::begin(&queue, step == Step::Leave, base.as_ref(), floor).await;
+            let begun = effects::begin(&queue, step == Step::Leave, base.as_ref(), floor).await;
             let closed = Closed {
                 fenced,
                 failure,
@@ -236,7 +238,8 @@ impl Engine {
         let map = id.clone();
         self.spawn(async move {
             let _turn = turn.await;
-            let result = operations::check(plan, epoch, queue, confirmed).await;
+            let span = trace::span!("destination.check", map = %plan.name, epoch);
+            let result = trace::within(span, effects::check(plan, epoch, queue, confirmed)).await;
             Event::Checked {
                 map,
                 result: result.map(Box::new),

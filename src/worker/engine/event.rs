@@ -2,7 +2,7 @@
 
 use super::{
     accept::{AcceptError, Outcome},
-    operations::{Booted, Checked, Closed, ReadBack, SourceState},
+    effects::{Booted, Checked, Closed, ReadBack, SourceState},
     tables::TableSeen,
 };
 use crate::{
@@ -109,6 +109,7 @@ pub enum Event {
     /// What a map's object asks for, whether or not what it refers to can be read.
     Wished {
         map: MapId,
+        generation: i64,
         wanted: bool,
         deletion: Option<DeletionPolicy>,
     },

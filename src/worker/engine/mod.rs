@@ -11,11 +11,11 @@ mod commands;
 mod confirm;
 mod cutover;
 mod drive;
+mod effects;
 mod event;
 mod join;
 mod lanes;
 mod limits;
-mod operations;
 mod permits;
 mod queueing;
 mod reach;
@@ -309,9 +309,10 @@ impl Engine {
             Event::TablesSeen(tables) => self.tables_seen(tables),
             Event::Wished {
                 map,
+                generation,
                 wanted,
                 deletion,
-            } => self.wished(&map, wanted, deletion),
+            } => self.wished(&map, generation, wanted, deletion),
             Event::ReadBack(metas) => self.read_back(metas),
             Event::SourceSeen { session, result } => self.source_seen(session, result),
             Event::SourceStarted { session, result } => self.source_started(session, result),

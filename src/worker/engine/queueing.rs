@@ -1,12 +1,13 @@
 //! From the gate into the queue; and what follows when Redis fails, is full, or has lost something.
 
-use super::{Engine, Event, operations};
+use super::{Engine, Event, effects};
 use crate::{
     failpoint,
     gate::Route,
     mapping::{KeyReader, Mapping},
     queue::{Account, BatchError, Packed, QueueError, encode},
     record::{Counters, Position},
+    trace,
     worker::map::{Batch, Blocked, Map, MapId, Refused},
 };
 use std::time::Instant;
@@ -27,14 +28,16 @@ impl Engine {
         let previous = map.stock.account.q;
         let base = map.stock.account.base;
         let mapping = map.plan.mapping.clone();
-        let queue = map.queue.clone();
+        let (queue, name) = (map.queue.clone(), map.plan.name.clone());
         let map = id.clone();
         self.spawn(async move {
             count_from(&mut batches, base.unwrap_or_default());
             let result = match entries(&batches, previous, &mapping) {
                 Ok(entries) => {
                     failpoint::hit("before-queue-script");
-                    let done = queue.append(&entries, base.is_some()).await;
+                    let span =
+                        trace::span!("queue.append", map = %name, entries = entries.len(), position = %last);
+                    let done = trace::within(span, queue.append(&entries, base.is_some())).await;
                     failpoint::hit("between-append-and-confirm");
                     done
                 }
@@ -95,7 +98,7 @@ impl Engine {
                 let after = self.maps.get(id).and_then(|map| map.progress.as_ref());
                 let after = after.map(|progress| progress.position.commit);
                 self.expel(id);
-                self.block(id, operations::queue_gone(after));
+                self.block(id, effects::queue_gone(after));
             }
             _ => self.block(id, Blocked::QueueUnavailable { message }),
         }

@@ -2,7 +2,7 @@
 
 use super::{
     Engine, Event,
-    operations::{self, Asked, ReadBack},
+    effects::{self, Asked, ReadBack},
 };
 use crate::{
     gate::{Fence, Route},
@@ -19,7 +19,7 @@ impl Engine {
             self.statuses.read_durability(&asked.map, &asked.queue);
         }
         if !asked.is_empty() {
-            self.spawn(async move { Event::ReadBack(operations::read_back(asked).await) });
+            self.spawn(async move { Event::ReadBack(effects::read_back(asked).await) });
         }
     }
 
@@ -30,7 +30,7 @@ impl Engine {
             return;
         }
         let asked = vec![Asked::of(map)];
-        self.spawn(async move { Event::ReadBack(operations::read_back(asked).await) });
+        self.spawn(async move { Event::ReadBack(effects::read_back(asked).await) });
     }
 
     /// Every map that has a position, to be asked about.

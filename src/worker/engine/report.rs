@@ -125,6 +125,7 @@ impl Engine {
             name: plan.name.clone(),
             uid: plan.uid.clone(),
             generation: plan.generation,
+            wished: plan.wished,
             phase,
             pauses: pauses(plan.wanted, plan.actor.clone()),
             blocked: blocked.map(|blocked| (blocked.reason().to_owned(), Phase::Starting)),
@@ -166,6 +167,7 @@ impl Engine {
             name: map.plan.name.clone(),
             uid: map.plan.uid.clone(),
             generation: map.plan.generation,
+            wished: map.plan.wished,
             phase,
             pauses: pauses(map.plan.wanted, map.plan.actor.clone()),
             blocked: map

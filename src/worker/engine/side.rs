@@ -4,7 +4,7 @@
 
 use super::{
     Engine, Event,
-    operations::SideNames,
+    effects::SideNames,
     route::{Fit, Routes, admit, item},
 };
 use crate::{

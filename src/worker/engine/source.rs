@@ -2,12 +2,13 @@
 
 use super::{
     Engine, Event,
-    operations::{self, ReadBack, SourceState},
+    effects::{self, ReadBack, SourceState},
 };
 use crate::{
     failpoint,
     record::{Era, Lsn, Position},
     source::postgres::{Admin, Identity, SourceError},
+    trace,
     worker::{
         map::{Blocked, Lost, Map, MapId, Side, SideState, Stage},
         plan::Plan,
@@ -152,7 +153,8 @@ impl Engine {
         let (generation, session) = (self.link.generation, self.link.session);
         let (asked, sides) = (self.asked(), self.side_names());
         self.spawn(async move {
-            let seen = operations::look(settings, slot, generation, asked, &sides).await;
+            let span = trace::span!("source.look", %slot, maps = asked.len());
+            let seen = trace::within(span, effects::look(settings, slot, generation, asked, &sides)).await;
             let result = seen.map(Box::new);
             Event::SourceSeen { session, result }
         });
@@ -225,7 +227,7 @@ impl Engine {
                     admin.create_publication_empty(&publication).await?;
                     admin.create_slot(&slot).await?;
                 }
-                operations::look(settings.clone(), slot, generation, Vec::new(), &[]).await
+                effects::look(settings.clone(), slot, generation, Vec::new(), &[]).await
             };
             let result = made.await.map(Box::new);
             Event::SourceSeen { session, result }

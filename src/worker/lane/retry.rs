@@ -1,7 +1,7 @@
 //! Trying parked records again, between two batches.
 
 use super::{order::Retry, task::Task, write::Patience};
-use crate::record::Position;
+use crate::{record::Position, trace};
 
 impl Task {
     pub(super) fn accept_retry(&mut self, retry: Retry) {
@@ -31,6 +31,7 @@ impl Task {
             timeouts,
             store,
             retries,
+            name,
             ..
         } = self;
         let (Some(retry), Some(session)) = (retries.pop_front(), session.as_mut()) else {
@@ -49,7 +50,8 @@ impl Task {
             retry.first,
             &**store,
         );
-        match patience.wait(again).await {
+        let span = trace::span!("destination.retry", connection = %name, records = retry.records.len());
+        match patience.wait(trace::within(span, again)).await {
             Some(Ok(tried)) => {
                 let was_written = !tried.retried.is_empty();
                 let _ = retry.reply.send(tried);

@@ -10,6 +10,7 @@ use crate::{
     destination::postgres::{Around, Item, LaneError, Upto, Written, last_of},
     failpoint,
     record::Position,
+    trace,
     worker::lane::order::Notice,
 };
 use std::{collections::VecDeque, time::Duration};
@@ -122,8 +123,11 @@ impl Task {
             store: &**store,
             parents: &standing,
         };
+        let last = upto.iter().map(|upto| upto.position).max().unwrap_or_default();
+        let (records, is_replay) = (items.len(), from == From::Replay);
+        let span = trace::span!("destination.write", connection = %name, records, is_replay, durable, position = %last);
         let write = live.write(targets, &items, &upto, durable, around);
-        match patience.wait(write).await {
+        match patience.wait(trace::within(span, write)).await {
             Some(Ok(written)) => {
                 let committed = items.iter().filter(|item| !written.is_aside(item.map)).count();
                 self.unflushed += items.iter().map(|item| item.change.size()).sum::<usize>();

@@ -70,7 +70,7 @@ impl Memory {
         let conditions: Vec<Value> = facts
             .conditions
             .iter()
-            .map(|said| self.condition(said, facts.generation, now))
+            .map(|said| self.condition(said, observed(said, facts), now))
             .collect();
         status.insert("conditions".into(), json!(conditions));
         Value::Object(status)
@@ -135,6 +135,14 @@ impl Memory {
             }
         }
         Some(value)
+    }
+}
+
+/// The generation that a condition judges. A pause and its end do not wait for the rest of the spec.
+fn observed(said: &Said, facts: &Facts) -> i64 {
+    match said.type_ {
+        "Paused" | "CaughtUp" => facts.wished,
+        _ => facts.generation,
     }
 }
 

@@ -60,6 +60,8 @@ pub struct Facts {
     pub name: String,
     pub uid: String,
     pub generation: i64,
+    /// The generation whose `state` is followed: a later one, if the rest of it cannot be.
+    pub wished: i64,
     pub phase: Phase,
     pub pauses: Vec<PauseFacts>,
     pub blocked: Option<(String, Phase)>,
@@ -95,7 +97,7 @@ impl Facts {
             facts.conditions.iter().map(said).collect::<Vec<_>>()
         };
         self.phase != other.phase
-            || self.generation != other.generation
+            || (self.generation, self.wished) != (other.generation, other.wished)
             || self.pauses != other.pauses
             || self.blocked != other.blocked
             || self.gap != other.gap

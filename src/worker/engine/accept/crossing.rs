@@ -9,8 +9,8 @@ use crate::{
     source::postgres::{Admin, First},
     worker::{
         engine::{
+            effects::{Settled, settle},
             join::{STORE_DEADLINE, enter},
-            operations::{Settled, settle},
         },
         plan::Plan,
     },

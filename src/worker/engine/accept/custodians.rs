@@ -5,7 +5,7 @@ use crate::{
     destination::postgres::{Control, Progress},
     queue::{Meta, Queue},
     record::{Era, Lsn, Position},
-    worker::{custody::Held, engine::operations::next_epoch},
+    worker::{custody::Held, engine::effects::next_epoch},
 };
 
 /// Both custodians, as they are found.
