@@ -170,6 +170,9 @@ pub const QUEUE_ADOPTED: &str = "QueueAdopted";
 /// The queue that a map was to go on with is not there: it begins empty.
 pub const QUEUE_NOT_FOUND: &str = "QueueNotFound";
 
+/// A pause that ends by itself is over.
+pub const PAUSE_ENDED: &str = "PauseEnded";
+
 /// Parked records were written again.
 pub const RECORDS_RETRIED: &str = "RecordsRetried";
 /// Parked records were given up.
@@ -191,6 +194,7 @@ pub const EVENTS: &[&str] = &[
     JOINED,
     QUEUE_ADOPTED,
     QUEUE_NOT_FOUND,
+    PAUSE_ENDED,
     TRUNCATE_NOT_REPLICATED,
     WORKER_RESTARTED,
     LEFT_BEHIND,

@@ -1,6 +1,7 @@
 //! The kind `TableMap`: what keeps one destination table in step with one source table.
 
 use super::{Bytes, Field, LocalRef, TableMapStatus, TableRef};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -49,6 +50,10 @@ pub struct TableMapSpec {
     /// they are queued, in order, until it is Running again. May be changed at any time. More values may come.
     #[serde(default)]
     pub state: State,
+    /// Paused until then, though `state` is Running: a pause that ends by itself. A time in the past does nothing. With
+    /// `state: Paused` the map stays paused beyond it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause_until_time: Option<Time>,
     /// Maps of one source Connection and one group share a worker and a replication slot; a busy map gets a group of
     /// its own. Default: default. Must not change.
     #[serde(default = "default_group")]

@@ -82,7 +82,8 @@ fn would(maps: &[TableMap], state: State) {
 }
 
 fn say(map: &TableMap, state: State, would: &str) {
-    let no_change = if map.spec.state == state {
+    let is_timed = state == State::Running && map.spec.pause_until_time.is_some();
+    let no_change = if map.spec.state == state && !is_timed {
         " (no change)"
     } else {
         ""
@@ -166,7 +167,12 @@ async fn patch(cluster: &Cluster, map: &TableMap, state: State, dry_run: bool) -
         field_manager: Some(MANAGER.into()),
         ..PatchParams::default()
     };
-    let patch = Patch::Merge(json!({"spec": {"state": state}}));
+    let spec = match state {
+        State::Paused => json!({"state": state}),
+        // A pause that would end by itself ends now.
+        State::Running => json!({"state": state, "pauseUntilTime": null}),
+    };
+    let patch = Patch::Merge(json!({"spec": spec}));
     let namespace = map.namespace().unwrap_or_default();
     within(cluster.maps(&namespace).patch(&map.name_any(), &params, &patch)).await
 }

@@ -87,7 +87,11 @@ fn phase(out: &mut String, status: &TableMapStatus, now: Timestamp, paint: Paint
             "Spec" => pause.name.clone(),
             cause => format!("{cause} {}", pause.name),
         };
-        let text = format!("{what}{by}, {since} ago");
+        let until = pause
+            .until_time
+            .as_ref()
+            .map_or_else(String::new, |until| format!(", until {}", until.0));
+        let text = format!("{what}{by}, {since} ago{until}");
         line(out, "Paused by", &text);
     }
 }

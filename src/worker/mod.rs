@@ -15,6 +15,7 @@ mod refresh;
 mod resolve;
 pub mod status;
 mod watch;
+mod wish;
 mod work;
 
 pub use ceiling::{Bound, Ceilings};

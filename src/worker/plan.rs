@@ -9,7 +9,7 @@ use crate::{
     mapping::Mapping,
     queue::Queue,
     record::Lsn,
-    worker::{limits::Limits, status::Ledger},
+    worker::{limits::Limits, status::Ledger, wish::Wish},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -28,9 +28,9 @@ pub struct Plan {
     pub namespace: String,
     pub name: String,
     pub generation: i64,
-    /// `spec.state` is Paused.
-    pub wanted: bool,
-    /// The generation that says so: a later one, if the rest of it cannot be followed.
+    /// The pauses that its spec asks for.
+    pub wish: Wish,
+    /// The generation that asks for them: a later one, if the rest of it cannot be followed.
     pub wished: i64,
     /// Who asked for it, as far as the object says.
     pub actor: Option<String>,

@@ -3,7 +3,7 @@
 use crate::{
     api::{
         Bytes, CertificateAuthority, Connection, Credentials, KeySelector, OnExit, PostgresSpec, QueueBounds,
-        QueueLimits, RedisSpec, State, TableMap, TableMapStatus, TlsSpec, TlsVerification,
+        QueueLimits, RedisSpec, TableMap, TableMapStatus, TlsSpec, TlsVerification,
         Transform as TransformSpec, UnmatchedPolicy,
     },
     connection::{
@@ -16,6 +16,7 @@ use crate::{
         objects::{Cluster, Object, Objects},
         plan::{Plan, StatusBefore},
         status::Ledger,
+        wish::Wish,
     },
 };
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -121,7 +122,7 @@ impl Resolver {
             namespace: self.namespace.clone(),
             name: object.name_any(),
             generation: object.meta().generation.unwrap_or(0),
-            wanted: spec.state == State::Paused,
+            wish: Wish::of(object),
             wished: object.meta().generation.unwrap_or(0),
             actor: actor(object),
             source_table: (spec.source.table.schema.clone(), spec.source.table.name.clone()),

@@ -4,8 +4,9 @@ use super::{
     engine::Event,
     map::MapId,
     resolve::{ResolveError, Resolver},
+    wish::Wish,
 };
-use crate::api::{DeletionPolicy, State, TableMap};
+use crate::api::{DeletionPolicy, TableMap};
 use futures::{StreamExt, TryStreamExt};
 use kube::{
     Api, Client, ResourceExt,
@@ -43,7 +44,7 @@ pub struct Watch {
 struct Known {
     map: MapId,
     generation: Option<i64>,
-    wanted: bool,
+    wish: Wish,
     deletion: Option<DeletionPolicy>,
 }
 
@@ -54,7 +55,7 @@ impl Known {
         Self {
             map: object.queue_id().into(),
             generation: object.metadata.generation,
-            wanted: object.spec.state == State::Paused,
+            wish: Wish::of(object),
             deletion: deleted.then_some(object.spec.deletion_policy),
         }
     }
@@ -156,7 +157,7 @@ impl Watch {
             return;
         }
         // A pause does not wait for what the object refers to.
-        if before.is_some_and(|before| before.wanted != now.wanted) {
+        if before.is_some_and(|before| before.wish != now.wish) {
             self.wish(&now);
         }
         // Nothing is made outside Kubernetes before the finalizer is there to have it removed.
@@ -197,7 +198,7 @@ impl Watch {
         let _ = self.events.send(Event::Wished {
             map: now.map.clone(),
             generation: now.generation.unwrap_or_default(),
-            wanted: now.wanted,
+            wish: now.wish,
             deletion: now.deletion,
         });
     }

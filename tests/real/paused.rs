@@ -212,6 +212,85 @@ async fn fifty_pauses_under_load_let_nothing_through() {
     judge(&rig, load, TABLES).await;
 }
 
+/// Asks for a pause of so many seconds, and returns when it ends.
+fn pause_for(rig: &Rig, seconds: u64) -> String {
+    let until = jiff::Timestamp::now() + Duration::from_secs(seconds);
+    let until = until.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let patch = format!(r#"{{"spec":{{"pauseUntilTime":"{until}"}}}}"#);
+    let arguments = ["patch", "tablemap", "items", "--type=merge", "-p", &patch];
+    rig.api.kubectl(&arguments);
+    until
+}
+
+/// It ends at its time, whoever runs then; not before, and not beside another pause.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_until_a_time_ends_by_itself() {
+    let _time = timed("a_pause_until_a_time_ends_by_itself");
+    let mut rig = Rig::start().await;
+    rig.both("CREATE TABLE items (id bigint PRIMARY KEY, note text)")
+        .await;
+    rig.api.apply(&same_map("items", &["id"], &["id", "note"]));
+    let mut operator = rig.operator(&[]);
+    rig.condition("items", "CaughtUp", "True").await;
+    let crm = rig.crm().await;
+    let insert = async |from: i32| {
+        let sql = format!("INSERT INTO items SELECT n FROM generate_series({from}, {from} + 9) n");
+        crm.batch_execute(&sql).await.unwrap();
+    };
+    // One that is over does nothing.
+    pause_for(&rig, 0);
+    rig.observed("items").await;
+    insert(1).await;
+    rig.equal("items", "id").await;
+
+    let until = pause_for(&rig, 6);
+    let status = rig.condition("items", "Paused", "True").await;
+    let pause = serde_json::json!({"cause": "Spec", "name": "spec.pauseUntilTime", "untilTime": until});
+    for (name, value) in pause.as_object().unwrap() {
+        assert_eq!(status["pauses"][0][name], *value, "{status:#}");
+    }
+    insert(11).await;
+    queued(&rig, "items", 10).await;
+    let rows = "SELECT count(*) FROM items";
+    let rows: i64 = rig.erp().await.query_one(rows, &[]).await.unwrap().get(0);
+    assert_eq!(rows, 10);
+    rig.condition("items", "CaughtUp", "True").await;
+    assert!(jiff::Timestamp::now() >= until.parse::<jiff::Timestamp>().unwrap());
+    rig.equal("items", "id").await;
+    wait_until(SOON, "an event of its end", async || {
+        rig.api.kubectl(&["get", "events"]).contains("PauseEnded")
+    })
+    .await;
+
+    // The time comes while nobody runs.
+    pause_for(&rig, 3);
+    rig.condition("items", "Paused", "True").await;
+    insert(21).await;
+    queued(&rig, "items", 10).await;
+    operator.kill9();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let _operator = rig.operator(&[]);
+    rig.condition("items", "CaughtUp", "True").await;
+    rig.equal("items", "id").await;
+
+    // Another pause goes on.
+    rig.pause("items");
+    pause_for(&rig, 5);
+    rig.condition("items", "Paused", "True").await;
+    let pauses = async |count: usize| {
+        let what = format!("{count} pauses");
+        wait_until(SOON, &what, async || {
+            rig.status("items").await["pauses"].as_array().map(Vec::len) == Some(count)
+        })
+        .await;
+    };
+    pauses(2).await;
+    pauses(1).await;
+    assert_eq!(rig.status("items").await["phase"], "Paused");
+    rig.resume("items");
+    rig.condition("items", "CaughtUp", "True").await;
+}
+
 const UNREADABLE: &str = r#"{"expression":"row.id >"}"#;
 
 /// Nor does whoever waits for it: kubectl counts only what is told of the newest generation.

@@ -6,7 +6,11 @@ use super::{
     event::BootError,
 };
 use crate::{
-    api::{DeletionPolicy, reasons::QUEUE_ADOPTED},
+    api::{
+        DeletionPolicy,
+        reasons::{PAUSE_ENDED, QUEUE_ADOPTED},
+    },
+    clock,
     gate::{Gate, Recovered},
     queue::Meta,
     record::{Counters, Position},
@@ -16,6 +20,7 @@ use crate::{
         limits::Meter,
         map::{Appender, Blocked, Counting, Errors, Left, Map, MapId, Operations, Stage, Stock},
         plan::Plan,
+        wish::Wish,
     },
 };
 use std::{sync::Arc, time::Instant};
@@ -58,7 +63,7 @@ impl Engine {
         let another_rate = map.plan.cap != plan.cap;
         let deleting = plan.deletion.is_some();
         map.plan = plan.clone();
-        map.gate.set_wanted(plan.wanted);
+        map.gate.set_wanted(plan.wish.wants(clock::now()));
         map.retry_at = None;
         if another_rate {
             // A replay keeps the rate with which it began.
@@ -81,7 +86,7 @@ impl Engine {
         &mut self,
         id: &MapId,
         generation: i64,
-        wanted: bool,
+        wish: Wish,
         deletion: Option<DeletionPolicy>,
     ) {
         let Some(plan) = self.plans.get(id) else {
@@ -89,7 +94,7 @@ impl Engine {
             return;
         };
         let plan = Arc::new(Plan {
-            wanted,
+            wish,
             wished: generation,
             deletion: deletion.or(plan.deletion),
             ..(**plan).clone()
@@ -97,13 +102,48 @@ impl Engine {
         self.plans.insert(id.clone(), plan.clone());
         let Some(map) = self.maps.get_mut(id) else { return };
         map.plan = plan;
-        map.gate.set_wanted(wanted);
+        map.gate.set_wanted(wish.wants(clock::now()));
         map.retry_at = None;
         if deletion.is_some() {
             self.delete(id);
         }
         self.drive(id);
         self.report(id);
+    }
+
+    /// A pause whose time is over ends, and is told no more.
+    pub(super) fn look_at_pauses(&mut self) {
+        let now = clock::now();
+        let is_over = |map: &&Map| map.plan.wish.until.is_some_and(|until| until <= now);
+        let over: Vec<MapId> = self
+            .maps
+            .values()
+            .filter(is_over)
+            .map(|map| map.id.clone())
+            .collect();
+        for id in over {
+            let Some(map) = self.maps.get_mut(&id) else {
+                continue;
+            };
+            let wish = Wish {
+                until: None,
+                ..map.plan.wish
+            };
+            let plan = Arc::new(Plan {
+                wish,
+                ..(*map.plan).clone()
+            });
+            map.plan = plan.clone();
+            self.plans.insert(id.clone(), plan);
+            if map.gate.wanted() && !wish.paused {
+                map.gate.set_wanted(false);
+                map.retry_at = None;
+                let note = "The time of spec.pauseUntilTime has come: the queue is written.";
+                self.statuses.note(&map.plan, PAUSE_ENDED, note.to_owned());
+            }
+            self.drive(&id);
+            self.report(&id);
+        }
     }
 
     /// A changed mapping is used from the next change on: the map leaves its lane and comes back with the new one.
@@ -356,7 +396,7 @@ fn gate(plan: &Plan, meta: Option<&Meta>, partial: u64, usable: bool) -> Gate {
     let queued = meta.is_some_and(|meta| meta.account.records > partial);
     let fenced = meta.is_some_and(|meta| meta.fenced.is_some());
     Gate::recover(Recovered {
-        wanted: plan.wanted,
+        wanted: plan.wish.wants(clock::now()),
         usable,
         queued,
         fenced,
@@ -367,7 +407,7 @@ fn gate(plan: &Plan, meta: Option<&Meta>, partial: u64, usable: bool) -> Gate {
 /// The gate of a map that has no position yet.
 pub(super) fn fresh_gate(plan: &Plan) -> Gate {
     Gate::recover(Recovered {
-        wanted: plan.wanted,
+        wanted: plan.wish.wants(clock::now()),
         usable: true,
         queued: false,
         fenced: false,

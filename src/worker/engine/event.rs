@@ -20,6 +20,7 @@ use crate::{
         plan::Plan,
         reader::Reader,
         resolve::Reached,
+        wish::Wish,
     },
 };
 use std::{collections::BTreeSet, sync::Arc};
@@ -110,7 +111,7 @@ pub enum Event {
     Wished {
         map: MapId,
         generation: i64,
-        wanted: bool,
+        wish: Wish,
         deletion: Option<DeletionPolicy>,
     },
     /// Redis was read again for every map.

@@ -310,9 +310,9 @@ impl Engine {
             Event::Wished {
                 map,
                 generation,
-                wanted,
+                wish,
                 deletion,
-            } => self.wished(&map, generation, wanted, deletion),
+            } => self.wished(&map, generation, wish, deletion),
             Event::ReadBack(metas) => self.read_back(metas),
             Event::SourceSeen { session, result } => self.source_seen(session, result),
             Event::SourceStarted { session, result } => self.source_started(session, result),
@@ -355,6 +355,7 @@ impl Engine {
         self.retry_source(now);
         self.retry_boots(now);
         self.retry_steps(now);
+        self.look_at_pauses();
         self.look_at_trouble(now);
         self.retry_refused(now);
         self.look_at_sides(now);

@@ -2,16 +2,22 @@
 
 use super::{Engine, Event};
 use crate::{
+    clock,
     gate::{Phase, phase},
     queue::{ErrorSummary, QueueError},
     record::{Lsn, Position},
     worker::{
         limits::{Level, Meter},
         map::{Blocked, Counting, Left, Map, MapId, Stage, Unusable, UnusableKind},
+        plan::Plan,
         status::{CatchUpFacts, Facts, GapFacts, Ledger, PauseFacts, Said},
     },
 };
 use std::time::Instant;
+
+/// The fields of the spec that ask for a pause.
+const STATE: &str = "spec.state";
+const UNTIL: &str = "spec.pauseUntilTime";
 
 impl Engine {
     /// Tells the status writer how a map stands. It decides when that is written.
@@ -127,7 +133,7 @@ impl Engine {
             generation: plan.generation,
             wished: plan.wished,
             phase,
-            pauses: pauses(plan.wanted, plan.actor.clone()),
+            pauses: pauses(plan, plan.wish.wants(clock::now())),
             blocked: blocked.map(|blocked| (blocked.reason().to_owned(), Phase::Starting)),
             gap: blocked.and_then(|blocked| gap(blocked, None)),
             kept: None,
@@ -169,7 +175,7 @@ impl Engine {
             generation: map.plan.generation,
             wished: map.plan.wished,
             phase,
-            pauses: pauses(map.plan.wanted, map.plan.actor.clone()),
+            pauses: pauses(&map.plan, map.gate.wanted()),
             blocked: map
                 .blocked
                 .as_ref()
@@ -269,13 +275,21 @@ fn phase_of(map: &Map) -> Phase {
     }
 }
 
-fn pauses(wanted: bool, actor: Option<String>) -> Vec<PauseFacts> {
-    let spec = PauseFacts {
+/// Those that are in force.
+fn pauses(plan: &Plan, wanted: bool) -> Vec<PauseFacts> {
+    if !wanted {
+        return Vec::new();
+    }
+    let spec = |name: &str, until| PauseFacts {
         cause: "Spec",
-        name: "spec.state".into(),
-        actor,
+        name: name.into(),
+        until,
+        actor: plan.actor.clone(),
     };
-    wanted.then_some(spec).into_iter().collect()
+    let state = plan.wish.paused.then(|| spec(STATE, None));
+    let until = plan.wish.lasts(clock::now());
+    let until = until.map(|until| spec(UNTIL, Some(until)));
+    state.into_iter().chain(until).collect()
 }
 
 fn seen(position: Position) -> Option<Lsn> {
@@ -356,15 +370,29 @@ fn said(type_: &'static str, status: bool, reason: &str, message: impl Into<Stri
     }
 }
 
+/// Who wants the pause, and until when.
+fn wanted_by(map: &Map) -> String {
+    let until = |pause: &PauseFacts| match pause.until {
+        Some(until) => format!("{} until {}", pause.name, clock::text(until)),
+        None => pause.name.clone(),
+    };
+    let pauses = pauses(&map.plan, map.gate.wanted());
+    let all: Vec<String> = pauses.iter().map(until).collect();
+    if all.is_empty() {
+        UNTIL.into()
+    } else {
+        all.join(" and ")
+    }
+}
+
 fn paused(map: &Map) -> Said {
     let gate = &map.gate;
     match (gate.paused(), gate.wanted()) {
-        (true, _) => said(
-            "Paused",
-            true,
-            "RequestedBySpec",
-            "No write to the destination is possible; wanted by spec.state.",
-        ),
+        (true, _) => {
+            let wanted = wanted_by(map);
+            let message = format!("No write to the destination is possible; wanted by {wanted}.");
+            said("Paused", true, "RequestedBySpec", message)
+        }
         (false, true) if !gate.usable() => said(
             "Paused",
             false,

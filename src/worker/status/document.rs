@@ -103,6 +103,9 @@ impl Memory {
                 .or_insert_with(|| time(now.as_microsecond()))
                 .clone();
             let mut value = json!({"cause": pause.cause, "name": pause.name, "sinceTime": since});
+            if let Some(until) = pause.until {
+                value["untilTime"] = json!(time(until));
+            }
             if let Some(actor) = &pause.actor {
                 value["actor"] = json!(actor);
             }

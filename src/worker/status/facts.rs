@@ -43,6 +43,8 @@ pub struct CatchUpFacts {
 pub struct PauseFacts {
     pub cause: &'static str,
     pub name: String,
+    /// When it ends by itself, in microseconds since the Unix epoch.
+    pub until: Option<i64>,
     pub actor: Option<String>,
 }
 

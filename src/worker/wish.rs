@@ -1,0 +1,54 @@
+//! What the spec says of pauses.
+
+use crate::api::{State, TableMap};
+
+/// The pauses that the spec of a map asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// `spec.state` is Paused.
+    pub paused: bool,
+    /// `spec.pauseUntilTime`, in microseconds since the Unix epoch.
+    pub until: Option<i64>,
+}
+
+impl Wish {
+    #[must_use]
+    pub fn of(map: &TableMap) -> Self {
+        Self {
+            paused: map.spec.state == State::Paused,
+            until: map
+                .spec
+                .pause_until_time
+                .as_ref()
+                .map(|time| time.0.as_microsecond()),
+        }
+    }
+
+    /// Whether it wants a pause at a time.
+    #[must_use]
+    pub fn wants(self, now: i64) -> bool {
+        self.paused || self.lasts(now).is_some()
+    }
+
+    /// Until when a pause lasts that ends by itself, if it is not over.
+    #[must_use]
+    pub fn lasts(self, now: i64) -> Option<i64> {
+        self.until.filter(|until| now < *until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Wish;
+
+    #[test]
+    fn a_time_that_is_over_wants_nothing() {
+        let both = |paused| Wish {
+            paused,
+            until: Some(10),
+        };
+        assert_eq!([9, 10].map(|now| both(false).wants(now)), [true, false]);
+        assert_eq!([9, 10].map(|now| both(true).wants(now)), [true, true]);
+        assert!(!Wish::default().wants(0));
+    }
+}
