@@ -230,7 +230,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         .build()
         .context("the runtime")?;
     let done = runtime.block_on(async {
-        log::begin(arguments.log_json, arguments.command.service())?;
+        log::begin(arguments.log_json, arguments.command.service());
         let shutdown = CancellationToken::new();
         tokio::spawn(end_on_signal(shutdown.clone()));
         match arguments.command {

@@ -9,17 +9,23 @@ const DIRECTIVES: &str = "TABLEMAP_LOG";
 pub const JSON: &str = "TABLEMAP_LOG_JSON";
 
 /// What of the libraries never helps; the first prints statements with their parameters, which are row data.
-const QUIET: &[&str] = &["tokio_postgres=warn", "hyper=warn", "tower=warn", "rustls=warn"];
+const QUIET: &[&str] = &[
+    "tokio_postgres=warn",
+    "hyper=warn",
+    "tower=warn",
+    "rustls=warn",
+    "h2=warn",
+    "tonic=warn",
+    "opentelemetry=warn",
+];
 const USUAL: &str = "info,kube=warn";
 
 static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
 /// Begins the log, on standard error, and the traces beside it. `TABLEMAP_LOG` says how much is logged, as directives of
 /// `tracing`'s `EnvFilter`.
-///
-/// # Errors
-/// Those of the traces.
-pub fn begin(json: bool, service: &'static str) -> anyhow::Result<()> {
+/// Traces that cannot be sent hold nothing up. Within a runtime.
+pub fn begin(json: bool, service: &'static str) {
     let wanted = std::env::var(DIRECTIVES).ok();
     let filter = wanted.and_then(|wanted| filter(&wanted).ok());
     let (layer, handle) = reload::Layer::new(filter.unwrap_or_else(|| quiet(EnvFilter::new(USUAL))));
@@ -29,10 +35,14 @@ pub fn begin(json: bool, service: &'static str) -> anyhow::Result<()> {
     } else {
         lines.with_ansi(false).boxed()
     };
-    let log = tracing_subscriber::registry().with(lines.with_filter(layer));
-    log.with(trace::layer(service)?).init();
+    // A layer that is not there must not be asked: spans that nobody wants are never made then.
+    let mut layers = vec![lines.with_filter(layer).boxed()];
+    let traces = trace::layer(service).map(|traces| layers.extend(traces.map(Layer::boxed)));
+    tracing_subscriber::registry().with(layers).init();
     let _ = FILTER.set(handle);
-    Ok(())
+    if let Err(error) = traces {
+        tracing::warn!(error = format!("{error:#}"), "traces are not sent");
+    }
 }
 
 /// What makes another process log, and send its traces, as this one was told to.

@@ -10,7 +10,7 @@ use opentelemetry_otlp::{
     tonic_types::transport::{Certificate, ClientTlsConfig},
 };
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
-use std::{fmt::Display, sync::OnceLock};
+use std::{fmt::Display, sync::OnceLock, time::Duration};
 use tracing::{Instrument, Span, level_filters::LevelFilter};
 use tracing_subscriber::{Layer, filter::Targets, registry::LookupSpan};
 
@@ -27,7 +27,28 @@ const CERTIFICATES: [&str; 2] = [
     "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE",
     "OTEL_EXPORTER_OTLP_CERTIFICATE",
 ];
-const PREFIX: &str = "OTEL_";
+const INSECURE: [&str; 2] = [
+    "OTEL_EXPORTER_OTLP_TRACES_INSECURE",
+    "OTEL_EXPORTER_OTLP_INSECURE",
+];
+
+/// What holds for each process. Not what names one, is a file of one, or may be a secret.
+const SHARED: &[&str] = &[
+    "OTEL_BSP_EXPORT_TIMEOUT",
+    "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
+    "OTEL_BSP_MAX_QUEUE_SIZE",
+    "OTEL_BSP_SCHEDULE_DELAY",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_INSECURE",
+    "OTEL_EXPORTER_OTLP_TIMEOUT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_INSECURE",
+    "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT",
+    "OTEL_TRACES_SAMPLER",
+    "OTEL_TRACES_SAMPLER_ARG",
+];
+/// What was not sent yet when the process ends is given up after this.
+const LAST: Duration = Duration::from_secs(2);
 
 static PROVIDER: OnceLock<SdkTracerProvider> = OnceLock::new();
 
@@ -51,12 +72,15 @@ where
         return Ok(None);
     };
     let mut exporter = SpanExporter::builder().with_tonic();
-    if endpoint.starts_with("https:") {
+    // Without a scheme it is TLS too, unless the environment says otherwise.
+    let is_plain = first(INSECURE).is_some_and(|(_, said)| said.eq_ignore_ascii_case("true"));
+    if endpoint.starts_with("https:") || !endpoint.contains("://") && !is_plain {
         exporter = exporter.with_tls_config(tls()?);
     }
     let exporter = exporter.build().with_context(|| name.to_owned())?;
     let mut resource = Resource::builder();
-    if first(["OTEL_SERVICE_NAME"]).is_none() {
+    let attributes = first(["OTEL_RESOURCE_ATTRIBUTES"]).map_or_else(String::new, |(_, said)| said);
+    if first(["OTEL_SERVICE_NAME"]).is_none() && !attributes.contains("service.name=") {
         resource = resource.with_service_name(service);
     }
     let provider = SdkTracerProvider::builder()
@@ -91,18 +115,19 @@ fn first<const N: usize>(names: [&'static str; N]) -> Option<(&'static str, Stri
     names.into_iter().find_map(|name| Some((name, said(name)?)))
 }
 
-/// What makes another process send its traces as this one was told to; it names itself.
+/// What makes another process send its traces to where this one does.
 #[must_use]
 pub fn environment() -> Vec<(String, String)> {
-    let all = std::env::vars().filter(|(name, _)| name.starts_with(PREFIX) && name != "OTEL_SERVICE_NAME");
-    let mut all: Vec<_> = all.collect();
-    all.sort();
-    all
+    let said = |name: &&str| Some(((*name).to_owned(), std::env::var(name).ok()?));
+    SHARED.iter().filter_map(|name| said(name)).collect()
 }
 
 /// Sends what was not sent yet.
 pub fn end() {
-    if let Some(Err(error)) = PROVIDER.get().map(SdkTracerProvider::shutdown) {
+    let ended = PROVIDER
+        .get()
+        .map(|provider| provider.shutdown_with_timeout(LAST));
+    if let Some(Err(error)) = ended {
         tracing::warn!(%error, "the last traces were not sent");
     }
 }

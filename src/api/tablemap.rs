@@ -1,7 +1,6 @@
 //! The kind `TableMap`: what keeps one destination table in step with one source table.
 
 use super::{Bytes, Field, LocalRef, TableMapStatus, TableRef};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -53,7 +52,12 @@ pub struct TableMapSpec {
     /// Paused until then, though `state` is Running: a pause that ends by itself. A time in the past does nothing. With
     /// `state: Paused` the map stays paused beyond it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pause_until_time: Option<Time>,
+    #[schemars(extend("format" = "date-time"))]
+    #[schemars(regex(
+        pattern = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-](0[0-9]|1[0-4]):[0-5][0-9])$"
+    ))]
+    #[x_kube(validation = Rule::new("self < timestamp('9000-01-01T00:00:00Z')").message("must be a time before the year 9000; for a pause without end set `state: Paused`"))]
+    pub pause_until_time: Option<String>,
     /// Maps of one source Connection and one group share a worker and a replication slot; a busy map gets a group of
     /// its own. Default: default. Must not change.
     #[serde(default = "default_group")]

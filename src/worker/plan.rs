@@ -33,7 +33,8 @@ pub struct Plan {
     /// The generation that asks for them: a later one, if the rest of it cannot be followed.
     pub wished: i64,
     /// Who asked for it, as far as the object says.
-    pub actor: Option<String>,
+    pub state_by: Option<String>,
+    pub until_by: Option<String>,
     pub source_table: TableName,
     pub mapping: Arc<Mapping>,
     /// Of what the mapping was compiled from: another stamp is another mapping.

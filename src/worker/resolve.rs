@@ -16,7 +16,7 @@ use crate::{
         objects::{Cluster, Object, Objects},
         plan::{Plan, StatusBefore},
         status::Ledger,
-        wish::Wish,
+        wish::{self, Wish},
     },
 };
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -115,6 +115,10 @@ impl Resolver {
             .conditions
             .iter()
             .any(|said| said.type_ == "Paused" && said.status == "True");
+        if !wish::is_readable(object) {
+            let text = "`spec.pauseUntilTime` is not a time: write it like 2026-11-24T22:00:00Z";
+            return Err(ResolveError::Invalid(text.into()));
+        }
         Ok(Plan {
             id: object.queue_id().into(),
             uid: object.uid().unwrap_or_default(),
@@ -124,7 +128,8 @@ impl Resolver {
             generation: object.meta().generation.unwrap_or(0),
             wish: Wish::of(object),
             wished: object.meta().generation.unwrap_or(0),
-            actor: actor(object),
+            state_by: actor(object, "/f:spec/f:state"),
+            until_by: actor(object, "/f:spec/f:pauseUntilTime"),
             source_table: (spec.source.table.schema.clone(), spec.source.table.name.clone()),
             mapping: Arc::new(mapping(object)?),
             stamp: serde_json::to_string(&(&spec.fields, &spec.source.filter, errors.max_records))
@@ -437,8 +442,8 @@ fn limits(given: Option<&QueueLimits>) -> Limits {
     Limits { hard, soft }
 }
 
-/// Who wrote `spec.state` last, as far as the object says.
-fn actor(object: &TableMap) -> Option<String> {
+/// Who wrote a field last, as far as the object says.
+fn actor(object: &TableMap, field: &str) -> Option<String> {
     let mut managers: Vec<_> = object
         .meta()
         .managed_fields
@@ -449,7 +454,7 @@ fn actor(object: &TableMap) -> Option<String> {
             entry
                 .fields_v1
                 .as_ref()
-                .is_some_and(|fields| fields.0.pointer("/f:spec/f:state").is_some())
+                .is_some_and(|fields| fields.0.pointer(field).is_some())
         })
         .collect();
     managers.sort_by_key(|entry| entry.time.as_ref().map(|time| time.0));

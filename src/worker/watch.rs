@@ -6,7 +6,10 @@ use super::{
     resolve::{ResolveError, Resolver},
     wish::Wish,
 };
-use crate::api::{DeletionPolicy, TableMap};
+use crate::{
+    api::{DeletionPolicy, TableMap},
+    clock,
+};
 use futures::{StreamExt, TryStreamExt};
 use kube::{
     Api, Client, ResourceExt,
@@ -156,8 +159,9 @@ impl Watch {
         if before == Some(&now) {
             return;
         }
-        // A pause does not wait for what the object refers to.
-        if before.is_some_and(|before| before.wish != now.wish) {
+        // A pause does not wait for what the object refers to. Its end does: the queue is written as the spec says now.
+        let is_pause = now.wish.wants(clock::now());
+        if is_pause && before.is_some_and(|before| before.wish != now.wish) {
             self.wish(&now);
         }
         // Nothing is made outside Kubernetes before the finalizer is there to have it removed.
@@ -185,8 +189,10 @@ impl Watch {
             }
             Err(error) => {
                 tracing::warn!(map = %object.name_any(), %error, "the map's references cannot be read; trying again");
-                // Of a queue that may be another's nothing is wished.
-                if self.known.contains_key(&uid) || !object.adopts() {
+                // Of a queue that may be another's nothing is wished; and what could only not be read now will be.
+                let is_ours = self.known.contains_key(&uid) || !object.adopts();
+                let is_certain = !matches!(error, ResolveError::Api(_));
+                if is_ours && (is_certain || is_pause || now.deletion.is_some()) {
                     self.wish(&now);
                 }
                 self.waiting.insert(uid, object);

@@ -1,6 +1,7 @@
 //! What the spec says of pauses.
 
 use crate::api::{State, TableMap};
+use jiff::Timestamp;
 
 /// The pauses that the spec of a map asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,15 +13,12 @@ pub struct Wish {
 }
 
 impl Wish {
+    /// A time that cannot be read asks for nothing: [`is_readable`] tells.
     #[must_use]
     pub fn of(map: &TableMap) -> Self {
         Self {
             paused: map.spec.state == State::Paused,
-            until: map
-                .spec
-                .pause_until_time
-                .as_ref()
-                .map(|time| time.0.as_microsecond()),
+            until: until(map).and_then(Result::ok).map(Timestamp::as_microsecond),
         }
     }
 
@@ -35,6 +33,16 @@ impl Wish {
     pub fn lasts(self, now: i64) -> Option<i64> {
         self.until.filter(|until| now < *until)
     }
+}
+
+fn until(map: &TableMap) -> Option<Result<Timestamp, jiff::Error>> {
+    map.spec.pause_until_time.as_ref().map(|text| text.parse())
+}
+
+/// Whether the time can be read. The API server takes only such, but an object can be older than its schema.
+#[must_use]
+pub fn is_readable(map: &TableMap) -> bool {
+    until(map).is_none_or(|until| until.is_ok())
 }
 
 #[cfg(test)]

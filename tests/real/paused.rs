@@ -237,6 +237,20 @@ async fn a_pause_until_a_time_ends_by_itself() {
         let sql = format!("INSERT INTO items SELECT n FROM generate_series({from}, {from} + 9) n");
         crm.batch_execute(&sql).await.unwrap();
     };
+    // What no clock reaches, or is no time, would be read by nobody.
+    for (time, why) in [
+        ("9999-12-31T23:59:59Z", "must be a time before the year 9000"),
+        ("2026-13-01T00:00:00Z", "pauseUntilTime"),
+        ("2026-11-24T22:00:00+99:99", "pauseUntilTime"),
+        ("tomorrow", "pauseUntilTime"),
+    ] {
+        let patch = format!(r#"{{"spec":{{"pauseUntilTime":"{time}"}}}}"#);
+        let arguments = ["patch", "tablemap", "items", "--type=merge", "-p", &patch];
+        let refused = rig.api.command().args(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && said.contains(why), "{time}: {said}");
+    }
+
     // One that is over does nothing.
     pause_for(&rig, 0);
     rig.observed("items").await;
@@ -256,6 +270,7 @@ async fn a_pause_until_a_time_ends_by_itself() {
     assert_eq!(rows, 10);
     rig.condition("items", "CaughtUp", "True").await;
     assert!(jiff::Timestamp::now() >= until.parse::<jiff::Timestamp>().unwrap());
+    assert_eq!(rig.status("items").await["pauses"], serde_json::json!([]));
     rig.equal("items", "id").await;
     wait_until(SOON, "an event of its end", async || {
         rig.api.kubectl(&["get", "events"]).contains("PauseEnded")

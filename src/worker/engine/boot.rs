@@ -6,10 +6,7 @@ use super::{
     event::BootError,
 };
 use crate::{
-    api::{
-        DeletionPolicy,
-        reasons::{PAUSE_ENDED, QUEUE_ADOPTED},
-    },
+    api::reasons::QUEUE_ADOPTED,
     clock,
     gate::{Gate, Recovered},
     queue::Meta,
@@ -20,7 +17,6 @@ use crate::{
         limits::Meter,
         map::{Appender, Blocked, Counting, Errors, Left, Map, MapId, Operations, Stage, Stock},
         plan::Plan,
-        wish::Wish,
     },
 };
 use std::{sync::Arc, time::Instant};
@@ -63,8 +59,9 @@ impl Engine {
         let another_rate = map.plan.cap != plan.cap;
         let deleting = plan.deletion.is_some();
         map.plan = plan.clone();
-        map.gate.set_wanted(plan.wish.wants(clock::now()));
         map.retry_at = None;
+        self.heed(&id);
+        let Some(map) = self.maps.get_mut(&id) else { return };
         if another_rate {
             // A replay keeps the rate with which it began.
             map.gate.reread();
@@ -78,72 +75,6 @@ impl Engine {
         }
         self.drive(&id);
         self.report(&id);
-    }
-
-    /// What an object asks for, before what it refers to is read; a spec that cannot be used must not keep anybody from
-    /// pausing, nor from deleting.
-    pub(super) fn wished(
-        &mut self,
-        id: &MapId,
-        generation: i64,
-        wish: Wish,
-        deletion: Option<DeletionPolicy>,
-    ) {
-        let Some(plan) = self.plans.get(id) else {
-            self.unresolved.insert(id.clone());
-            return;
-        };
-        let plan = Arc::new(Plan {
-            wish,
-            wished: generation,
-            deletion: deletion.or(plan.deletion),
-            ..(**plan).clone()
-        });
-        self.plans.insert(id.clone(), plan.clone());
-        let Some(map) = self.maps.get_mut(id) else { return };
-        map.plan = plan;
-        map.gate.set_wanted(wish.wants(clock::now()));
-        map.retry_at = None;
-        if deletion.is_some() {
-            self.delete(id);
-        }
-        self.drive(id);
-        self.report(id);
-    }
-
-    /// A pause whose time is over ends, and is told no more.
-    pub(super) fn look_at_pauses(&mut self) {
-        let now = clock::now();
-        let is_over = |map: &&Map| map.plan.wish.until.is_some_and(|until| until <= now);
-        let over: Vec<MapId> = self
-            .maps
-            .values()
-            .filter(is_over)
-            .map(|map| map.id.clone())
-            .collect();
-        for id in over {
-            let Some(map) = self.maps.get_mut(&id) else {
-                continue;
-            };
-            let wish = Wish {
-                until: None,
-                ..map.plan.wish
-            };
-            let plan = Arc::new(Plan {
-                wish,
-                ..(*map.plan).clone()
-            });
-            map.plan = plan.clone();
-            self.plans.insert(id.clone(), plan);
-            if map.gate.wanted() && !wish.paused {
-                map.gate.set_wanted(false);
-                map.retry_at = None;
-                let note = "The time of spec.pauseUntilTime has come: the queue is written.";
-                self.statuses.note(&map.plan, PAUSE_ENDED, note.to_owned());
-            }
-            self.drive(&id);
-            self.report(&id);
-        }
     }
 
     /// A changed mapping is used from the next change on: the map leaves its lane and comes back with the new one.
@@ -297,6 +228,7 @@ impl Engine {
             stage,
             joining: false,
             gate: gate(&plan, meta.as_ref(), partial, failure.is_none()),
+            timed: plan.wish.lasts(clock::now()),
             seat: usize::MAX,
             queue,
             epoch,

@@ -16,6 +16,7 @@ mod event;
 mod join;
 mod lanes;
 mod limits;
+mod pauses;
 mod permits;
 mod queueing;
 mod reach;

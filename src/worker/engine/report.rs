@@ -133,7 +133,7 @@ impl Engine {
             generation: plan.generation,
             wished: plan.wished,
             phase,
-            pauses: pauses(plan, plan.wish.wants(clock::now())),
+            pauses: pauses(plan, plan.wish.lasts(clock::now())),
             blocked: blocked.map(|blocked| (blocked.reason().to_owned(), Phase::Starting)),
             gap: blocked.and_then(|blocked| gap(blocked, None)),
             kept: None,
@@ -175,7 +175,7 @@ impl Engine {
             generation: map.plan.generation,
             wished: map.plan.wished,
             phase,
-            pauses: pauses(&map.plan, map.gate.wanted()),
+            pauses: pauses(&map.plan, map.timed),
             blocked: map
                 .blocked
                 .as_ref()
@@ -275,20 +275,16 @@ fn phase_of(map: &Map) -> Phase {
     }
 }
 
-/// Those that are in force.
-fn pauses(plan: &Plan, wanted: bool) -> Vec<PauseFacts> {
-    if !wanted {
-        return Vec::new();
-    }
-    let spec = |name: &str, until| PauseFacts {
+/// Those that the spec asks for; `until` is when the one that ends by itself does.
+fn pauses(plan: &Plan, until: Option<i64>) -> Vec<PauseFacts> {
+    let spec = |name: &str, until, actor: &Option<String>| PauseFacts {
         cause: "Spec",
         name: name.into(),
         until,
-        actor: plan.actor.clone(),
+        actor: actor.clone(),
     };
-    let state = plan.wish.paused.then(|| spec(STATE, None));
-    let until = plan.wish.lasts(clock::now());
-    let until = until.map(|until| spec(UNTIL, Some(until)));
+    let state = plan.wish.paused.then(|| spec(STATE, None, &plan.state_by));
+    let until = until.map(|until| spec(UNTIL, Some(until), &plan.until_by));
     state.into_iter().chain(until).collect()
 }
 
@@ -376,10 +372,10 @@ fn wanted_by(map: &Map) -> String {
         Some(until) => format!("{} until {}", pause.name, clock::text(until)),
         None => pause.name.clone(),
     };
-    let pauses = pauses(&map.plan, map.gate.wanted());
+    let pauses = pauses(&map.plan, map.timed);
     let all: Vec<String> = pauses.iter().map(until).collect();
     if all.is_empty() {
-        UNTIL.into()
+        "the spec".into()
     } else {
         all.join(" and ")
     }

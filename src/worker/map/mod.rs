@@ -188,6 +188,8 @@ pub struct Map {
     /// Its join is under way.
     pub joining: bool,
     pub gate: Gate,
+    /// When the pause that is in force ends by itself, in microseconds since the Unix epoch.
+    pub timed: Option<i64>,
     pub seat: usize,
     pub queue: Queue,
     pub epoch: i64,

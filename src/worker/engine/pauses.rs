@@ -1,0 +1,86 @@
+//! The pauses that the spec asks for: they act at once, and one that ends by itself ends at its time.
+
+use super::Engine;
+use crate::{
+    api::{DeletionPolicy, reasons::PAUSE_ENDED},
+    clock,
+    worker::{
+        map::{Map, MapId},
+        plan::Plan,
+        wish::Wish,
+    },
+};
+use std::sync::Arc;
+
+impl Engine {
+    /// What a map's object asks for, though what it refers to cannot be read, or not yet.
+    pub(super) fn wished(
+        &mut self,
+        id: &MapId,
+        generation: i64,
+        wish: Wish,
+        deletion: Option<DeletionPolicy>,
+    ) {
+        let Some(plan) = self.plans.get(id) else {
+            self.unresolved.insert(id.clone());
+            return;
+        };
+        // Of a generation that asks for nothing else nothing is followed yet.
+        let wished = if wish == plan.wish {
+            plan.wished
+        } else {
+            generation
+        };
+        let plan = Arc::new(Plan {
+            wish,
+            wished,
+            deletion: deletion.or(plan.deletion),
+            ..(**plan).clone()
+        });
+        self.plans.insert(id.clone(), plan.clone());
+        let Some(map) = self.maps.get_mut(id) else {
+            return self.report_starting(id);
+        };
+        map.plan = plan;
+        map.retry_at = None;
+        self.heed(id);
+        if deletion.is_some() {
+            self.delete(id);
+        }
+        self.drive(id);
+        self.report(id);
+    }
+
+    /// Tells the gate what the spec wants now.
+    pub(super) fn heed(&mut self, id: &MapId) {
+        let now = clock::now();
+        let Some(map) = self.maps.get_mut(id) else { return };
+        let wish = map.plan.wish;
+        map.gate.set_wanted(wish.wants(now));
+        let before = std::mem::replace(&mut map.timed, wish.lasts(now));
+        if before.is_some_and(|until| until <= now) && !wish.wants(now) {
+            let note = "The time of spec.pauseUntilTime has come: the queue is written.";
+            self.statuses.note(&map.plan, PAUSE_ENDED, note.to_owned());
+        }
+    }
+
+    /// Pauses whose time is over end.
+    pub(super) fn look_at_pauses(&mut self) {
+        let now = clock::now();
+        let is_over = |map: &&Map| map.timed.is_some_and(|until| until <= now);
+        let over: Vec<MapId> = self
+            .maps
+            .values()
+            .filter(is_over)
+            .map(|map| map.id.clone())
+            .collect();
+        for id in over {
+            self.heed(&id);
+            if let Some(map) = self.maps.get_mut(&id) {
+                map.retry_at = None;
+            }
+            self.drive(&id);
+            self.report(&id);
+        }
+    }
+}
