@@ -44,6 +44,11 @@ func TestRedis(t *testing.T) {
 	for _, refused := range [][3]string{
 		{"sales", "not-a-good-password", "xadd {tm:stock:1}:stream * a b"}, {"sales", "not-a-good-password", "flushall"},
 		{"sales", "not-a-good-password", "config set appendonly no"}, {"sales", "not-a-good-password", "keys *"},
+		// Names of others' keys, and their scripts.
+		{"sales", "not-a-good-password", "scan 0"}, {"sales", "not-a-good-password", "randomkey"},
+		{"sales", "not-a-good-password", "dbsize"}, {"sales", "not-a-good-password", "client tracking on bcast"},
+		{"sales", "not-a-good-password", "script flush"}, {"sales", "not-a-good-password", "script kill"},
+		{"sales", "not-a-good-password", "function flush"},
 		{"sales", "wrong", "ping"}, {"probe", "x", "get {tm:sales:1}:meta"}, {"default", "", "ping"},
 	} {
 		said := ask(refused[0], refused[1], refused[2])
