@@ -16,6 +16,13 @@ install_redis() {
     --set "$values" --set "redis.namespaces={${teams[*]}}"
 }
 
+# Nobody there may count keys, but a summary says whether there are some.
+no_keys() {
+  local said
+  said=$(REDISCLI_AUTH=${known[$namespace password]} redis-cli -h "$redis_address" --user "$namespace" --no-auth-warning info keyspace)
+  [[ $said == *Keyspace* && $said != *keys=* ]] || fail "Redis still has keys: $said"
+}
+
 remove_redis() {
   run "$helm" upgrade tablemap charts/tablemap --namespace "$system" --reuse-values --wait --timeout 60s --set redis.enabled=false
   run kubectl delete pvc "data-$redis" --namespace "$system" --timeout=60s

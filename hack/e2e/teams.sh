@@ -220,19 +220,40 @@ nothing_of_others() {
 
 # steal TEAM OTHER: references lead to the own namespace only.
 steal() {
-  step "the leader of $1 names what is $2's: Secret, path to a Secret, Connection, queue"
+  step "the leader of $1 names what is $2's: a Secret, the path to one, a Connection, a queue"
   be "$1"
+  local map name
   sed "s/token: .*/token: $(sed 's/.* //' "$folder/$1.lead")/" "$KUBECONFIG" > "$folder/$1.lead.kubeconfig"
-  local leads=(kubectl --kubeconfig "$folder/$1.lead.kubeconfig") map said
-  sed "s/@host@/$host/; s/@erp_port@/$erp_port/; s/@queue@/${known[$2 queue]}/; s/@other@/$2/g" hack/e2e/thief.yaml > "$folder/thief.yaml"
+  leads=(kubectl --kubeconfig "$folder/$1.lead.kubeconfig")
+  sed "s/@host@/$host/; s/@erp_port@/$erp_port/; s/@other@/$2/g" hack/e2e/thief.yaml > "$folder/thief.yaml"
   run "${leads[@]}" apply -f "$folder/thief.yaml"
   for map in by-secret by-path by-connection; do
-    run "${leads[@]}" wait --for=condition=SpecValid=False "tm/$map" --timeout=30s
-    said=$(kubectl get "tm/$map" -o 'jsonpath={.status.conditions[?(@.type=="SpecValid")].reason}: {.status.conditions[?(@.type=="SpecValid")].message}')
-    note "$map: $said"
-    [[ $said == ConnectionMissing:* ]] || fail "$map should find nothing under that name"
+    name=$map
+    if [ "$map" = by-connection ]; then name=only-$2; fi
+    make_map "$map" "$name" '{}'
+    run kubectl wait --for=condition=SpecValid=False "tm/$map" --timeout=30s
+    note "$(said "$map" SpecValid)"
+    [[ $(said "$map" SpecValid) == ConnectionMissing* ]] || fail "$map should find nothing under that name"
   done
+  make_map by-queue erp "{id: ${known[$2 queue]}}"
+  run kubectl wait --for=condition=CaughtUp=True tm/by-queue --timeout=60s
+  within 10 "an event that tells of no such queue" told QueueNotFound
+  note "by-queue begins empty: $(kubectl get events --field-selector reason=QueueNotFound -o 'jsonpath={.items[0].message}')"
+  run kubectl delete tm by-secret by-path by-connection by-queue --timeout=60s
+  run kubectl delete connections by-secret by-path --timeout=60s
+  be "$2"
+  [ "$(first queuedrecords)" = "${known[$2 queued]}" ] || fail "what $2 has queued is not there any more"
 }
+
+# make_map NAME DESTINATION QUEUE
+make_map() {
+  sed "s/@name@/$1/; s/@destination@/$2/; s/@queue@/$3/" hack/e2e/thief-map.yaml > "$folder/$1.yaml"
+  run "${leads[@]}" apply -f "$folder/$1.yaml"
+}
+
+# said MAP CONDITION
+said() { kubectl get "tm/$1" -o "jsonpath={.status.conditions[?(@.type=='$2')].reason}: {.status.conditions[?(@.type=='$2')].message}"; }
+told() { [ -n "$(kubectl get events --field-selector "reason=$1" -o name)" ]; }
 
 # all_is_well TEAM: its rows arrive, and its books balance.
 all_is_well() {

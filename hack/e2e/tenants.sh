@@ -69,6 +69,7 @@ end_teams() {
     be "$team"
     run kubectl delete tm,tmop --all --timeout=60s
   done
+  no_keys
   no_workers() { [ -z "$(kubectl get deployments -o name)" ]; }
   for team in "${teams[@]}"; do
     be "$team"
@@ -80,7 +81,7 @@ end_teams() {
   run kubectl delete namespace "${teams[@]}" --timeout=60s
   for server in crm erp; do
     for team in "${teams[@]}"; do
-      psql -qX -v ON_ERROR_STOP=1 "service=$server" -c "DROP DATABASE \"$team\"" -c "DROP ROLE \"$team\""
+      psql -qX -v ON_ERROR_STOP=1 "service=$server" -c "DROP DATABASE \"$team\" WITH (FORCE)" -c "DROP ROLE \"$team\""
     done
   done
 }
