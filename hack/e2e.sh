@@ -29,6 +29,10 @@ source hack/demo/servers.sh
 source hack/demo/story.sh
 source hack/e2e/outages.sh
 source hack/e2e/leaving.sh
+source hack/e2e/tenants.sh
+source hack/e2e/redis.sh
+source hack/e2e/requests.sh
+source hack/e2e/teams.sh
 
 # Pods do not have the addresses that a node has within a pod's own.
 build() {
@@ -47,6 +51,7 @@ build() {
   rm -rf target/e2e/pause-root
   install -D target/e2e/pause target/e2e/pause-root/pause
   hack/oci-archive.sh target/e2e/pause-root tablemap.local/pause:1 target/e2e/pause.tar 65535:65535 /pause
+  hack/redis-image.sh "$redis_image" target/e2e/redis.tar
   # The plugin stands beside the program that is in the image.
   tablemap=$(realpath "${CARGO_TARGET_DIR:-target}/$(uname -m)-unknown-linux-gnu/release/kubectl-tablemap")
   export PATH=$(dirname "$tablemap"):$programs:/usr/lib/postgresql/15/bin:$PATH
@@ -56,7 +61,7 @@ start_cluster() {
   cluster=$(mktemp -d "${TMPDIR:-/tmp}/tablemap-e2e.XXXXXX")
   chmod 755 "$cluster"
   step "starting a cluster of one node in $cluster"
-  hack/cluster/up.sh "$cluster" "$(realpath target/e2e/pause.tar)" "$(realpath "$archive")"
+  hack/cluster/up.sh "$cluster" "$(realpath target/e2e/pause.tar)" "$(realpath target/e2e/redis.tar)" "$(realpath "$archive")"
   export KUBECONFIG=$cluster/kubeconfig
   run kubectl get nodes -o wide
   local number
@@ -126,6 +131,10 @@ kill_the_leader
 replace_workers
 restart_the_node
 apiserver_away
+make_teams
+restart_redis
+keep_teams_apart
+end_teams
 compare_rights "$(worker_account)"
 leave
 step "a real cluster, the chart, worker pods: done in $SECONDS seconds"

@@ -44,6 +44,6 @@ ip route del unreachable "10.$number.0.0/16"
 for hierarchy in /sys/fs/cgroup/*/"$name"; do
   if [ -d "$hierarchy" ]; then find "$hierarchy" -depth -type d -exec rmdir {} \;; fi
 done
-# Empty mount points.
-rmdir /var/lib/kubelet /var/lib/containerd /run/containerd /var/lib/cni /var/log/pods /var/log/containers 2> /dev/null
+# Empty mount points. While another cluster runs they stay: without them its node would lose what it has mounted there.
+ip netns list | grep -q '^tablemap' || rmdir /var/lib/kubelet /var/lib/containerd /run/containerd /var/lib/cni /var/log/pods /var/log/containers 2> /dev/null
 rm number

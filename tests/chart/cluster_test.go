@@ -82,7 +82,7 @@ func (c *cluster) spawn(name string, arguments ...string) {
 }
 
 // serve starts a server, which ends with the test, even if that is killed.
-func (c *cluster) serve(name, program string, arguments ...string) {
+func (c *cluster) serve(name, program string, arguments ...string) *exec.Cmd {
 	c.t.Helper()
 	command := exec.Command(program, arguments...)
 	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -103,6 +103,7 @@ func (c *cluster) serve(name, program string, arguments ...string) {
 		_ = command.Process.Kill()
 		_ = command.Wait()
 	})
+	return command
 }
 
 func (c *cluster) until(what string, holds func() bool) {

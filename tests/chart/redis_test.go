@@ -20,7 +20,8 @@ func TestRedis(t *testing.T) {
 	port := freePort(t)
 	settings = strings.NewReplacer("/etc/tablemap/users/users.acl", c.write("users.acl", users), "dir /data", "dir "+c.folder,
 		"port 6379", fmt.Sprintf("port %d", port), "bind * -::*", "bind 127.0.0.1").Replace(settings)
-	c.serve("redis-server", "redis-server", c.write("redis.conf", settings))
+	file := c.write("redis.conf", settings)
+	server := c.serve("redis-server", "redis-server", file)
 	ask := func(user, password, command string) string {
 		arguments := []string{"-p", fmt.Sprint(port), "--no-auth-warning", "--user", user, "--pass", password}
 		said, _ := exec.Command("redis-cli", append(arguments, strings.Fields(command)...)...).CombinedOutput()
@@ -44,7 +45,13 @@ func TestRedis(t *testing.T) {
 	for _, refused := range [][3]string{
 		{"sales", "not-a-good-password", "xadd {tm:stock:1}:stream * a b"}, {"sales", "not-a-good-password", "flushall"},
 		{"sales", "not-a-good-password", "config set appendonly no"}, {"sales", "not-a-good-password", "keys *"},
+		// Names of others' keys, and their scripts.
+		{"sales", "not-a-good-password", "scan 0"}, {"sales", "not-a-good-password", "randomkey"},
+		{"sales", "not-a-good-password", "dbsize"}, {"sales", "not-a-good-password", "client tracking on bcast"},
+		{"sales", "not-a-good-password", "script flush"}, {"sales", "not-a-good-password", "script kill"},
+		{"sales", "not-a-good-password", "function flush"},
 		{"sales", "wrong", "ping"}, {"probe", "x", "get {tm:sales:1}:meta"}, {"default", "", "ping"},
+		{"default", "", "config get appendonly"},
 	} {
 		said := ask(refused[0], refused[1], refused[2])
 		if !strings.HasPrefix(said, "NOPERM") && !strings.Contains(said, "WRONGPASS") && !strings.Contains(said, "NOAUTH") {
@@ -53,5 +60,16 @@ func TestRedis(t *testing.T) {
 	}
 	if files, _ := filepath.Glob(c.path("appendonlydir/*.aof")); len(files) == 0 {
 		t.Error("it has no append-only file")
+	}
+	// What a script has written is there after a restart, though nobody can be the user by whose rights it is read again.
+	ask("sales", "not-a-good-password", "eval redis.call('set',KEYS[1],'a')redis.call('set',KEYS[2],'b') 2 {tm:sales:1}:a {tm:sales:1}:b")
+	_ = server.Process.Kill()
+	_ = server.Wait()
+	c.serve("redis-server-again", "redis-server", file)
+	c.until("Redis again", func() bool { return ask("probe", "x", "ping") == "PONG" })
+	for key, value := range map[string]string{"a": "a", "b": "b"} {
+		if said := ask("sales", "not-a-good-password", "get {tm:sales:1}:"+key); said != value {
+			t.Errorf("after a restart %s is %q", key, said)
+		}
 	}
 }

@@ -31,14 +31,16 @@ Sets .Values.redisPasswords, by namespace, once for all templates: given, or tha
 
 {{/*
 Its users: of each namespace one that reaches the queues of that namespace alone, and one that is for probes and may do
-nothing else. Only hashes of passwords.
+nothing else. Only hashes of passwords. What names no key is held to none: it would tell the names of others' keys, or end
+others' scripts. Nobody can be the user default. But its append-only file is read again by that user's rights: without them all
+that a script or a transaction has written would be left out, and lost (valkey-io/valkey#3983, redis/redis#14541).
 */}}
 {{- define "tablemap.redisUsers" -}}
 {{- include "tablemap.redisPasswords" . }}
-user default off
+user default off ~* &* +@all
 user probe on nopass -@all +ping
 {{- range $namespace, $password := .Values.redisPasswords }}
-user {{ $namespace }} on #{{ sha256sum $password }} ~{tm:{{ $namespace }}:* -@all +@read +@write +@scripting +@connection -@dangerous +info +config|get
+user {{ $namespace }} on #{{ sha256sum $password }} ~{tm:{{ $namespace }}:* -@all +@read +@write +@scripting +@connection -@dangerous -scan -randomkey -dbsize -client|tracking -function -script|flush -script|kill +info +config|get
 {{- end }}
 {{- end }}
 

@@ -1,0 +1,139 @@
+# shellcheck shell=bash disable=SC2154
+# The chart's small Redis, whose pod is restarted under load in each phase: nothing is lost.
+
+redis=tablemap-redis-0
+redis_image=tablemap.local/redis:e2e
+
+install_redis() {
+  step "the small Redis of the chart, with its volume in a folder of the node"
+  mkdir -m 755 "$cluster/redis"
+  sed "s|@folder@|$cluster/redis|; s|@system@|$system|" hack/e2e/volume.yaml > "$folder/volume.yaml"
+  run kubectl apply -f "$folder/volume.yaml"
+  local values=redis.enabled=true,redis.programs=redis,redis.memory=256Mi
+  values+=,redis.image.repository=${redis_image%:*},redis.image.tag=${redis_image##*:},redis.image.pullPolicy=Never
+  local IFS=,
+  run "$helm" upgrade tablemap charts/tablemap --namespace "$system" --reuse-values --wait --timeout 60s \
+    --set "$values" --set "redis.namespaces={${teams[*]}}"
+}
+
+# Nobody there may count keys, but a summary says whether there are some.
+no_keys() {
+  local said
+  said=$(REDISCLI_AUTH=${known[$namespace password]} redis-cli -h "$redis_address" --user "$namespace" --no-auth-warning info keyspace)
+  [[ $said == *Keyspace* && $said != *keys=* ]] || fail "Redis still has keys: $said"
+}
+
+remove_redis() {
+  run "$helm" upgrade tablemap charts/tablemap --namespace "$system" --reuse-values --wait --timeout 60s --set redis.enabled=false
+  run kubectl delete pvc "data-$redis" --namespace "$system" --timeout=60s
+  run kubectl delete pv redis --timeout=60s
+}
+
+restart_redis() {
+  be "${teams[0]}"
+  write_on
+  sleep 1
+  while_running
+  while_pausing
+  while_paused
+  while_catching_up
+  write_no_more
+}
+
+while_running() {
+  step "Redis is restarted while maps of $namespace are Running: changes go on to the destination"
+  touch "$folder/watching"
+  watch_stalls "$folder/watching" &
+  replace_redis gracefully
+  replace_redis "by force"
+  run kubectl wait --for=condition=CaughtUp=True "${maps[@]}" --timeout=60s
+  rm "$folder/watching"
+  wait $!
+  note "nothing arrived for $(cat "$folder/watching.worst") ms at most"
+  [ "$(cat "$folder/watching.worst")" -lt 5000 ] || fail "without Redis nothing arrived for more than 5 seconds"
+}
+
+while_pausing() {
+  step "a pause is asked for while Redis is away: it begins when Redis is back"
+  lose_redis killed
+  run kubectl patch "${maps[@]}" --type=merge -p '{"spec":{"state":"Paused"}}'
+  note "without Redis: $(phases)"
+  redis_is_back
+  run kubectl wait --for=condition=Paused=True "${maps[@]}" --timeout=60s
+  stands_still=$(content erp)
+}
+
+while_paused() {
+  step "Redis is restarted while the maps are Paused: they stay so, and what waits still waits"
+  local how before
+  for how in gracefully "by force"; do
+    within 30 "queued records of every map" all_queue
+    before=$(queued)
+    replace_redis "$how"
+    run kubectl wait --for=condition=Paused=True "${maps[@]}" --timeout=60s
+    within 30 "what waited before" still_waits "$before"
+    note "all of $(wc -l <<< "$before") records still wait, of now $(queued | wc -l)"
+    within 30 "further records" more_than "$(wc -l <<< "$before")"
+  done
+  [ "$(content erp)" = "$stands_still" ] || fail "the destination has changed during the pause"
+  note "every row at the destination is as it was when Paused became True"
+}
+
+# Slowly, and more is written meanwhile: it lasts until the limit is taken away.
+while_catching_up() {
+  step "Redis is restarted while the maps are CatchingUp"
+  run kubectl patch "${maps[@]}" --type=merge -p '{"spec":{"state":"Running","catchUp":{"maxRecordsPerSecond":50}}}'
+  local how
+  for how in gracefully "by force"; do
+    within 30 "maps that catch up" all_are CatchingUp
+    replace_redis "$how"
+    within 30 "maps that catch up again" all_are CatchingUp
+    note "after it: $(phases)"
+  done
+  run kubectl patch "${maps[@]}" --type=merge -p '{"spec":{"catchUp":{"maxRecordsPerSecond":null}}}'
+}
+
+phases() { kubectl get tm -o 'jsonpath={range .items[*]}{.metadata.name} {.status.phase}, {.status.queue.records} queued; {end}'; }
+all_are() { [ "$(kubectl get tm -o 'jsonpath={.items[*].status.phase}' | tr ' ' '\n' | sort -u)" = "$1" ]; }
+
+# The names of all that is queued, by the records API: it reads Redis itself.
+queued() {
+  local map
+  for map in "${maps[@]}"; do kubectl get queuedrecords -o name --field-selector "tableMap=${map#tm/}"; done | sort
+}
+all_queue() {
+  local map
+  for map in "${maps[@]}"; do [ -n "$(kubectl get queuedrecords -o name --field-selector "tableMap=${map#tm/}")" ] || return; done
+}
+still_waits() { [ -z "$(comm -23 <(echo "$1") <(queued))" ]; }
+more_than() { [ "$(queued | wc -l)" -gt "$1" ]; }
+
+# lose_redis HOW: notes which one it was, and when.
+lose_redis() {
+  lost=$(which_redis) lost_since=$(now)
+  case $1 in
+    gracefully) run kubectl delete pod "$redis" --namespace "$system" --wait=false ;;
+    "by force") run kubectl delete pod "$redis" --namespace "$system" --force --grace-period=0 ;;
+    killed) run kill -KILL "$(process_of "${lost##*/}")" ;;
+  esac
+}
+
+process_of() { ctr -a "$cluster/node/run-containerd/containerd.sock" -n k8s.io tasks ls | awk -v id="$1" '$1 == id { print $2 }'; }
+
+redis_is_back() {
+  within 60 "another Redis that is ready" another_redis
+  note "another Redis is ready after $(($(now) - lost_since)) ms"
+}
+
+replace_redis() {
+  lose_redis "$1"
+  redis_is_back
+}
+
+# Its container: a pod that is deleted comes again under its name.
+which_redis() { kubectl get pod "$redis" --namespace "$system" -o 'jsonpath={.status.containerStatuses[0].containerID}'; }
+another_redis() {
+  local now
+  now=$(which_redis)
+  [ -n "$now" ] && [ "$now" != "$lost" ] && kubectl wait --for=condition=Ready "pod/$redis" --namespace "$system" --timeout=1s
+}
