@@ -54,10 +54,10 @@ while_running() {
 }
 
 while_pausing() {
-  step "a pause is asked for while Redis is away: it begins when Redis is back"
+  step "Redis dies, and at once a pause is asked for"
   lose_redis killed
   run kubectl patch "${maps[@]}" --type=merge -p '{"spec":{"state":"Paused"}}'
-  note "without Redis: $(phases)"
+  note "meanwhile: $(phases)"
   redis_is_back
   run kubectl wait --for=condition=Paused=True "${maps[@]}" --timeout=60s
   stands_still=$(content erp)
@@ -65,15 +65,16 @@ while_pausing() {
 
 while_paused() {
   step "Redis is restarted while the maps are Paused: they stay so, and what waits still waits"
-  local how before
+  local how count
   for how in gracefully "by force"; do
     within 30 "queued records of every map" all_queue
-    before=$(queued)
+    count=$(queued)
+    oldest > "$folder/oldest"
     replace_redis "$how"
     run kubectl wait --for=condition=Paused=True "${maps[@]}" --timeout=60s
-    within 30 "what waited before" still_waits "$before"
-    note "all of $(wc -l <<< "$before") records still wait, of now $(queued | wc -l)"
-    within 30 "further records" more_than "$(wc -l <<< "$before")"
+    within 30 "the same records in each queue" still_waits
+    within 30 "further records" more_than "$count"
+    note "$count records waited, now $(queued); the oldest $(wc -l < "$folder/oldest") are the same"
   done
   [ "$(content erp)" = "$stands_still" ] || fail "the destination has changed during the pause"
   note "every row at the destination is as it was when Paused became True"
@@ -91,22 +92,30 @@ while_catching_up() {
     note "after it: $(phases)"
   done
   run kubectl patch "${maps[@]}" --type=merge -p '{"spec":{"catchUp":{"maxRecordsPerSecond":null}}}'
+  run kubectl wait --for=condition=CaughtUp=True "${maps[@]}" --timeout=120s
 }
 
 phases() { kubectl get tm -o 'jsonpath={range .items[*]}{.metadata.name} {.status.phase}, {.status.queue.records} queued; {end}'; }
 all_are() { [ "$(kubectl get tm -o 'jsonpath={.items[*].status.phase}' | tr ' ' '\n' | sort -u)" = "$1" ]; }
 
-# The names of all that is queued, by the records API: it reads Redis itself.
+# page MAP: the oldest that is queued, by the records API: it reads Redis itself.
+page() {
+  kubectl get --raw "/apis/records.tablemap.dev/v1alpha1/namespaces/$namespace/queuedrecords?limit=100&fieldSelector=tableMap=${1#tm/}"
+}
+oldest() { local map; for map in "${maps[@]}"; do page "$map" | grep -o '"name":"[^"]*"'; done; }
+# How many there are, of all maps.
 queued() {
-  local map
-  for map in "${maps[@]}"; do kubectl get queuedrecords -o name --field-selector "tableMap=${map#tm/}"; done | sort
+  local map sum=0 page more
+  for map in "${maps[@]}"; do
+    page=$(page "$map")
+    more=$(grep -o '"remainingItemCount":[0-9]*' <<< "$page" || true)
+    sum=$((sum + $(grep -o '"name":' <<< "$page" | wc -l) + ${more#*:} + 0))
+  done
+  echo "$sum"
 }
-all_queue() {
-  local map
-  for map in "${maps[@]}"; do [ -n "$(kubectl get queuedrecords -o name --field-selector "tableMap=${map#tm/}")" ] || return; done
-}
-still_waits() { [ -z "$(comm -23 <(echo "$1") <(queued))" ]; }
-more_than() { [ "$(queued | wc -l)" -gt "$1" ]; }
+all_queue() { local map; for map in "${maps[@]}"; do page "$map" | grep -q '"name":' || return; done; }
+still_waits() { [ -z "$(grep -vxFf <(oldest) "$folder/oldest")" ]; }
+more_than() { [ "$(queued)" -gt "$1" ]; }
 
 # lose_redis HOW: notes which one it was, and when.
 lose_redis() {

@@ -16,12 +16,12 @@ compare() {
   done
   # One answer for all verbs, if it is the same.
   ours=$(uniq_words "$ours") theirs=$(uniq_words "$theirs")
-  row "$who" "$verbs $resource" "$ours" "$theirs"
+  row "$who" "$verbs $resource${name:+ $name}" "$ours" "$theirs"
   [ "$ours" = "$expected" ] && [ "$theirs" = 403 ] || wrong=yes
 }
 
 # row WHO WHAT OWN OTHER
-row() { printf '    %-7s %-66s %-9s %s\n' "$@"; }
+row() { printf '    %-7s %-81s %-8s %s\n' "$@"; }
 
 uniq_words() { tr ' ' '\n' <<< "${1# }" | sort -u | paste -sd ' '; }
 

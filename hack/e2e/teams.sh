@@ -42,12 +42,17 @@ declare -A known
 # name_things TEAM: what requests name that is made by a program, and by what token people and the worker show themselves.
 name_things() {
   be "$1"
-  local account
+  local account password
+  known["$1 queued"]=$(first queuedrecords)
+  known["$1 error"]=$(first recorderrors)
+  known["$1 pod"]=$(worker_pod)
+  known["$1 lease"]=$(worker_lease)
+  known["$1 queue"]=$(kubectl get tm/customers -o 'jsonpath={.status.queue.id}')
+  password=$(kubectl get secret tablemap-redis -o 'jsonpath={.data.password}')
+  known["$1 password"]=$(base64 -d <<< "$password")
   account=$(worker_account)
   account=${account#*/}
-  known+=(["$1 queued"]=$(first queuedrecords) ["$1 error"]=$(first recorderrors) ["$1 account"]=$account
-    ["$1 pod"]=$(worker_pod) ["$1 lease"]=$(worker_lease) ["$1 queue"]=$(kubectl get tm/customers -o 'jsonpath={.status.queue.id}')
-    ["$1 password"]=$(kubectl get secret tablemap-redis -o 'jsonpath={.data.password}' | base64 -d))
+  known["$1 account"]=$account
   token lead "$folder/$1.lead"
   token oncall "$folder/$1.oncall"
   token "$account" "$folder/$1.worker"
@@ -81,15 +86,15 @@ people_ask() {
   may lead get v1 secrets tablemap-redis
   may lead get v1 pods/log @pod
   may oncall 'get list watch pause' $ours tablemaps customers
-  may oncall 'get list watch' $ours connections crm
-  may oncall 'get list watch create delete' $ours tablemapoperations count
+  may oncall 'get list' $ours connections crm
+  may oncall 'get list create delete' $ours tablemapoperations count
   may oncall 'get list' records.$ours queuedrecords @queued
   may oncall 'get list' records.$ours recorderrors @error
   may_not oncall 'create patch delete' $ours tablemaps customers
   may_not oncall 'create patch delete' $ours connections crm
   may_not oncall get records.$ours queuedrecords/payload @queued
   may_not oncall get records.$ours recorderrors/payload @error
-  may_not oncall 'get list watch' v1 secrets postgres-login
+  may_not oncall 'get list' v1 secrets postgres-login
   local path
   for path in /apis/$ours/tablemaps /apis/$ours/connections /apis/$ours/tablemapoperations \
     "/apis/records.$ours/queuedrecords?fieldSelector=tableMap=customers" /apis/records.$ours/recorderrors \
@@ -110,7 +115,7 @@ nowhere() {
 worker_asks() {
   local ours=tablemap.dev/v1alpha1 leases='coordination.k8s.io/v1 leases' right
   may worker 'list watch' $ours tablemaps
-  may worker 'list watch' $ours tablemapoperations
+  may worker list $ours tablemapoperations
   may worker get $ours connections crm
   may worker patch $ours tablemaps/status customers
   may worker get v1 secrets postgres-login
@@ -155,13 +160,17 @@ operators_are_asked() {
 # With the user that the Secret of the namespace has.
 redis_is_asked() {
   redis_address=$(kubectl get pod "$redis" --namespace "$system" -o 'jsonpath={.status.podIP}')
-  redis_may "exists {tm:NS:UID}:stream"
+  redis_may "xlen {tm:NS:UID}:stream"
   redis_may "xrange {tm:NS:UID}:stream - + count 1"
   redis_may "type {tm:NS:UID}:errors"
   redis_may "set {tm:NS:new}:key a ex 1"
   redis_may "del {tm:NS:new}:key"
   redis_may "eval return(redis.call('exists','{tm:NS:UID}:stream')) 0"
   local command
+  # The name of the other team's user, with the own password.
+  command=$(REDISCLI_AUTH=${known[$own password]} redis-cli -h "$redis_address" --user "$other" --no-auth-warning ping 2>&1)
+  row redis "the user $other with the password of $own" - "$(grep -o 'WRONGPASS' <<< "$command" || echo "$command")"
+  [[ $command == *WRONGPASS* ]] || wrong=yes
   for command in "scan 0" randomkey dbsize "keys *" "client tracking on bcast" "client list" flushall flushdb "acl list" \
     "config set appendonly no" "script flush" "function flush"; do
     redis_may_not "$command"
@@ -191,7 +200,7 @@ ask_redis() {
   # shellcheck disable=SC2206
   words=($command)
   set +f
-  said=$(REDISCLI_AUTH=${known[$own password]} redis-cli -h "$redis_address" --user "$own" --no-auth-warning "${words[@]}" 2>&1)
+  said=$(REDISCLI_AUTH=${known[$own password]} redis-cli -h "$redis_address" --user "$own" --no-auth-warning "${words[@]}" 2>&1 | tr -d '\0')
   case $said in
     NOPERM* | "ERR The user executing the script can't"*) echo NOPERM ;;
     *ERR* | WRONGPASS* | NOAUTH* | *"not connect"*) echo "$said" ;;
