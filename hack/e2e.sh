@@ -33,6 +33,7 @@ source hack/e2e/tenants.sh
 source hack/e2e/redis.sh
 source hack/e2e/requests.sh
 source hack/e2e/teams.sh
+source hack/e2e/upgrade.sh
 
 # Pods do not have the addresses that a node has within a pod's own.
 build() {
@@ -52,6 +53,7 @@ build() {
   install -D target/e2e/pause target/e2e/pause-root/pause
   hack/oci-archive.sh target/e2e/pause-root tablemap.local/pause:1 target/e2e/pause.tar 65535:65535 /pause
   hack/redis-image.sh "$redis_image" target/e2e/redis.tar
+  build_versions
   # The plugin stands beside the program that is in the image.
   tablemap=$(realpath "${CARGO_TARGET_DIR:-target}/$(uname -m)-unknown-linux-gnu/release/kubectl-tablemap")
   export PATH=$(dirname "$tablemap"):$programs:/usr/lib/postgresql/15/bin:$PATH
@@ -61,7 +63,9 @@ start_cluster() {
   cluster=$(mktemp -d "${TMPDIR:-/tmp}/tablemap-e2e.XXXXXX")
   chmod 755 "$cluster"
   step "starting a cluster of one node in $cluster"
-  hack/cluster/up.sh "$cluster" "$(realpath target/e2e/pause.tar)" "$(realpath target/e2e/redis.tar)" "$(realpath "$archive")"
+  local images=(target/e2e/{pause,redis}.tar "$archive" target/e2e/tablemap-older.tar target/e2e/tablemap-newer.tar)
+  mapfile -t images < <(realpath "${images[@]}")
+  hack/cluster/up.sh "$cluster" "${images[@]}"
   export KUBECONFIG=$cluster/kubeconfig
   run kubectl get nodes -o wide
   local number
@@ -69,7 +73,7 @@ start_cluster() {
   host=10.$number.0.1 clients=10.$number.0.0/16
 }
 
-# In place of the demo's operator, which is a process of this machine.
+# start_operator [CHART IMAGE]: in place of the demo's operator, which is a process of this machine.
 start_operator() {
   step "installing the chart: two operators in $system; workers become pods of $namespace"
   local file
@@ -77,11 +81,16 @@ start_operator() {
     run kubectl create namespace "$file"
     run kubectl label namespace "$file" pod-security.kubernetes.io/enforce=restricted
   done
-  run "$helm" install tablemap charts/tablemap --namespace "$system" --wait --timeout 120s \
-    --set "image.repository=${image%:*},image.tag=${image##*:},image.pullPolicy=Never" \
-    --set 'operator.extraArgs={--counters-seconds=1}' --set operator.log='info\,tablemap=debug\,kube=warn'
+  release "${1:-charts/tablemap}" "${2:-$image}"
   run kubectl get pods --namespace "$system"
   within 60 "the records API" kubectl get recorderrors
+}
+
+# release CHART IMAGE [MORE...]: installs it, or upgrades what is there to it.
+release() {
+  run "$helm" upgrade --install tablemap "$1" --namespace "$system" --wait --timeout 120s \
+    --set "image.repository=${2%:*},image.tag=${2##*:},image.pullPolicy=Never" \
+    --set 'operator.extraArgs={--counters-seconds=1}' --set operator.log='info\,tablemap=debug\,kube=warn' "${@:3}"
 }
 
 has_records() { true; }
@@ -137,4 +146,6 @@ keep_teams_apart
 end_teams
 compare_rights "$(worker_account)"
 leave
+upgrade_and_go_back
+leave_nothing
 step "a real cluster, the chart, worker pods: done in $SECONDS seconds"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # oci-archive.sh FOLDER IMAGE OUT.tar USER ENTRYPOINT...: makes a folder an image of one layer, without daemon or registry.
+# IMAGE_ENVIRONMENT may hold NAME=VALUE words, for its processes.
 # The same content makes the same archive. `ctr images import`, `podman load` and `skopeo copy oci-archive:` take it.
 set -euo pipefail
 folder=$1 image=$2 out=$3 user=$4
@@ -33,8 +34,10 @@ kind=application/vnd.oci.image
 archive "$folder" "$work/layer"
 gzip -n -6 -c "$work/layer" > "$work/layer.gz"
 layer=$(descriptor "$work/layer.gz" $kind.layer.v1.tar+gzip)
-printf '{"architecture":"%s","os":"linux","config":{"User":"%s","Entrypoint":%s},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]}}' \
-  "$architecture" "$user" "$(list "$@")" "$(digest "$work/layer")" > "$work/config"
+read -ra environment <<< "${IMAGE_ENVIRONMENT:-}"
+if [ ${#environment[@]} -gt 0 ]; then environment=(",\"Env\":$(list "${environment[@]}")"); fi
+printf '{"architecture":"%s","os":"linux","config":{"User":"%s","Entrypoint":%s%s},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]}}' \
+  "$architecture" "$user" "$(list "$@")" "${environment[*]}" "$(digest "$work/layer")" > "$work/config"
 config=$(descriptor "$work/config" $kind.config.v1+json)
 printf '{"schemaVersion":2,"mediaType":"%s.manifest.v1+json","config":%s,"layers":[%s]}' $kind "$config" "$layer" > "$work/manifest"
 names=$(printf '"io.containerd.image.name":"%s","org.opencontainers.image.ref.name":"%s"' "$image" "${image##*:}")

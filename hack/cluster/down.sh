@@ -24,9 +24,13 @@ end() {
 containers() { ctr -a "$socket" -n k8s.io "$@" 2> /dev/null; }
 
 end kubelet kube-proxy
-for task in $(containers tasks ls -q); do containers tasks kill -s KILL "$task"; done
-sleep 1
-for task in $(containers tasks ls -q); do containers tasks rm -f "$task" > /dev/null; done
+# Their control groups can be removed only once all their processes have ended.
+for _ in {1..100}; do
+  tasks=$(containers tasks ls -q)
+  [ -n "$tasks" ] || break
+  for task in $tasks; do containers tasks rm -f "$task" > /dev/null; done
+  sleep 0.1
+done
 for container in $(containers containers ls -q); do containers containers rm "$container"; done
 # The shims of this node alone: they share its mounts.
 if [ -e pid/node ]; then

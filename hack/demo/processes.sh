@@ -68,7 +68,7 @@ end_all() {
 lives() {
   local name pid born
   while read -r name pid born; do
-    if [ "$name" = "$1" ]; then runs "$pid" "$born"; return; fi
+    if [ "$name" = "$1" ] && runs "$pid" "$born"; then return; fi
   done < <(recorded process)
   return 1
 }

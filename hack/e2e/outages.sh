@@ -1,19 +1,20 @@
 # shellcheck shell=bash disable=SC2154
 # What a cluster does to pods, under load: nothing is lost, and the books balance.
 
-writers=0
-
 # write_on: changes at the source again, as in the demo.
 write_on() {
-  writers=$((writers + 1))
   touch "$folder/writing"
-  spawn "writer$writers" "$PWD/hack/demo/writer.sh" "$folder/writing"
+  spawn writer "$PWD/hack/demo/writer.sh" "$folder/writing"
+}
+
+end_writer() {
+  rm -f "$folder/writing"
+  within 30 "the writer's end" ended writer
 }
 
 # All that was written has arrived.
 write_no_more() {
-  rm -f "$folder/writing"
-  within 30 "the writer's end" ended "writer$writers"
+  end_writer
   within 60 "maps that are caught up" caught_up
   within 60 "equal tables" tables_are_equal
   within 60 "a balanced ledger of every map" books_balance
