@@ -10,7 +10,7 @@ use opentelemetry_otlp::{
     tonic_types::transport::{Certificate, ClientTlsConfig},
 };
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
-use std::{fmt::Display, sync::OnceLock, time::Duration};
+use std::{sync::OnceLock, time::Duration};
 use tracing::{Instrument, Span, level_filters::LevelFilter};
 use tracing_subscriber::{Layer, filter::Targets, registry::LookupSpan};
 
@@ -119,7 +119,7 @@ fn first<const N: usize>(names: [&'static str; N]) -> Option<(&'static str, Stri
 #[must_use]
 pub fn environment() -> Vec<(String, String)> {
     let said = |name: &&str| Some(((*name).to_owned(), std::env::var(name).ok()?));
-    SHARED.iter().filter_map(|name| said(name)).collect()
+    SHARED.iter().filter_map(said).collect()
 }
 
 /// Sends what was not sent yet.
@@ -136,10 +136,21 @@ pub fn end() {
 ///
 /// # Errors
 /// Those of the work.
-pub async fn within<T, E: Display>(span: Span, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-    let done = work.instrument(span.clone()).await;
-    if done.is_err() {
-        span.record("otel.status_code", "ERROR");
+pub fn within<'a, T, E>(
+    span: Span,
+    work: impl Future<Output = Result<T, E>> + Send + 'a,
+) -> impl Future<Output = Result<T, E>> + Send + 'a
+where
+    T: Send + 'a,
+    E: Send + 'a,
+{
+    // The work of a batch is large, and whoever waits for it would hold it several times.
+    let work = Box::pin(work.instrument(span.clone()));
+    async move {
+        let done = work.await;
+        if done.is_err() {
+            span.record("otel.status_code", "ERROR");
+        }
+        done
     }
-    done
 }

@@ -62,6 +62,7 @@ struct Kept {
 }
 
 impl Authority {
+    #[must_use]
     pub fn new(client: Client, made: SelfMade) -> Self {
         Self { client, made }
     }

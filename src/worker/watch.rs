@@ -176,7 +176,7 @@ impl Watch {
         let planned = if self.known.iter().any(served) {
             Err(ResolveError::QueueInUse("that has it already".into()))
         } else {
-            self.resolver.plan(&object).await
+            Box::pin(self.resolver.plan(&object)).await
         };
         match planned {
             Ok(plan) => {
