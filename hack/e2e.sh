@@ -88,7 +88,7 @@ start_operator() {
 
 # release CHART IMAGE [MORE...]: installs it, or upgrades what is there to it.
 release() {
-  run "$helm" upgrade --install tablemap "$1" --namespace "$system" --wait --timeout 120s \
+  run "$helm" upgrade --install tablemap "$1" --namespace "$system" --wait --timeout 300s \
     --set "image.repository=${2%:*},image.tag=${2##*:},image.pullPolicy=Never" \
     --set 'operator.extraArgs={--counters-seconds=1}' --set operator.log='info\,tablemap=debug\,kube=warn' "${@:3}"
 }

@@ -85,7 +85,7 @@ upgrade_while_paused() {
 go_back_while_paused() {
   step "back to $older while all three are paused: it queues behind what it cannot read"
   write_on
-  run "$helm" rollback tablemap --namespace "$system" --wait --timeout 120s
+  run "$helm" rollback tablemap --namespace "$system" --wait --timeout 300s
   workers_are "$repository:older"
   change_much
   within 30 "entries of format 2 behind those of format 3" formats_are 2 3 2
@@ -133,7 +133,7 @@ roll_under_load() {
   release charts/tablemap "$image" --set crds.keep=false
   workers_are "$image"
   run kubectl wait --for=condition=CaughtUp=True "${maps[@]}" --timeout=60s
-  run "$helm" rollback tablemap --namespace "$system" --wait --timeout 120s
+  run "$helm" rollback tablemap --namespace "$system" --wait --timeout 300s
   workers_are "$repository:newer"
   run kubectl wait --for=condition=CaughtUp=True "${maps[@]}" --timeout=60s
   release charts/tablemap "$image" --set crds.keep=false
