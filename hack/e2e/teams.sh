@@ -231,38 +231,48 @@ nothing_of_others() {
 steal() {
   step "the leader of $1 names what is $2's: a Secret, the path to one, a Connection, a queue"
   be "$1"
-  local map name
   sed "s/token: .*/token: $(sed 's/.* //' "$folder/$1.lead")/" "$KUBECONFIG" > "$folder/$1.lead.kubeconfig"
   leads=(kubectl --kubeconfig "$folder/$1.lead.kubeconfig")
-  sed "s/@host@/$host/; s/@erp_port@/$erp_port/; s/@other@/$2/g" hack/e2e/thief.yaml > "$folder/thief.yaml"
+  sed "s/@host@/$host/; s/@erp_port@/$erp_port/; s/@own@/$1/; s/@other@/$2/g" hack/e2e/thief.yaml > "$folder/thief.yaml"
   run "${leads[@]}" apply -f "$folder/thief.yaml"
-  for map in by-secret by-path by-connection; do
-    name=$map
-    if [ "$map" = by-connection ]; then name=only-$2; fi
-    make_map "$map" "$name" '{}'
-    run kubectl wait --for=condition=SpecValid=False "tm/$map" --timeout=30s
-    note "$(said "$map" SpecValid)"
-    [[ $(said "$map" SpecValid) == ConnectionMissing* ]] || fail "$map should find nothing under that name"
-  done
+  run kubectl wait --for=condition=Ready=False connection/by-secret --timeout=30s
+  says connection/by-secret Ready "no Secret only-$2 in namespace $1"
+  local answer
+  answer=$("${leads[@]}" patch connection/by-secret --type=merge \
+    -p '{"spec":{"postgres":{"tls":{"ca":{"secretKeyRef":{"name":"../../'"$2"'/secrets/only-'"$2"'","key":"password"}}}}}}' 2>&1) && fail "a path was taken for a name"
+  note "$answer"
+  [[ $answer == *"should match"* ]] || fail "a path is refused for another reason"
+  make_map by-connection "only-$2" '{}'
+  run kubectl wait --for=condition=SpecValid=False tm/by-connection --timeout=30s
+  says tm/by-connection SpecValid "no Connection only-$2 in namespace $1"
   make_map by-queue erp "{id: ${known[$2 queue]}}"
   run kubectl wait --for=condition=CaughtUp=True tm/by-queue --timeout=60s
   within 10 "an event that tells of no such queue" told QueueNotFound
-  note "by-queue begins empty: $(kubectl get events --field-selector reason=QueueNotFound -o 'jsonpath={.items[0].message}')"
-  run kubectl delete tm by-secret by-path by-connection by-queue --timeout=60s
-  run kubectl delete connections by-secret by-path --timeout=60s
+  note "by-queue: $(kubectl get events --field-selector reason=QueueNotFound -o 'jsonpath={.items[0].message}')"
+  # What has the same names in its own namespace is found, and so the map can be cleaned up.
+  sed "s/only-$1/only-$2/" "$folder/$1.connections.yaml" > "$folder/own-names.yaml"
+  run "${leads[@]}" apply -f "$folder/own-names.yaml"
+  run kubectl wait --for=condition=CaughtUp=True tm/by-connection --timeout=60s
+  run kubectl delete tm/by-connection tm/by-queue --timeout=60s
   be "$2"
   [ "$(first queuedrecords)" = "${known[$2 queued]}" ] || fail "what $2 has queued is not there any more"
 }
+
+# says OBJECT CONDITION WHAT
+says() {
+  local said
+  said=$(kubectl get "$1" -o "jsonpath={.status.conditions[?(@.type=='$2')].message}")
+  note "$said"
+  [[ $said == *"$3"* ]] || fail "$1 should say: $3"
+}
+
+told() { [ -n "$(kubectl get events --field-selector "reason=$1" -o name)" ]; }
 
 # make_map NAME DESTINATION QUEUE
 make_map() {
   sed "s/@name@/$1/; s/@destination@/$2/; s/@queue@/$3/" hack/e2e/thief-map.yaml > "$folder/$1.yaml"
   run "${leads[@]}" apply -f "$folder/$1.yaml"
 }
-
-# said MAP CONDITION
-said() { kubectl get "tm/$1" -o "jsonpath={.status.conditions[?(@.type=='$2')].reason}: {.status.conditions[?(@.type=='$2')].message}"; }
-told() { [ -n "$(kubectl get events --field-selector "reason=$1" -o name)" ]; }
 
 # all_is_well TEAM: its rows arrive, and its books balance.
 all_is_well() {

@@ -148,7 +148,10 @@ pub struct CertificateAuthority {
 #[serde(rename_all = "camelCase")]
 pub struct KeySelector {
     /// The object's name.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    )]
     pub name: String,
     /// The key within it.
     #[schemars(length(min = 1, max = 253))]
