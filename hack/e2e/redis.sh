@@ -68,13 +68,12 @@ while_paused() {
   local how count
   for how in gracefully "by force"; do
     within 30 "queued records of every map" all_queue
-    count=$(queued)
-    oldest > "$folder/oldest"
+    count=$queued
     replace_redis "$how"
     run kubectl wait --for=condition=Paused=True "${maps[@]}" --timeout=60s
     within 30 "the same records in each queue" still_waits
     within 30 "further records" more_than "$count"
-    note "$count records waited, now $(queued); the oldest $(wc -l < "$folder/oldest") are the same"
+    note "$count records waited, now $queued; the oldest $(wc -l < "$folder/oldest") are the same"
   done
   [ "$(content erp)" = "$stands_still" ] || fail "the destination has changed during the pause"
   note "every row at the destination is as it was when Paused became True"
@@ -102,20 +101,20 @@ all_are() { [ "$(kubectl get tm -o 'jsonpath={.items[*].status.phase}' | tr ' ' 
 page() {
   kubectl get --raw "/apis/records.tablemap.dev/v1alpha1/namespaces/$namespace/queuedrecords?limit=100&fieldSelector=tableMap=${1#tm/}"
 }
-oldest() { local map; for map in "${maps[@]}"; do page "$map" | grep -o '"name":"[^"]*"'; done; }
-# How many there are, of all maps.
-queued() {
+oldest() { local map; for map in "${maps[@]}"; do page "$map" | grep -o '"name":"[^"]*"' || return; done; }
+# Sets `queued` to how many there are, of all maps. An operator whose connection to Redis was cut says so once.
+count_queued() {
   local map sum=0 page more
   for map in "${maps[@]}"; do
-    page=$(page "$map")
+    page=$(page "$map") && grep -q '"name":' <<< "$page" || return
     more=$(grep -o '"remainingItemCount":[0-9]*' <<< "$page" || true)
     sum=$((sum + $(grep -o '"name":' <<< "$page" | wc -l) + ${more#*:} + 0))
   done
-  echo "$sum"
+  queued=$sum
 }
-all_queue() { local map; for map in "${maps[@]}"; do page "$map" | grep -q '"name":' || return; done; }
+all_queue() { count_queued && oldest > "$folder/oldest"; }
 still_waits() { [ -z "$(grep -vxFf <(oldest) "$folder/oldest")" ]; }
-more_than() { [ "$(queued)" -gt "$1" ]; }
+more_than() { count_queued && [ "$queued" -gt "$1" ]; }
 
 # lose_redis HOW: notes which one it was, and when.
 lose_redis() {
