@@ -386,14 +386,15 @@ func (c *cluster) peopleMay(t *testing.T) {
 	})
 	c.until("the policies", func() bool {
 		said, _ := c.command(patch("ops", `{"spec":{"deletionPolicy":"Discard"}}`)...).CombinedOutput()
-		return strings.Contains(string(said), "you may change spec.state only")
+		return strings.Contains(string(said), "you may change spec.state and spec.pauseUntilTime only")
 	})
 	c.kubectl(patch("ops", `{"spec":{"state":"Paused"}}`)...)
+	c.kubectl(patch("ops", `{"spec":{"pauseUntilTime":"2026-11-24T22:00:00Z"}}`)...)
 	for _, change := range []string{
 		`{"spec":{"deletionPolicy":"Discard"}}`, `{"spec":{"catchUp":null}}`, `{"spec":{"fields":[{"destination":"id","source":"id"},{"destination":"a","value":"b"}]}}`,
 		`{"spec":{"state":"Running","errors":{"maxRecords":1}}}`,
 	} {
-		if said := c.refused(patch("ops", change)...); !strings.Contains(said, "you may change spec.state only") {
+		if said := c.refused(patch("ops", change)...); !strings.Contains(said, "you may change spec.state and spec.pauseUntilTime only") {
 			t.Error(said)
 		}
 	}
