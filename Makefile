@@ -55,6 +55,8 @@ lint: ## Formatting, clippy, and cargo-deny where it is installed
 	@hack/check-toolchain.sh cargo
 	cargo fmt --check
 	cargo clippy --locked --all-targets --features testing -- -D warnings
+	@# The fuzz targets have a lock file of their own.
+	cargo metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml > /dev/null
 	@hack/deny.sh
 
 # By way of a second file, so that a failed build does not leave an empty one.
