@@ -6,7 +6,7 @@ authorities=/etc/ssl/certs/ca-certificates.crt
 [ -s "$authorities" ] || { echo "$authorities is missing: install ca-certificates" >&2; exit 1; }
 install -D -m 0755 "$program" "$folder/usr/bin/tablemap"
 # A program that is not static, such as a dev build, needs its libraries and what loads them.
-for library in $(ldd "$program" 2> /dev/null | grep -o '/[^ ]*'); do install -D -m 0755 "$library" "$folder$library"; done
+"$(dirname "$0")/image-libraries.sh" "$folder" "$program"
 install -D -m 0644 "$authorities" "$folder$authorities"
 mkdir -p "$folder/etc"
 echo 'nonroot:x:65532:65532:nonroot:/:/sbin/nologin' > "$folder/etc/passwd"

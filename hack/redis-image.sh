@@ -13,8 +13,5 @@ for program in redis-server redis-cli sh grep; do
   programs+=("$(command -v "$program")")
   install -D -m 0755 "${programs[-1]}" "$root/usr/bin/$program"
 done
-# Each line names a file, the loader too, or what the kernel gives.
-for library in $(ldd "${programs[@]}" | grep -o '/[^ ]* (0x' | cut -d' ' -f1 | sort -u); do
-  install -D -m 0755 "$library" "$root$library"
-done
+hack/image-libraries.sh "$root" "${programs[@]}"
 hack/oci-archive.sh "$root" "$1" "$2" 999:999 /usr/bin/redis-server

@@ -101,6 +101,17 @@ async fn start(tables: &[&str]) -> Rig {
     rig
 }
 
+/// One small map, direct.
+async fn start_items() -> (Rig, Process) {
+    let mut rig = Rig::start().await;
+    rig.both("CREATE TABLE items (id bigint PRIMARY KEY, note text)")
+        .await;
+    rig.api.apply(&same_map("items", &["id"], &["id", "note"]));
+    let operator = rig.operator(&[]);
+    rig.condition("items", "CaughtUp", "True").await;
+    (rig, operator)
+}
+
 /// One map that is paused and resumed with kubectl, over and over.
 struct Turns<'a> {
     rig: &'a Rig,
@@ -226,12 +237,7 @@ fn pause_for(rig: &Rig, seconds: u64) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pause_until_a_time_ends_by_itself() {
     let _time = timed("a_pause_until_a_time_ends_by_itself");
-    let mut rig = Rig::start().await;
-    rig.both("CREATE TABLE items (id bigint PRIMARY KEY, note text)")
-        .await;
-    rig.api.apply(&same_map("items", &["id"], &["id", "note"]));
-    let mut operator = rig.operator(&[]);
-    rig.condition("items", "CaughtUp", "True").await;
+    let (mut rig, mut operator) = start_items().await;
     let crm = rig.crm().await;
     let insert = async |from: i32| {
         let sql = format!("INSERT INTO items SELECT n FROM generate_series({from}, {from} + 9) n");
@@ -312,12 +318,7 @@ const UNREADABLE: &str = r#"{"expression":"row.id >"}"#;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pause_does_not_wait_for_the_rest_of_a_spec_that_cannot_be_followed() {
     let _time = timed("a_pause_does_not_wait_for_the_rest_of_a_spec_that_cannot_be_followed");
-    let mut rig = Rig::start().await;
-    rig.both("CREATE TABLE items (id bigint PRIMARY KEY, note text)")
-        .await;
-    rig.api.apply(&same_map("items", &["id"], &["id", "note"]));
-    let _operator = rig.operator(&[]);
-    rig.condition("items", "CaughtUp", "True").await;
+    let (rig, _operator) = start_items().await;
     let change = |state: &str, filter: &str| {
         let patch = format!(r#"{{"spec":{{"state":"{state}","source":{{"filter":{filter}}}}}}}"#);
         rig.api
@@ -450,12 +451,7 @@ async fn ends_for_good(old: &mut Process) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_destination_of_a_paused_map_is_looked_at() {
     let _time = timed("the_destination_of_a_paused_map_is_looked_at");
-    let mut rig = Rig::start().await;
-    rig.both("CREATE TABLE items (id bigint PRIMARY KEY, note text)")
-        .await;
-    rig.api.apply(&same_map("items", &["id"], &["id", "note"]));
-    let _operator = rig.operator(&[]);
-    rig.condition("items", "CaughtUp", "True").await;
+    let (mut rig, _operator) = start_items().await;
     rig.pause("items");
     rig.condition("items", "Paused", "True").await;
 
