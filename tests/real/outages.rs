@@ -253,6 +253,37 @@ async fn a_destination_that_is_away_is_buffered_for_and_fenced_once_it_is_back()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_goes_away_is_noticed_though_nothing_is_to_be_written() {
+    let _time = timed("a_destination_that_goes_away_is_noticed_though_nothing_is_to_be_written");
+    let mut rig = start(Settings::default()).await;
+    let source = Proxy::start(rig.source.port);
+    let destination = Proxy::start(rig.destination.port);
+    rig.connect(source.port, destination.port, rig.redis.port);
+    let _operator = rig.operator(&[]);
+    caught_up(&rig).await;
+    // From here on nothing comes, not even a position to store.
+    source.hold_replies();
+    destination.refuse();
+    for map in TABLES {
+        let status = rig.phase(map, "Buffering").await;
+        assert_eq!(
+            condition(&status, "DestinationConnected"),
+            ("False", "Unreachable")
+        );
+    }
+    destination.accept();
+    source.release_replies();
+    caught_up(&rig).await;
+    // Closed and open again at once: nobody need hear of it.
+    let before = destination.attempts();
+    destination.cut();
+    wait_until(SOON, "a new connection", async || destination.attempts() > before).await;
+    let load = Load::start(&rig, TABLES, RATE);
+    rig.more_writes("orders", 100, SOON).await;
+    judge(&rig, load, TABLES).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_catch_up_without_redis_holds_up_no_other() {
     let _time = timed("a_catch_up_without_redis_holds_up_no_other");
     let mut rig = Rig::start().await;

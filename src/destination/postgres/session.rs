@@ -112,6 +112,12 @@ impl Session {
         }
     }
 
+    /// Waits until the connection has ended.
+    pub async fn closed(&mut self) {
+        // However its task ended, nothing more can be sent.
+        let _ = (&mut self.connected.driver).await;
+    }
+
     fn plain(connected: Connected) -> Self {
         Self {
             connected,

@@ -278,7 +278,20 @@ impl Task {
             (_, true) => CAP_TICK,
             (_, false) => rest.unwrap_or(Duration::from_secs(3600)),
         };
+        let closed = async {
+            match &mut self.session {
+                Some(session) => session.closed().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
+            // A destination that goes away, or is put back to an older copy, ends its sessions: that is found though nothing
+            // is to be written (I7).
+            () = closed => {
+                tracing::info!(connection = %self.name, "the destination closed the connection; connecting again");
+                self.session = None;
+                Box::pin(self.rest()).await
+            }
             order = self.inbox.recv() => match order {
                 Some(order) => { self.pending.push_back(order); true }
                 None => false,
