@@ -21,7 +21,7 @@ test: ## Install what is missing, then run every test and print the time it took
 	@hack/install-postgres-majors.sh
 	cargo build --locked
 	@mkdir -p target/shipped && cp target/debug/tablemap target/shipped/
-	TABLEMAP_TESTS_AHEAD=1 cargo test --locked --features testing -- --test-threads=1
+	cargo test --locked --features testing -- --test-threads=1
 
 chart-test: ## Lint, unit tests and schemas of charts/tablemap, and an install on a Kubernetes API
 	@hack/chart-test.sh

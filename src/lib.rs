@@ -21,6 +21,7 @@ pub mod queue;
 mod readiness;
 pub mod record;
 pub mod records;
+pub mod rule;
 pub mod serve;
 pub mod source;
 mod trace;

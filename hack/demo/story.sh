@@ -13,6 +13,8 @@ tell_story() {
   show_the_refused_record
   retry_the_refused_record
   discard_a_record
+  pause_by_rule
+  go_on_after_the_rule
   resume_with_skip
   compare_tables
   check_the_books
@@ -156,6 +158,28 @@ discard_a_record() {
 }
 
 one_error_is_left() { [ "$(kubectl get tm/customers -o 'jsonpath={.status.errors.count}')" = 1 ]; }
+
+pause_by_rule() {
+  step "a deployment at the destination refuses every customer: a rule pauses the map by itself"
+  local rule='{"name":"refusals","match":{"classes":["Application"]},"threshold":{"count":5},"windowSeconds":60,"action":"Pause"}'
+  run kubectl patch tm/customers --type=merge -p "{\"spec\":{\"rules\":[$rule]}}"
+  run psql -qXc 'ALTER TABLE sales.customer ADD CONSTRAINT mistake CHECK (name IS NULL) NOT VALID' service=erp
+  run kubectl wait --for=condition=Paused=True tm/customers --timeout=60s
+  run kubectl get tm/customers -o 'jsonpath={.status.pauses[0].cause} {.status.pauses[0].name}: {.status.pauses[0].message}{"\n"}'
+  [ "$(kubectl get tm/customers -o 'jsonpath={.spec.state} {.status.pauses[*].cause}')" = 'Running Rule' ] ||
+    fail "the map was to be paused by its rule alone"
+}
+
+go_on_after_the_rule() {
+  step "the constraint is dropped, and what was queued and refused is written"
+  run psql -qXc 'ALTER TABLE sales.customer DROP CONSTRAINT mistake' service=erp
+  run kubectl tablemap resume customers --wait
+  local map
+  for map in "${maps[@]#tm/}"; do run kubectl tablemap retry "$map" --all --wait; done
+  within 30 "no error is left of any map" no_error_is_left_anywhere
+}
+
+no_error_is_left_anywhere() { [ "$(kubectl get tm -o 'jsonpath={.items[*].status.errors.count}')" = '0 0 0' ]; }
 
 resume_with_skip() {
   step "stopping the writer; a pause whose changes are not worth writing ends with a skip"

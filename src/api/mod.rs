@@ -7,6 +7,7 @@ mod fields;
 mod operation;
 pub mod reasons;
 mod reference;
+mod rules;
 mod status;
 mod tablemap;
 mod worker_template;
@@ -27,6 +28,7 @@ pub use operation::{
     TableMapOperationSpec, TableMapOperationStatus, TableMapRef,
 };
 pub use reference::{LocalRef, TableRef};
+pub use rules::{Enforcement, RefusalClass, RuleAction, RuleMatch, RulePercent, RuleSpec, RuleThreshold};
 pub use status::TableMapStatus;
 pub use tablemap::{
     CatchUp, DeletionPolicy, DestinationSpec, ErrorsSpec, OnExit, QueueBounds, QueueLimits, QueueSpec,

@@ -50,8 +50,8 @@ pub struct TableMapOperationSpec {
     /// The map, in the same namespace.
     pub table_map_ref: TableMapRef,
     /// What to do. `Retry`: write parked records again. `Discard`: give parked or
-    /// queued records up. `Park`: keep queued records as errors. `AcceptGap`: go on without the
-    /// changes that are lost. More values may come.
+    /// queued records up. `Park`: keep queued records as errors. `Resume`: end the pauses that rules have begun.
+    /// `AcceptGap`: go on without the changes that are lost. More values may come.
     pub action: Action,
     /// From where records are taken: with actions `Retry`, `Discard` and `Park`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -94,6 +94,7 @@ pub enum Action {
     Retry,
     Discard,
     Park,
+    Resume,
 }
 
 /// From where records are taken.

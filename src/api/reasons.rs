@@ -9,6 +9,7 @@ pub const CONDITIONS: &[(&str, &[&str])] = &[
             "Running",
             "CatchingUp",
             "PausedAsRequested",
+            "PausedByRule",
             "Pausing",
             "Buffering",
             "SchemaMismatch",
@@ -36,6 +37,7 @@ pub const CONDITIONS: &[(&str, &[&str])] = &[
         "Stalled",
         &[
             "NotStalled",
+            "PausedByRule",
             "CannotFence",
             "SchemaMismatch",
             "QueueHardLimit",
@@ -81,6 +83,7 @@ pub const CONDITIONS: &[(&str, &[&str])] = &[
         "Paused",
         &[
             "RequestedBySpec",
+            "RequestedByRule",
             "Pausing",
             "CannotFence",
             "NothingWantsAPause",
@@ -123,6 +126,7 @@ pub const CONDITIONS: &[(&str, &[&str])] = &[
             "ProgressNotAllowed",
             "ReadOnly",
             "TableLocked",
+            "TableSlow",
             "TableFailing",
             "WaitsForParent",
             "TooManyErrors",
@@ -170,7 +174,13 @@ pub const QUEUE_ADOPTED: &str = "QueueAdopted";
 /// The queue that a map was to go on with is not there: it begins empty.
 pub const QUEUE_NOT_FOUND: &str = "QueueNotFound";
 
-/// A pause that ends by itself is over.
+/// A rule has paused its map;
+pub const RULE_FIRED: &str = "RuleFired";
+/// would have done so, if it were enforced;
+pub const RULE_WOULD_PAUSE: &str = "RuleWouldPause";
+/// or only tells.
+pub const RULE_MATCHED: &str = "RuleMatched";
+/// A pause that ends by itself, or was begun by a rule, is over.
 pub const PAUSE_ENDED: &str = "PauseEnded";
 
 /// Parked records were written again.
@@ -195,6 +205,9 @@ pub const EVENTS: &[&str] = &[
     QUEUE_ADOPTED,
     QUEUE_NOT_FOUND,
     PAUSE_ENDED,
+    RULE_FIRED,
+    RULE_WOULD_PAUSE,
+    RULE_MATCHED,
     TRUNCATE_NOT_REPLICATED,
     WORKER_RESTARTED,
     LEFT_BEHIND,
@@ -215,6 +228,7 @@ pub const OPERATION_CONDITIONS: &[(&str, &[&str])] = &[
         "Complete",
         &[
             "GapAccepted",
+            "Resumed",
             "Completed",
             "CompletedWithFailures",
             "DryRun",
@@ -226,6 +240,8 @@ pub const OPERATION_CONDITIONS: &[(&str, &[&str])] = &[
         &[
             "AnotherGap",
             "NoGap",
+            "NothingToResume",
+            "PausedBySpec",
             "MapDeleted",
             "MapMissing",
             "SelectionInvalid",

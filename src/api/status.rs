@@ -35,6 +35,10 @@ pub struct TableMapStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["cause".into(), "name".into()]))]
     pub pauses: Option<Vec<Pause>>,
+    /// How the rules of the spec stand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub rules: Option<Vec<RuleStatus>>,
     /// Why changes are not taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocked: Option<Blocked>,
@@ -63,7 +67,7 @@ pub struct TableMapStatus {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Pause {
-    /// Spec; later also Rule, Window and Dependency.
+    /// Spec or Rule; later also Window and Dependency.
     pub cause: String,
     /// Of the field, rule or object.
     pub name: String,
@@ -76,6 +80,27 @@ pub struct Pause {
     /// Who asked, as far as known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,
+    /// Why, and what ends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// How a rule stands.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RuleStatus {
+    /// As in the spec.
+    pub name: String,
+    /// Refusals that match, within the window.
+    pub count: i64,
+    /// Records that were written or refused within the window.
+    pub records: i64,
+    /// When it last fired, or would have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_fired_time: Option<Time>,
+    /// It does not fire before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiet_until_time: Option<Time>,
 }
 
 atomic! {

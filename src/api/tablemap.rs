@@ -1,6 +1,6 @@
 //! The kind `TableMap`: what keeps one destination table in step with one source table.
 
-use super::{Bytes, Field, LocalRef, TableMapStatus, TableRef};
+use super::{Bytes, Field, LocalRef, RuleSpec, TableMapStatus, TableRef};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -89,6 +89,13 @@ pub struct TableMapSpec {
     /// How the queue is replayed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub catch_up: Option<CatchUp>,
+    /// What is done when the destination refuses too much. A changed rule holds at once. A pause that a rule has begun stays
+    /// though the rule is changed or removed, until a `TableMapOperation` with action Resume, or a `state` that was Paused
+    /// and is Running again, ends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub rules: Option<Vec<RuleSpec>>,
     /// What becomes of queued records when the map is deleted. Drain (the default): they are written first, once
     /// nothing wants a pause. Discard: they are dropped. May be changed while the map is being deleted.
     #[serde(default)]

@@ -53,6 +53,15 @@ pub fn spec(map: &TableMap, action: Action, from: RecordsFrom) -> TableMapOperat
     }
 }
 
+/// Ends the pauses that rules have begun.
+pub fn resume(map: &TableMap) -> TableMapOperationSpec {
+    TableMapOperationSpec {
+        from: None,
+        selection: None,
+        ..spec(map, Action::Resume, RecordsFrom::Queue)
+    }
+}
+
 pub const fn mode(dry_run: bool) -> Mode {
     if dry_run { Mode::DryRun } else { Mode::Execute }
 }

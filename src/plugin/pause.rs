@@ -45,14 +45,32 @@ pub async fn resume(cluster: &Cluster, wanted: &Resume) -> Result<(), Ended> {
         Some(skip) => skip::skip(cluster, &maps, skip, wanted.yes).await?,
     };
     let changed = set(cluster, &maps, State::Running, &operations).await?;
+    let resumes = end_rule_pauses(cluster, &maps).await?;
     if wanted.pause.patience.wait {
         let mut teller = Teller::new(wanted.pause.patience.timeout);
-        for operation in &operations {
+        for operation in operations.iter().chain(&resumes) {
             operate::end(cluster, operation, &mut teller).await?;
         }
         wait::maps(cluster, &changed, "CaughtUp", &mut teller).await?;
     }
     Ok(())
+}
+
+/// Whether a rule has paused it. With `spec.state: Paused` the change of that ends such a pause too.
+fn is_held(map: &TableMap) -> bool {
+    let pauses = map.status.iter().filter_map(|status| status.pauses.as_ref());
+    map.spec.state == State::Running && pauses.flatten().any(|pause| pause.cause == "Rule")
+}
+
+/// The operations that end what rules have begun.
+async fn end_rule_pauses(cluster: &Cluster, maps: &[TableMap]) -> Result<Vec<TableMapOperation>, Ended> {
+    let mut made = Vec::new();
+    for map in maps.iter().filter(|map| is_held(map)) {
+        let draft = operate::draft(cluster, map, operate::resume(map)).await;
+        operate::create(cluster, &draft).await?;
+        made.push(draft);
+    }
+    Ok(made)
 }
 
 async fn try_out(cluster: &Cluster, maps: &[TableMap], wanted: &Resume) -> Result<(), Ended> {
@@ -82,8 +100,8 @@ fn would(maps: &[TableMap], state: State) {
 }
 
 fn say(map: &TableMap, state: State, would: &str) {
-    let is_timed = state == State::Running && map.spec.pause_until_time.is_some();
-    let no_change = if map.spec.state == state && !is_timed {
+    let is_else = state == State::Running && (map.spec.pause_until_time.is_some() || is_held(map));
+    let no_change = if map.spec.state == state && !is_else {
         " (no change)"
     } else {
         ""

@@ -89,6 +89,6 @@ fn fate(operation: &TableMapOperation) -> Option<&'static str> {
     match spec.action {
         Action::Discard => Some("is given up, and never written"),
         Action::Park => Some("is kept as errors, and not written"),
-        Action::Retry | Action::AcceptGap => None,
+        Action::Retry | Action::AcceptGap | Action::Resume => None,
     }
 }

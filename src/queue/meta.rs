@@ -24,6 +24,8 @@ pub struct Meta {
     pub account: Account,
     /// The token at which the destination is fenced.
     pub fenced: Option<i64>,
+    /// How the map's rules stand, as its worker writes it.
+    pub rules: Option<String>,
     /// Records ever parked.
     pub parks: u64,
     pub superseded: u64,
@@ -102,6 +104,7 @@ impl Meta {
             serves: optional(fields, "serves")?,
             account: Account::read(&account)?,
             fenced: optional(fields, "fenced")?,
+            rules: optional(fields, "rules")?,
             parks: field(fields, "parks")?,
             superseded: field(fields, "superseded")?,
             moved: optional(fields, "moved")?.unwrap_or_default(),

@@ -3,8 +3,8 @@
 use super::{
     Account, Beginning, Header, Keys, Meta, Packed, QueueError,
     scripts::{
-        ADVANCE, APPEND, BASE, BEGIN, DROP_ALL, FENCED, FINISH_JOIN, JOIN, RENAME_DESTINATION, TAKE_EPOCH,
-        TRIM,
+        ADVANCE, APPEND, BASE, BEGIN, DROP_ALL, FENCED, FINISH_JOIN, JOIN, RENAME_DESTINATION, RULES,
+        TAKE_EPOCH, TRIM,
     },
 };
 use crate::{
@@ -327,6 +327,14 @@ impl Queue {
     /// Another epoch, or Redis fails.
     pub async fn clear_fenced(&self) -> Result<(), QueueError> {
         self.run(self.invoke(&FENCED).arg("")).await
+    }
+
+    /// Remembers how the map's rules stand: a pause that one of them has begun acts only then.
+    ///
+    /// # Errors
+    /// Another epoch, or Redis fails.
+    pub async fn set_rules(&self, rules: &str) -> Result<(), QueueError> {
+        self.run(self.invoke(&RULES).arg(rules)).await
     }
 
     /// The destination is another database than before.

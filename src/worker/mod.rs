@@ -13,6 +13,7 @@ mod plan;
 mod reader;
 mod refresh;
 mod resolve;
+mod rules;
 pub mod status;
 mod watch;
 mod wish;

@@ -9,6 +9,7 @@ use crate::{
     mapping::Mapping,
     queue::Queue,
     record::Lsn,
+    rule::Rule,
     worker::{limits::Limits, status::Ledger, wish::Wish},
 };
 use std::{sync::Arc, time::Duration};
@@ -51,6 +52,7 @@ pub struct Plan {
     /// So many may wait.
     pub most_errors: usize,
     pub cap: Option<u32>,
+    pub rules: Vec<Rule>,
     pub deletion: Option<DeletionPolicy>,
     /// The object's status says Paused=True.
     pub shown: bool,

@@ -15,6 +15,7 @@ use crate::{
         limits::{Limits, Measures},
         objects::{Cluster, Object, Objects},
         plan::{Plan, StatusBefore},
+        rules,
         status::Ledger,
         wish::{self, Wish},
     },
@@ -153,6 +154,7 @@ impl Resolver {
                 .as_ref()
                 .and_then(|catch_up| catch_up.max_records_per_second)
                 .and_then(|cap| u32::try_from(cap).ok()),
+            rules: rules::of(spec),
             deletion: object
                 .meta()
                 .deletion_timestamp

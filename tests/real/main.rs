@@ -32,6 +32,7 @@ mod queue;
 mod records;
 mod retry;
 mod rows;
+mod rules;
 mod scene;
 mod schema;
 mod secure;

@@ -14,6 +14,8 @@ use serde_json::Value;
 use std::time::{Duration, Instant};
 
 const TABLES: &[&str] = &["customers", "orders"];
+/// So often a destination that is away is asked.
+const RETRY: Duration = Duration::from_secs(2);
 const RATE: Rate = Rate {
     connections: 2,
     rows: 5,
@@ -281,6 +283,60 @@ async fn a_destination_that_goes_away_is_noticed_though_nothing_is_to_be_written
     let load = Load::start(&rig, TABLES, RATE);
     rig.more_writes("orders", 100, SOON).await;
     judge(&rig, load, TABLES).await;
+}
+
+/// At most so many records were written this long after the first of them was seen: a ramp that began a second before.
+fn ramp(elapsed: Duration) -> f64 {
+    let seconds = elapsed.as_secs_f64() + 1.0;
+    250.0 * (seconds.exp2() - 1.0) / std::f64::consts::LN_2 + 300.0
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_was_away_is_asked_once_for_all_and_written_slowly_at_first() {
+    let _time = timed("a_destination_that_was_away_is_asked_once_for_all_and_written_slowly_at_first");
+    let mut rig = start(Settings::default()).await;
+    let destination = Proxy::start(rig.destination.port);
+    rig.connect(rig.source.port, destination.port, rig.redis.port);
+    let _operator = rig.operator(&[]);
+    caught_up(&rig).await;
+    destination.refuse();
+    for map in TABLES {
+        rig.phase(map, "Buffering").await;
+    }
+    let sql = "INSERT INTO customers (id, version, note)
+        SELECT g, nextval('versions'), 'x' FROM generate_series(100001, 104000) g";
+    rig.crm().await.batch_execute(sql).await.unwrap();
+    queued(&rig, "customers", 4000).await;
+    let (before, begun) = (destination.attempts(), Instant::now());
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let attempts = destination.attempts() - before;
+    let intervals = begun.elapsed().as_secs() / RETRY.as_secs();
+    println!("{attempts} attempts in {intervals} intervals");
+    assert!((1..=intervals + 1).contains(&(attempts as u64)));
+
+    destination.accept();
+    let erp = rig.erp().await;
+    let mut first = None;
+    wait_until(SOON, "all rows", async || {
+        let rows: i64 = erp
+            .query_one("SELECT count(*) FROM customers", &[])
+            .await
+            .unwrap()
+            .get(0);
+        let since = *first.get_or_insert_with(Instant::now);
+        if rows == 0 {
+            first = None;
+        }
+        assert!(
+            (rows as f64) < ramp(since.elapsed()),
+            "{rows} rows after {:?}",
+            since.elapsed()
+        );
+        rows == 4000
+    })
+    .await;
+    assert!(first.unwrap().elapsed() > Duration::from_secs(2));
+    caught_up(&rig).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@ pub mod audit;
 pub mod certificates;
 pub mod cluster;
 pub mod collector;
+pub mod etcd;
 pub mod folder;
 pub mod http;
 pub mod load;

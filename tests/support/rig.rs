@@ -8,7 +8,7 @@ use super::{
     wait::{wait_for, wait_until},
 };
 use kube::Api;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{collections::BTreeMap, path::Path, time::Duration};
 use tablemap::api::TableMap;
 use tempfile::TempDir;
@@ -200,9 +200,7 @@ impl Rig {
 
     /// Asks for a pause, or for its end.
     pub fn set_state(&self, map: &str, state: &str) {
-        let patch = format!(r#"{{"spec":{{"state":"{state}"}}}}"#);
-        self.api
-            .kubectl(&["patch", "tablemap", map, "--type=merge", "-p", &patch]);
+        self.api.merge(NAMESPACE, map, &json!({"spec": {"state": state}}));
     }
 
     pub fn pause(&self, map: &str) {

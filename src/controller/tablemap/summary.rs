@@ -207,6 +207,7 @@ fn summary(map: &TableMap, found: &Found, now: Timestamp) -> Vec<Said> {
             .unwrap_or_default(),
         "WorkerUnavailable" => worker_available(found).message,
         "SchemaMismatch" => message("SchemaValid"),
+        "PausedByRule" => rule(map).unwrap_or_else(|| message("Paused")),
         "CannotFence" => message("Paused"),
         "Starting" if matches!(found.worker, Worker::None { .. }) => worker_available(found).message,
         "Starting" => hindrance(map).unwrap_or_else(|| message("CaughtUp")),
@@ -228,6 +229,12 @@ fn summary(map: &TableMap, found: &Found, now: Timestamp) -> Vec<Said> {
             None => said("Stalled", false, "NotStalled", stalled_text),
         },
     ]
+}
+
+/// Why a rule holds a map, and what ends that.
+fn rule(map: &TableMap) -> Option<String> {
+    let pauses = map.status.as_ref()?.pauses.as_ref()?;
+    pauses.iter().find_map(|pause| pause.message.clone())
 }
 
 /// What keeps a map from being taken over.
@@ -271,6 +278,7 @@ fn judge(map: &TableMap, found: &Found, now: Timestamp) -> Judged {
     }
     let schema = condition(map, "SchemaValid").is_some_and(|found| found.status == "False");
     let fence = condition(map, "Paused").is_some_and(|found| found.reason == "CannotFence");
+    let by_rule = condition(map, "Paused").is_some_and(|found| found.reason == "RequestedByRule");
     match phase {
         "Blocked" => {
             let blocked = map
@@ -280,6 +288,7 @@ fn judge(map: &TableMap, found: &Found, now: Timestamp) -> Judged {
             both(&blocked.unwrap_or_else(|| "QueueUnavailable".into()))
         }
         // The schema may be what the pause is for.
+        "Paused" if by_rule => both("PausedByRule"),
         "Paused" => ((true, "PausedAsRequested".into()), None, None),
         _ if schema => both("SchemaMismatch"),
         "Running" => ((true, "Running".into()), None, None),

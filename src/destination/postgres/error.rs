@@ -82,13 +82,17 @@ pub enum Aside {
     Failing { code: String, remedy: String },
 }
 
+/// `lock_not_available`.
+const LOCKED: &str = "55P03";
+
 impl Aside {
     #[must_use]
-    pub const fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> &'static str {
         match self {
             Self::WaitsForParent { .. } => "WaitsForParent",
             Self::TooManyErrors { .. } => "TooManyErrors",
-            Self::Stuck { .. } => "TableLocked",
+            Self::Stuck { code, .. } if code == LOCKED => "TableLocked",
+            Self::Stuck { .. } => "TableSlow",
             Self::Unfit { .. } => "SchemaMismatch",
             Self::Failing { .. } => "TableFailing",
         }

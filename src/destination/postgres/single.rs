@@ -9,7 +9,7 @@ use super::{
     session::Session,
     skip::skipped,
     target::{Item, Target},
-    turn::{Turn, own},
+    turn::{BEHIND, Turn, own},
     write::{Around, Setback, last_of},
 };
 use crate::{
@@ -339,7 +339,7 @@ fn refused(target: Option<&Target>, error: &DbError) -> Refusal {
 
 fn parked_behind() -> Refusal {
     own(
-        "ParkedBehind",
+        BEHIND,
         "An earlier record of this key is parked: retry that one first.",
     )
 }

@@ -6,7 +6,7 @@ use super::{
     error::{LaneError, Meaning},
     session::Session,
     target::{Item, Target},
-    turn::{Purpose, Turn, is_unjudged, own},
+    turn::{Purpose, SKIPPED, Turn, is_unjudged, own},
     write::{Around, Setback, last_of},
 };
 use crate::{
@@ -117,7 +117,7 @@ pub(super) fn choose(targets: &[Target], items: &[&Item], planned: &mut [Planned
 
 pub(super) fn skipped() -> Refusal {
     own(
-        "Skipped",
+        SKIPPED,
         "It was skipped while it waited in the queue: retry it, or discard it.",
     )
 }

@@ -4,6 +4,7 @@ use super::{asleep::Asleep, direct::Direct, parked::Parked, progress::Progress, 
 use crate::{
     mapping::{Binding, ColumnType, KeyType, Mapping},
     record::{Change, Counted, Counters, Origin, Position, Relation, Retried},
+    rule::Tally,
 };
 use std::sync::Arc;
 
@@ -75,6 +76,8 @@ pub struct Target {
     pub skips: Skips,
     /// So many parked records may wait.
     pub most_parked: usize,
+    /// What the destination has refused since somebody last took it, for the map's rules.
+    pub refused: Tally,
     /// What has come of parked records that were tried again.
     pub(super) retried: Vec<Retried>,
     pub(super) direct: Direct,
@@ -112,6 +115,7 @@ impl Target {
             provisional: false,
             skips: Skips::default(),
             most_parked: usize::MAX,
+            refused: Tally::default(),
             retried: Vec::new(),
             direct: Direct::new(copies),
             bindings: Vec::new(),

@@ -305,6 +305,16 @@ impl<'a> Turn<'a> {
     /// Committed: the targets know.
     pub fn settle(self, targets: &mut [Target]) {
         adopt(targets, self.next);
+        let failed = self.retried.iter().filter_map(|(map, retried)| match retried {
+            Retried::Failed(record) => Some((*map, &record.refusal)),
+            Retried::Completed { .. } => None,
+        });
+        let parked = self.parked.iter().map(|(map, record)| (*map, &record.refusal));
+        for (map, refusal) in parked.chain(failed).filter(|(_, refusal)| is_news(refusal)) {
+            if let Some(target) = targets.get_mut(map) {
+                target.refused.add(refusal.class, &refusal.code, 1);
+            }
+        }
         for (map, parked) in self.waiting {
             if let Some(target) = targets.get_mut(map) {
                 target.parked = parked;
@@ -328,6 +338,11 @@ impl<'a> Turn<'a> {
             }
         }
     }
+}
+
+/// Whether it says something of the destination: a person has skipped the record, or it waits behind one that was refused.
+fn is_news(refusal: &Refusal) -> bool {
+    !matches!(refusal.code.as_str(), SKIPPED | BEHIND)
 }
 
 /// The filter could not judge it.
@@ -379,6 +394,11 @@ impl Target {
         Ok(())
     }
 }
+
+/// The code of records that a person has skipped,
+pub(super) const SKIPPED: &str = "Skipped";
+/// and of those that wait behind one of their key.
+pub(super) const BEHIND: &str = "ParkedBehind";
 
 pub(super) fn own(code: &str, remedy: &str) -> Refusal {
     Refusal {

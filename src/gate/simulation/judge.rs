@@ -7,13 +7,26 @@ use std::collections::BTreeMap;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
     /// The source has a change of this key. Positions rise by one.
-    Produced { position: Position, key: u8 },
+    Produced {
+        position: Position,
+        key: u8,
+    },
     /// A write landed at the destination.
-    Landed { position: Position },
+    Landed {
+        position: Position,
+    },
     /// A status was written.
-    Status { paused: bool, running: bool },
+    Status {
+        paused: bool,
+        running: bool,
+    },
+    /// A pause by rule is in force; a person has ended it.
+    Held,
+    Released,
     /// All was well for long enough: whatever was wanted must have come about.
-    Quiet { wanted: bool },
+    Quiet {
+        wanted: bool,
+    },
 }
 
 /// What a schedule broke.
@@ -31,6 +44,8 @@ pub enum Broken {
     NeverRan,
     /// A pause was wanted, nothing stood in its way, and Paused=True was not shown.
     NeverPaused,
+    /// A write landed after a pause by rule was shown, and nobody had ended that.
+    ForgotThePause(Position),
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +55,9 @@ struct Judge {
     newest: BTreeMap<u8, Position>,
     paused: bool,
     running: bool,
+    held: bool,
+    /// Paused=True was said since.
+    shown: bool,
 }
 
 /// Reads a schedule from its beginning, and tells the first thing that it broke.
@@ -60,6 +78,11 @@ impl Judge {
             Seen::Landed { position } => self.landed(position),
             Seen::Status { paused, running } => {
                 (self.paused, self.running) = (paused, running);
+                self.shown |= paused;
+                None
+            }
+            Seen::Held | Seen::Released => {
+                (self.held, self.shown) = (event == Seen::Held, false);
                 None
             }
             Seen::Quiet { wanted: true } => (!self.paused).then_some(Broken::NeverPaused),
@@ -75,6 +98,9 @@ impl Judge {
         self.landed[index] = true;
         if self.paused {
             return Some(Broken::LandedWhilePaused(position));
+        }
+        if self.held && self.shown {
+            return Some(Broken::ForgotThePause(position));
         }
         match self.newest.insert(*key, position) {
             Some(after) if position <= after => Some(Broken::Backward { position, after }),
@@ -145,6 +171,10 @@ mod tests {
             Some(Broken::Lost(1))
         );
         assert_eq!(judge(&[PAUSED, rest]), Some(Broken::NeverRan));
+        let forgot = [ONE, Seen::Held, PAUSED, RUNNING, landed(1)];
+        assert_eq!(judge(&forgot), Some(Broken::ForgotThePause(1)));
+        let ended = [ONE, Seen::Held, PAUSED, Seen::Released, RUNNING, landed(1)];
+        assert_eq!(judge(&ended), None);
         assert_eq!(
             judge(&[RUNNING, Seen::Quiet { wanted: true }]),
             Some(Broken::NeverPaused)

@@ -30,6 +30,8 @@ enum Flaw {
     FencesBesideTheEviction,
     /// A new worker or connection goes on with the token that it finds.
     KeepsTheToken,
+    /// A rule's pause acts before Redis knows of it.
+    ActsBeforeItIsStored,
     /// Queues what the lane gives back, although the source has begun to send it again.
     QueuesTwice,
 }
@@ -118,6 +120,12 @@ fn fencing_while_the_lane_may_still_connect_is_caught() {
 #[test]
 fn connecting_without_a_higher_token_is_caught() {
     assert_writes_twice(Flaw::KeepsTheToken);
+}
+
+#[test]
+fn a_pause_by_rule_that_acts_before_it_is_stored_is_caught() {
+    let broken = caught(Flaw::ActsBeforeItIsStored);
+    assert!(matches!(broken, Broken::ForgotThePause(_)), "{broken:?}");
 }
 
 #[test]

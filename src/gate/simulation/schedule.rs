@@ -35,6 +35,10 @@ enum Event {
     Advance,
     Status,
     Want,
+    Time,
+    Fire,
+    Store,
+    Resume,
     Destination,
     Redis,
     Unfit,
@@ -63,12 +67,16 @@ const WORK: &[(Event, u64)] = &[
     (Event::Retry, 6),
     (Event::Cutover, 3),
     (Event::Confirm, 1),
+    (Event::Store, 3),
 ];
 
 /// What comes in between.
 const TROUBLE: &[(Event, u64)] = &[
     (Event::LoseConnection, 2),
     (Event::Want, 4),
+    (Event::Time, 2),
+    (Event::Fire, 2),
+    (Event::Resume, 2),
     (Event::Destination, 3),
     (Event::Redis, 3),
     (Event::Unfit, 2),
@@ -91,6 +99,7 @@ const ROUND: &[Event] = &[
     Event::Reply,
     Event::Trim,
     Event::Cutover,
+    Event::Store,
     Event::Status,
 ];
 
@@ -165,7 +174,13 @@ impl Schedule {
         if self.world.wanted != wanted {
             self.happen(Event::Want);
         }
+        if self.world.timed {
+            self.happen(Event::Time);
+        }
         for _ in 0..ROUNDS {
+            if !wanted {
+                self.happen(Event::Resume);
+            }
             for event in ROUND {
                 self.happen(*event);
             }
@@ -214,6 +229,7 @@ impl Schedule {
             Event::Produce => world.produce(u8::try_from(self.random.below(KEYS)).unwrap_or(0)),
             Event::Land => self.land(),
             Event::Want => world.wanted = !world.wanted,
+            Event::Time => toggle(&mut world.timed, seldom),
             Event::Destination => toggle(&mut world.destination.away, seldom),
             Event::Redis => toggle(&mut world.redis.away, seldom),
             Event::Unfit => toggle(&mut world.unfit, seldom),
@@ -266,7 +282,10 @@ impl Schedule {
             Event::LoseConnection => worker.lane.lose(),
             Event::Trim => worker.trim(world),
             Event::Advance => worker.advance(world, answered),
-            Event::Want => worker.planned(world),
+            Event::Want | Event::Time => worker.planned(world),
+            Event::Fire => worker.fire(world),
+            Event::Store => worker.store(world, answered),
+            Event::Resume => worker.resume(world),
             Event::Unfit if world.unfit => worker.block(Trouble::Keys),
             Event::Expel => worker.expel(),
             Event::Renew => {

@@ -2,6 +2,7 @@
 
 use super::{
     Flaw,
+    judge::Seen,
     lane::{Lane, Notice, Seat},
     reporter::Reporter,
     steps::Doing,
@@ -46,6 +47,12 @@ pub struct Worker {
     pub blocked: Option<Trouble>,
     /// A step failed: none is taken until the retry timer fires.
     pub retry: bool,
+    /// A pause by rule is in force.
+    pub holds: bool,
+    /// One is to begin once Redis knows of it.
+    pub coming: bool,
+    /// Redis is to be told.
+    pub unstored: bool,
     /// A cutover was given up: what was held has lasted too long.
     pub impatient: bool,
 }
@@ -65,7 +72,7 @@ impl Worker {
             world.redis.settle(has);
         }
         let gate = Gate::recover(Recovered {
-            wanted: world.wanted,
+            wanted: world.wanted || world.timed || world.redis.fired,
             usable,
             queued: !world.redis.records.is_empty(),
             fenced: world.redis.fenced,
@@ -85,6 +92,9 @@ impl Worker {
             appender: VecDeque::new(),
             blocked: None,
             retry: false,
+            holds: world.redis.fired,
+            coming: false,
+            unstored: false,
             impatient: false,
         };
         worker.restock(world);
@@ -190,11 +200,51 @@ impl Worker {
         self.drive();
     }
 
-    /// `spec.state` may have changed.
+    /// Who wants a pause may have changed.
     pub fn planned(&mut self, world: &World) {
-        self.gate.set_wanted(world.wanted);
+        self.gate.set_wanted(world.wanted || world.timed || self.holds);
         self.retry = false;
         self.drive();
+    }
+
+    /// A rule fires.
+    pub fn fire(&mut self, world: &mut World) {
+        if self.holds || self.coming {
+            return;
+        }
+        (self.coming, self.unstored) = (true, true);
+        if self.flaw == Some(Flaw::ActsBeforeItIsStored) {
+            self.hold(world);
+        }
+    }
+
+    fn hold(&mut self, world: &mut World) {
+        (self.coming, self.holds) = (false, true);
+        world.seen.push(Seen::Held);
+        self.planned(world);
+    }
+
+    /// Redis is told how the rules stand. `answered` is false when its reply is lost.
+    pub fn store(&mut self, world: &mut World, answered: bool) {
+        if !self.unstored || world.redis.away {
+            return;
+        }
+        world.redis.fired = self.holds || self.coming;
+        if answered {
+            self.unstored = false;
+            if self.coming {
+                self.hold(world);
+            }
+        }
+    }
+
+    /// A person ends the pauses of rules.
+    pub fn resume(&mut self, world: &mut World) {
+        if self.holds || self.coming {
+            (self.holds, self.coming, self.unstored) = (false, false, true);
+            world.seen.push(Seen::Released);
+            self.planned(world);
+        }
     }
 
     /// The reader hands out the next change.

@@ -14,6 +14,8 @@ pub struct Redis {
     /// Q: the last position that the queue holds or has held.
     pub custody: Position,
     pub fenced: bool,
+    /// A rule has fired, and nobody has ended its pause.
+    pub fired: bool,
 }
 
 impl Redis {
@@ -98,8 +100,10 @@ pub struct World {
     pub confirmed: Position,
     pub redis: Redis,
     pub destination: Destination,
-    /// `spec.state` asks for a pause.
+    /// `spec.state` asks for a pause,
     pub wanted: bool,
+    /// or a time in the spec that is to come.
+    pub timed: bool,
     pub status: Status,
     pub seen: Vec<Seen>,
     /// The key columns are gone at the source: no change may be taken.
@@ -140,14 +144,14 @@ impl World {
         self.seen.push(Seen::Status { paused, running });
     }
 
-    /// All has come about that can come about.
+    /// All has come about that can come about, when nobody but `spec.state` asks for a pause.
     pub fn is_at_rest(&self) -> bool {
         let open = self.destination.sent.iter().any(|sent| sent.fate == Fate::Open);
         let all = self.destination.position == self.produced;
         let shown = if self.wanted {
             self.status.paused
         } else {
-            self.status.running && all
+            self.status.running && all && !self.redis.fired
         };
         shown && !open
     }

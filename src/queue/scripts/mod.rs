@@ -231,6 +231,17 @@ return redis.call('HSET', KEYS[2], 'fenced', ARGV[2])
 "
 );
 
+// ARGV: epoch, how the map's rules stand.
+script!(
+    RULES,
+    WHEN_FULL,
+    EPOCH,
+    META,
+    r"
+return redis.call('HSET', KEYS[2], 'rules', ARGV[2])
+"
+);
+
 // ARGV: epoch, operation, what it skips.
 script!(
     SKIP,

@@ -42,6 +42,8 @@ pub enum Order {
     },
     Errors(OnErrors),
     Queue(OnQueue),
+    /// The pauses that rules have begun are to end.
+    Resume,
     /// It cannot be carried out as it is.
     Unfit {
         message: String,

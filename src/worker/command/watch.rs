@@ -68,6 +68,7 @@ fn command(object: &TableMapOperation) -> Option<Command> {
         (Action::Park, _, Some(selection)) => on_queue(Fate::Park, selection, spec),
         (Action::Retry, _, Some(selection)) => on_errors(Act::Retry, selection, spec),
         (Action::Discard, _, Some(selection)) => on_errors(Act::Discard, selection, spec),
+        (Action::Resume, ..) => Order::Resume,
         (Action::Retry | Action::Discard | Action::Park, _, None) => return None,
     };
     let by = object.annotations().get(CREATED_BY).cloned();

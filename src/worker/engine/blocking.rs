@@ -6,12 +6,12 @@ use super::{
     event::CheckFailure,
 };
 use crate::{
-    destination::postgres::Progress,
+    destination::postgres::{LaneError, Progress},
     queue::Meta,
     record::Position,
     worker::{
         custody::Gap,
-        map::{Blocked, MapId, Unusable, UnusableKind},
+        map::{Blocked, Map, MapId, Unusable, UnusableKind},
     },
 };
 use std::time::{Duration, Instant};
@@ -131,11 +131,8 @@ impl Engine {
             });
         }
         match map.unusable.as_ref().map(|unusable| unusable.kind.clone()) {
-            Some(UnusableKind::Away | UnusableKind::Unfit | UnusableKind::Stuck)
-                if map.gate.busy().is_none() =>
-            {
-                self.probe(id);
-            }
+            Some(UnusableKind::Away) if map.gate.busy().is_none() => self.knock(id),
+            Some(UnusableKind::Unfit | UnusableKind::Stuck) if map.gate.busy().is_none() => self.probe(id),
             Some(UnusableKind::Waits { .. }) => self.look_at_wait(id),
             None if map.gate.paused() && map.gate.busy().is_none() => self.probe(id),
             _ => {}
@@ -177,6 +174,43 @@ impl Engine {
             map.gate.recheck();
         }
         self.drive(id);
+    }
+
+    /// Asks a destination that was away, once for all maps that could not reach it.
+    fn knock(&mut self, id: &MapId) {
+        let Some(map) = self.maps.get(id) else { return };
+        let plan = map.plan.clone();
+        let destination = plan.destination.clone();
+        if !self.knocking.insert(destination.clone()) {
+            return;
+        }
+        self.spawn(async move {
+            let result = effects::knock(&plan).await;
+            Event::Answered { destination, result }
+        });
+    }
+
+    /// Each map's own table is looked at only when there is somebody to ask.
+    pub(super) fn answered(&mut self, destination: &str, result: Result<(), LaneError>) {
+        self.knocking.remove(destination);
+        let retry = Instant::now() + self.pace.retry;
+        let is_away = |map: &&mut Map| {
+            let kind = map.unusable.as_ref().map(|unusable| &unusable.kind);
+            map.plan.destination == destination
+                && kind == Some(&UnusableKind::Away)
+                && map.gate.busy().is_none()
+        };
+        let mut answer = Vec::new();
+        for map in self.maps.values_mut().filter(is_away) {
+            map.look_at = Some(retry);
+            answer.push(map.id.clone());
+        }
+        for id in answer {
+            match &result {
+                Ok(()) => self.probe(&id),
+                Err(error) => self.probed(&id, Err(CheckFailure::Away(error.clone()))),
+            }
+        }
     }
 
     /// Asks the destination again, with a check that changes nothing while a pause is wanted.

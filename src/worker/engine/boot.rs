@@ -15,7 +15,7 @@ use crate::{
     worker::{
         custody::{Confirmable, Held},
         limits::Meter,
-        map::{Appender, Blocked, Counting, Errors, Left, Map, MapId, Operations, Stage, Stock},
+        map::{Appender, Blocked, Counting, Errors, Left, Map, MapId, Operations, Ruling, Stage, Stock},
         plan::Plan,
     },
 };
@@ -59,6 +59,7 @@ impl Engine {
         let another_rate = map.plan.cap != plan.cap;
         let deleting = plan.deletion.is_some();
         map.plan = plan.clone();
+        map.ruling.set(plan.rules.clone());
         map.retry_at = None;
         self.heed(&id);
         let Some(map) = self.maps.get_mut(&id) else { return };
@@ -229,6 +230,7 @@ impl Engine {
             joining: false,
             gate: gate(&plan, meta.as_ref(), partial, failure.is_none()),
             timed: plan.wish.lasts(clock::now()),
+            ruling: Ruling::recover(plan.rules.clone(), meta.as_ref()),
             seat: usize::MAX,
             queue,
             epoch,
@@ -268,6 +270,7 @@ impl Engine {
             asking: false,
             awaited: 0,
             unusable: None,
+            returns: false,
             comes: None,
             unbegun: false,
             retry_at: None,
@@ -288,6 +291,8 @@ impl Engine {
         }
         self.tell_adopted(&map);
         self.maps.insert(id.clone(), map);
+        // Before the gate takes a step: a rule may hold the map.
+        self.heed(&id);
         self.tell_stands();
         self.statuses.adopt(&id, durability);
         self.bind_again();

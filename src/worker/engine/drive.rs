@@ -376,6 +376,7 @@ impl Engine {
                 .plan
                 .cap
                 .filter(|_| map.skips.iter().all(|skip| skip.only.is_some())),
+            ramps: std::mem::take(&mut map.returns),
         });
         self.done(id, Step::Drain, Outcome::Done);
         self.call_those_that_wait_for(id);
@@ -467,6 +468,7 @@ impl Engine {
     pub(super) fn unusable(&mut self, id: &MapId, unusable: Unusable) {
         let Some(map) = self.maps.get_mut(id) else { return };
         tracing::info!(map = %map.plan.name, reason = unusable.reason, "the destination cannot be written");
+        map.returns |= unusable.kind == UnusableKind::Away;
         map.unusable = Some(unusable);
         map.gate.set_usable(false);
         self.drive(id);

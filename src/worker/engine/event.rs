@@ -100,6 +100,11 @@ pub enum Event {
         map: MapId,
         result: Box<Result<(Meta, Progress), CheckFailure>>,
     },
+    /// A destination that was away was asked, for all maps that could not reach it.
+    Answered {
+        destination: String,
+        result: Result<(), LaneError>,
+    },
     /// The source was asked whether a table has its key again; if so, the end of its log then.
     KeySeen {
         map: MapId,
@@ -210,6 +215,12 @@ pub enum Event {
     Purged {
         map: MapId,
         result: Result<Purged, QueueError>,
+    },
+    /// How a map's rules stand was stored, or not.
+    RulesStored {
+        map: MapId,
+        text: String,
+        result: Result<(), QueueError>,
     },
     /// An operation on parked records has ended, or cannot go on now.
     JobEnded {

@@ -54,6 +54,7 @@ impl Engine {
         for Durable {
             seat,
             progress,
+            refused,
             passed,
         } in durable
         {
@@ -65,9 +66,13 @@ impl Engine {
             else {
                 continue;
             };
+            let mut written = 0;
             if let Some(map) = self.maps.get_mut(&id) {
+                written = map.written();
                 advance(map, progress);
+                written = map.written().saturating_sub(written);
             }
+            self.observe(&id, written, &refused);
             if let Some(passed) = passed {
                 self.trim(&id, passed);
             }

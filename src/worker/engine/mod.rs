@@ -24,11 +24,13 @@ mod readback;
 mod report;
 mod retention;
 mod route;
+mod rules;
 mod side;
 mod slots;
 mod source;
 mod tables;
 mod together;
+mod wanted;
 
 pub use commands::Commands;
 pub use event::{Event, JoinFailure};
@@ -158,6 +160,8 @@ pub struct Engine {
     /// Maps whose objects went without their clean-up.
     torn: HashMap<MapId, boot::Torn>,
     looking_at_tables: bool,
+    /// Destinations that are away, and being asked whether they still are.
+    knocking: HashSet<String>,
     /// Deleted maps of which nothing is left but, maybe, their part of publication and slot.
     emptied: HashSet<MapId>,
     /// When the clean-up of each deleted map began.
@@ -222,6 +226,7 @@ impl Engine {
             tails_told: Instant::now(),
             torn: HashMap::new(),
             looking_at_tables: false,
+            knocking: HashSet::new(),
             emptied: HashSet::new(),
             cleaning_since: HashMap::new(),
             permits: Permits::default(),
@@ -304,6 +309,7 @@ impl Engine {
             } => self.closed(&map, step, *evicted, *closed),
             Event::Stepped { map, step, ended } => self.stepped(&map, step, ended),
             Event::Checked { map, result } => self.checked(&map, result),
+            Event::Answered { destination, result } => self.answered(&destination, result),
             Event::Probed { map, result } => self.probed(&map, result),
             Event::Mended { map, result } => self.mended(&map, *result),
             Event::KeySeen { map, result } => self.key_seen(&map, result),
@@ -334,6 +340,7 @@ impl Engine {
             Event::Counted { command, map, result } => self.counted(&command, &map, result),
             Event::SkipStored { map, skip, result } => self.skip_stored(&map, skip, result),
             Event::Purged { map, result } => self.purged(&map, result),
+            Event::RulesStored { map, text, result } => self.rules_stored(&map, &text, result),
             Event::Worked { command, work } => self.worked(&command, work),
             Event::GivenUp { map, positions, all } => self.given_up(&map, positions, all),
             Event::JobEnded { command, map, result } => self.job_ended(&command, &map, result),
@@ -357,6 +364,7 @@ impl Engine {
         self.retry_boots(now);
         self.retry_steps(now);
         self.look_at_pauses();
+        self.look_at_rules();
         self.look_at_trouble(now);
         self.retry_refused(now);
         self.look_at_sides(now);

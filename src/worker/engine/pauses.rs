@@ -1,4 +1,4 @@
-//! The pauses that the spec asks for: they act at once, and one that ends by itself ends at its time.
+//! Who wants a pause: the spec, whose pauses act at once, one until a time; and rules.
 
 use super::Engine;
 use crate::{
@@ -51,14 +51,16 @@ impl Engine {
         self.report(id);
     }
 
-    /// Tells the gate what the spec wants now.
+    /// Tells the gate whether a pause is wanted now.
     pub(super) fn heed(&mut self, id: &MapId) {
+        self.end_joined(id);
         let now = clock::now();
         let Some(map) = self.maps.get_mut(id) else { return };
         let wish = map.plan.wish;
-        map.gate.set_wanted(wish.wants(now));
+        let wanted = wish.wants(now) || map.ruling.holds();
+        map.gate.set_wanted(wanted);
         let before = std::mem::replace(&mut map.timed, wish.lasts(now));
-        if before.is_some_and(|until| until <= now) && !wish.wants(now) {
+        if before.is_some_and(|until| until <= now) && !wanted {
             let note = "The time of spec.pauseUntilTime has come: the queue is written.";
             self.statuses.note(&map.plan, PAUSE_ENDED, note.to_owned());
         }
@@ -75,12 +77,17 @@ impl Engine {
             .map(|map| map.id.clone())
             .collect();
         for id in over {
-            self.heed(&id);
-            if let Some(map) = self.maps.get_mut(&id) {
-                map.retry_at = None;
-            }
-            self.drive(&id);
-            self.report(&id);
+            self.act_on_pauses(&id);
         }
+    }
+
+    /// Who wants a pause has changed.
+    pub(super) fn act_on_pauses(&mut self, id: &MapId) {
+        self.heed(id);
+        if let Some(map) = self.maps.get_mut(id) {
+            map.retry_at = None;
+        }
+        self.drive(id);
+        self.report(id);
     }
 }

@@ -86,6 +86,7 @@ impl Engine {
         }
         map.restock(&meta.account, None);
         map.errors.learn(meta);
+        map.ruling.seen(meta.rules.as_deref());
         // A failover of Redis took what was counted before the queue began, and nothing else.
         let forgot = meta.account.base.is_none() && map.counting != Counting::SinceBeginning;
         let may_fall = !map.gate.is_direct() && !map.gate.is_stepping();
@@ -133,6 +134,7 @@ impl Engine {
         let delay = self.pace.confirm_delay;
         let Some(map) = self.maps.get_mut(id) else { return };
         map.restock_anew(meta);
+        map.ruling.seen(meta.rules.as_deref());
         map.confirmable = map.fresh_confirmable(delay);
         if let Err(gap) = map.check(confirmed) {
             return self.lose(id, gap);

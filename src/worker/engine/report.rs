@@ -1,6 +1,6 @@
 //! From a map's state to the facts of its status.
 
-use super::{Engine, Event};
+use super::{Engine, Event, rules, wanted};
 use crate::{
     clock,
     gate::{Phase, phase},
@@ -9,15 +9,10 @@ use crate::{
     worker::{
         limits::{Level, Meter},
         map::{Blocked, Counting, Left, Map, MapId, Stage, Unusable, UnusableKind},
-        plan::Plan,
-        status::{CatchUpFacts, Facts, GapFacts, Ledger, PauseFacts, Said},
+        status::{CatchUpFacts, Facts, GapFacts, Ledger, Said},
     },
 };
 use std::time::Instant;
-
-/// The fields of the spec that ask for a pause.
-const STATE: &str = "spec.state";
-const UNTIL: &str = "spec.pauseUntilTime";
 
 impl Engine {
     /// Tells the status writer how a map stands. It decides when that is written.
@@ -133,7 +128,8 @@ impl Engine {
             generation: plan.generation,
             wished: plan.wished,
             phase,
-            pauses: pauses(plan, plan.wish.lasts(clock::now())),
+            pauses: wanted::by_spec(plan, plan.wish.lasts(clock::now())),
+            rules: Vec::new(),
             blocked: blocked.map(|blocked| (blocked.reason().to_owned(), Phase::Starting)),
             gap: blocked.and_then(|blocked| gap(blocked, None)),
             kept: None,
@@ -175,7 +171,8 @@ impl Engine {
             generation: map.plan.generation,
             wished: map.plan.wished,
             phase,
-            pauses: pauses(&map.plan, map.timed),
+            pauses: wanted::by_all(map),
+            rules: rules::facts(map),
             blocked: map
                 .blocked
                 .as_ref()
@@ -206,7 +203,7 @@ impl Engine {
 
     fn conditions(&self, map: &Map, phase: Phase) -> Vec<Said> {
         let mut said = vec![
-            paused(map),
+            wanted::paused(map),
             caught_up(map, phase),
             schema_valid(map),
             self.source_connected(map),
@@ -273,19 +270,6 @@ fn phase_of(map: &Map) -> Phase {
         Stage::Joining | Stage::Holding => Phase::Starting,
         Stage::Serving => phase(&map.gate),
     }
-}
-
-/// Those that the spec asks for; `until` is when the one that ends by itself does.
-fn pauses(plan: &Plan, until: Option<i64>) -> Vec<PauseFacts> {
-    let spec = |name: &str, until, actor: &Option<String>| PauseFacts {
-        cause: "Spec",
-        name: name.into(),
-        until,
-        actor: actor.clone(),
-    };
-    let state = plan.wish.paused.then(|| spec(STATE, None, &plan.state_by));
-    let until = until.map(|until| spec(UNTIL, Some(until), &plan.until_by));
-    state.into_iter().chain(until).collect()
 }
 
 fn seen(position: Position) -> Option<Lsn> {
@@ -357,51 +341,12 @@ fn catch_up(map: &Map) -> Option<CatchUpFacts> {
     })
 }
 
-fn said(type_: &'static str, status: bool, reason: &str, message: impl Into<String>) -> Said {
+pub(super) fn said(type_: &'static str, status: bool, reason: &str, message: impl Into<String>) -> Said {
     Said {
         type_,
         status: Some(status),
         reason: reason.into(),
         message: message.into(),
-    }
-}
-
-/// Who wants the pause, and until when.
-fn wanted_by(map: &Map) -> String {
-    let until = |pause: &PauseFacts| match pause.until {
-        Some(until) => format!("{} until {}", pause.name, clock::text(until)),
-        None => pause.name.clone(),
-    };
-    let pauses = pauses(&map.plan, map.timed);
-    let all: Vec<String> = pauses.iter().map(until).collect();
-    if all.is_empty() {
-        "the spec".into()
-    } else {
-        all.join(" and ")
-    }
-}
-
-fn paused(map: &Map) -> Said {
-    let gate = &map.gate;
-    match (gate.paused(), gate.wanted()) {
-        (true, _) => {
-            let wanted = wanted_by(map);
-            let message = format!("No write to the destination is possible; wanted by {wanted}.");
-            said("Paused", true, "RequestedBySpec", message)
-        }
-        (false, true) if !gate.usable() => said(
-            "Paused",
-            false,
-            "CannotFence",
-            "Changes are queued, but the destination cannot be reached: a write that was under way may still land.",
-        ),
-        (false, true) => said(
-            "Paused",
-            false,
-            "Pausing",
-            "Writes that are under way are being ended.",
-        ),
-        (false, false) => said("Paused", false, "NothingWantsAPause", "Nothing wants a pause."),
     }
 }
 

@@ -1,14 +1,14 @@
 //! Replays the queues of several maps as one: in the order in which the source committed (I2).
 
-use super::feed::{Entry, Fed, Feed};
+use super::{
+    feed::{Entry, Fed, Feed},
+    rate::Rate,
+};
 use crate::{
     destination::postgres::Item,
     record::{Counted, Position},
 };
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
-    time::Instant,
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 /// Entries that a seat's flushed position has passed: they may be trimmed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,19 +53,15 @@ pub struct Merge {
     committed: usize,
     /// Of what was taken when all that was committed was flushed: each seat's records, and when its first was committed.
     left: HashMap<usize, (usize, i64)>,
-    rate: Option<Rate>,
-}
-
-/// A token bucket: the lowest cap of the merged maps governs.
-#[derive(Debug)]
-struct Rate {
-    cap: f64,
-    tokens: f64,
-    at: Instant,
+    rate: Rate,
 }
 
 impl Merge {
-    pub fn start(&mut self, seat: usize, feed: Feed, cap: Option<u32>) {
+    /// `ramps` says that the destination has just come back; one that is being written already has.
+    pub fn start(&mut self, seat: usize, feed: Feed, cap: Option<u32>, ramps: bool) {
+        if ramps && self.strands.is_empty() {
+            self.rate.ramp_up();
+        }
         let strand = Strand {
             feed,
             head: VecDeque::new(),
@@ -100,20 +96,13 @@ impl Merge {
         self.govern();
     }
 
+    /// The lowest cap of the merged maps governs.
     fn govern(&mut self) {
-        let cap = self.strands.values().filter_map(|strand| strand.cap).min();
-        self.rate = match (cap, self.rate.take()) {
-            (Some(cap), Some(rate)) => Some(Rate {
-                cap: f64::from(cap),
-                ..rate
-            }),
-            (Some(cap), None) => Some(Rate {
-                cap: f64::from(cap),
-                tokens: 1.0,
-                at: Instant::now(),
-            }),
-            (None, _) => None,
-        };
+        let caps = self.strands.values().filter_map(|strand| strand.cap);
+        self.rate.set_cap(caps.min());
+        if self.strands.is_empty() {
+            self.rate.end_ramp();
+        }
     }
 
     /// Takes what the feeds have, and merges it, until about `records` wait. Returns what is wrong with a seat.
@@ -121,8 +110,8 @@ impl Merge {
         let waiting = self.taken.len() - self.committed;
         let room = self
             .rate
-            .as_mut()
-            .map_or(records, |rate| rate.allowance().min(records));
+            .allowance()
+            .map_or(records, |allowed| allowed.min(records));
         let mut size: usize = self
             .taken
             .iter()
@@ -167,7 +156,7 @@ impl Merge {
 
     /// Whether a cap may hold records back: then the lane looks again by itself.
     pub fn is_capped(&self) -> bool {
-        self.rate.is_some()
+        self.rate.is_limited()
     }
 
     pub fn is_unflushed(&self) -> bool {
@@ -176,9 +165,7 @@ impl Merge {
 
     pub fn commit(&mut self, count: usize) {
         self.committed = (self.committed + count).min(self.taken.len());
-        if let Some(rate) = &mut self.rate {
-            rate.tokens -= f64::from(u32::try_from(count).unwrap_or(u32::MAX));
-        }
+        self.rate.spend(count);
     }
 
     pub fn flushed(&mut self) {
@@ -284,23 +271,6 @@ impl Strand {
     }
 }
 
-impl Rate {
-    /// How many records may be written now. A quarter of a second may be saved up: enough to be smooth, too little
-    /// to be a burst.
-    #[allow(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "bounded by the cap, never negative"
-    )]
-    fn allowance(&mut self) -> usize {
-        let now = Instant::now();
-        let gained = now.duration_since(self.at).as_secs_f64() * self.cap;
-        self.tokens = (self.tokens + gained).min((self.cap / 4.0).max(1.0));
-        self.at = now;
-        self.tokens.max(0.0) as usize
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -355,7 +325,7 @@ mod tests {
         let mut feeds = Vec::new();
         for seat in 0..strands {
             let (sender, fed) = mpsc::channel(1);
-            merge.start(seat, Feed::of(fed), None);
+            merge.start(seat, Feed::of(fed), None, false);
             feeds.push(sender);
         }
         merge.begin(&(0..strands).collect::<Vec<_>>());

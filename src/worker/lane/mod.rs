@@ -6,6 +6,7 @@ mod growth;
 mod merge;
 mod order;
 mod parents;
+mod rate;
 mod retry;
 mod task;
 mod whole;

@@ -6,6 +6,7 @@ use crate::{
     destination::postgres::{Aside, Item, Progress, Target, Tried},
     queue::Queue,
     record::{Counters, ParkedRecord, Position},
+    rule::Tally,
     worker::budget::Share,
 };
 use std::sync::Arc;
@@ -44,6 +45,8 @@ pub enum Order {
         /// What was counted before the queue began, and its entries do not carry.
         base: Counters,
         cap: Option<u32>,
+        /// The destination has just come back: slowly at first.
+        ramps: bool,
     },
     /// These replays begin: until then nothing of them is written, and none waits for them.
     Begin {
@@ -100,6 +103,8 @@ pub struct Evicted {
 pub struct Durable {
     pub seat: usize,
     pub progress: Progress,
+    /// What the destination has refused of it.
+    pub refused: Tally,
     /// What its queue may be trimmed of.
     pub passed: Option<Passed>,
 }

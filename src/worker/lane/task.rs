@@ -316,11 +316,12 @@ impl Task {
                 tail,
                 base,
                 cap,
+                ramps,
             } => {
                 let has = target.progress.position;
                 let feed = Feed::start(queue, base, has, tail, self.wake.clone());
                 self.seat(seat, *target);
-                self.merge.start(seat, feed, cap);
+                self.merge.start(seat, feed, cap, ramps);
             }
             Order::Begin { seats } => self.merge.begin(&seats),
             Order::Direct { seats, parcel } => {
@@ -431,8 +432,9 @@ impl Task {
         self.window.flushed();
         self.merge.flushed();
         let mut durable = Vec::new();
-        for (index, (seat, target)) in self.seats.iter_mut().zip(&self.targets).enumerate() {
-            if seat.seating == Seating::Gone || seat.flushed == target.progress {
+        for (index, (seat, target)) in self.seats.iter_mut().zip(&mut self.targets).enumerate() {
+            let is_still = seat.flushed == target.progress && target.refused.is_empty();
+            if seat.seating == Seating::Gone || is_still {
                 continue;
             }
             seat.flushed = target.progress.clone();
@@ -440,6 +442,7 @@ impl Task {
             durable.push(Durable {
                 seat: index,
                 progress: seat.flushed.clone(),
+                refused: std::mem::take(&mut target.refused),
                 passed,
             });
         }

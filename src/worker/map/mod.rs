@@ -3,11 +3,13 @@
 mod appender;
 mod left;
 mod refused;
+mod rules;
 mod trouble;
 
 pub use appender::{Appender, Batch};
 pub use left::Left;
 pub use refused::Refused;
+pub use rules::{RulePause, Ruling};
 pub use trouble::{Blocked, Lost, Unusable, UnusableKind};
 
 use super::{
@@ -190,6 +192,8 @@ pub struct Map {
     pub gate: Gate,
     /// When the pause that is in force ends by itself, in microseconds since the Unix epoch.
     pub timed: Option<i64>,
+    /// Its rules, and the pauses that they have begun.
+    pub ruling: Ruling,
     pub seat: usize,
     pub queue: Queue,
     pub epoch: i64,
@@ -248,6 +252,8 @@ pub struct Map {
     /// The version of the status write that the gate waits for (rule 6).
     pub awaited: u64,
     pub unusable: Option<Unusable>,
+    /// Its destination was away: it is written slowly at first.
+    pub returns: bool,
     /// It waited for another map, and has been on its way into the lane since.
     pub comes: Option<Instant>,
     /// It sits in the lane, and its replay has not begun: others are to come first.
@@ -322,6 +328,12 @@ impl Map {
             Some(UnusableKind::Waits { since, .. }) => has.max(before(*since)),
             _ => has,
         }
+    }
+
+    /// Records that the destination has taken.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.progress.as_ref().map_or(0, |progress| progress.written)
     }
 
     /// The changes that arrived and are neither written nor queued, counted.

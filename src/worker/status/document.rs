@@ -57,6 +57,9 @@ impl Memory {
         status.insert("phase".into(), json!(facts.phase.as_str()));
         status.insert("phaseTime".into(), json!(self.phase_time(facts.phase, now)));
         status.insert("pauses".into(), self.pauses(facts, now));
+        if !facts.rules.is_empty() {
+            status.insert("rules".into(), rules(facts));
+        }
         if let Some(blocked) = self.blocked(facts, now) {
             status.insert("blocked".into(), blocked);
         }
@@ -100,7 +103,7 @@ impl Memory {
             let since = self
                 .pauses
                 .entry(key(pause.cause, &pause.name))
-                .or_insert_with(|| time(now.as_microsecond()))
+                .or_insert_with(|| time(pause.since.unwrap_or(now.as_microsecond())))
                 .clone();
             let mut value = json!({"cause": pause.cause, "name": pause.name, "sinceTime": since});
             if let Some(until) = pause.until {
@@ -108,6 +111,9 @@ impl Memory {
             }
             if let Some(actor) = &pause.actor {
                 value["actor"] = json!(actor);
+            }
+            if let Some(message) = &pause.message {
+                value["message"] = json!(message);
             }
             value
         });
@@ -147,6 +153,20 @@ fn observed(said: &Said, facts: &Facts) -> i64 {
         "Paused" | "CaughtUp" => facts.wished,
         _ => facts.generation,
     }
+}
+
+fn rules(facts: &Facts) -> Value {
+    let rules = facts.rules.iter().map(|rule| {
+        let mut value = json!({"name": rule.name, "count": rule.count, "records": rule.tried});
+        if let Some(at) = rule.last_fired {
+            value["lastFiredTime"] = json!(time(at));
+        }
+        if let Some(until) = rule.quiet_until {
+            value["quietUntilTime"] = json!(time(until));
+        }
+        value
+    });
+    rules.collect()
 }
 
 fn position(facts: &Facts) -> Value {

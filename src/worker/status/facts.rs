@@ -43,9 +43,25 @@ pub struct CatchUpFacts {
 pub struct PauseFacts {
     pub cause: &'static str,
     pub name: String,
+    /// Since when, if that is known better than by this being said, in microseconds since the Unix epoch.
+    pub since: Option<i64>,
     /// When it ends by itself, in microseconds since the Unix epoch.
     pub until: Option<i64>,
     pub actor: Option<String>,
+    pub message: Option<String>,
+}
+
+/// How a rule stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleFacts {
+    pub name: String,
+    /// Refusals that match, within the window.
+    pub count: u64,
+    /// Records that were written or refused within it.
+    pub tried: u64,
+    pub last_fired: Option<i64>,
+    /// It does not fire before.
+    pub quiet_until: Option<i64>,
 }
 
 /// What is lost.
@@ -66,6 +82,7 @@ pub struct Facts {
     pub wished: i64,
     pub phase: Phase,
     pub pauses: Vec<PauseFacts>,
+    pub rules: Vec<RuleFacts>,
     pub blocked: Option<(String, Phase)>,
     pub gap: Option<GapFacts>,
     /// WAL that the source keeps for it, and may still write before that is lost, in bytes.

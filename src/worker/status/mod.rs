@@ -9,7 +9,7 @@ mod stores;
 mod writer;
 
 pub use connection::{Of, SlotFacts, write_slots};
-pub use facts::{CatchUpFacts, Facts, GapFacts, Ledger, PauseFacts, Said};
+pub use facts::{CatchUpFacts, Facts, GapFacts, Ledger, PauseFacts, RuleFacts, Said};
 pub use publish::publish;
 pub use statuses::Statuses;
 pub use writer::{StatusWriter, Update};

@@ -3,6 +3,7 @@
 mod errors;
 mod gap;
 mod queue;
+mod resume;
 
 use super::{Engine, Event};
 use crate::{
@@ -194,6 +195,14 @@ enum Next {
     Skipped {
         map: MapId,
     },
+    /// The pauses of rules end,
+    Resume {
+        map: MapId,
+    },
+    /// and that is stored.
+    Resumed {
+        map: MapId,
+    },
 }
 
 impl Engine {
@@ -304,6 +313,8 @@ impl Engine {
                 Next::Count { map } => self.begin_count(&id, &map),
                 Next::Counted { map, counted } => self.counted(&id, &map, Ok(counted)),
                 Next::Skipped { map } => self.end_skip(&id, &map),
+                Next::Resume { map } => self.resume_by(&id, &map),
+                Next::Resumed { map } => self.resumed(&id, &map),
             }
         }
     }
@@ -327,6 +338,7 @@ impl Engine {
             Order::AcceptGap { lost_after } => self.next_of_gap(id, plan, *lost_after),
             Order::Errors(order) => self.next_on_errors(id, plan, order),
             Order::Queue(order) => self.next_on_queue(id, plan, order),
+            Order::Resume => self.next_of_resume(id, plan),
             Order::Unfit { message } => Next::Say(failed("SelectionInvalid", message.clone())),
         }
     }

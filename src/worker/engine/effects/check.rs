@@ -86,6 +86,11 @@ pub async fn look_at_custodians(
     custodians(&control, plan, &queue).await
 }
 
+/// Whether the destination can be reached.
+pub async fn knock(plan: &Plan) -> Result<(), LaneError> {
+    Control::look(&plan.destination_settings).await.map(|_| ())
+}
+
 /// Whether the destination can be reached and its schema fits; changes nothing there.
 pub async fn probe(plan: &Plan) -> Result<(), CheckFailure> {
     let control = Control::look(&plan.destination_settings)

@@ -8,6 +8,6 @@ mod lost;
 
 pub use begin::{Closed, Settled, begin, settle};
 pub use boot::{Booted, boot, next_epoch};
-pub use check::{Checked, check, fence, look_at_custodians, probe};
+pub use check::{Checked, check, fence, knock, look_at_custodians, probe};
 pub use look::{Asked, ReadBack, SideNames, SourceState, look, read_back};
 pub use lost::{errors_gone, held_by_nobody, queue_gone};

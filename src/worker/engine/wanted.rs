@@ -1,0 +1,90 @@
+//! What the status says of pauses: who wants one, and whether it is in force.
+
+use super::{report::said, rules};
+use crate::{
+    clock,
+    worker::{
+        map::Map,
+        plan::Plan,
+        status::{PauseFacts, Said},
+    },
+};
+
+/// The fields of the spec that ask for a pause.
+const STATE: &str = "spec.state";
+const UNTIL: &str = "spec.pauseUntilTime";
+
+/// Those that the spec asks for; `until` is when the one that ends by itself does.
+pub(super) fn by_spec(plan: &Plan, until: Option<i64>) -> Vec<PauseFacts> {
+    let spec = |name: &str, until, actor: &Option<String>| PauseFacts {
+        cause: "Spec",
+        name: name.into(),
+        since: None,
+        until,
+        actor: actor.clone(),
+        message: None,
+    };
+    let state = plan.wish.paused.then(|| spec(STATE, None, &plan.state_by));
+    let until = until.map(|until| spec(UNTIL, Some(until), &plan.until_by));
+    state.into_iter().chain(until).collect()
+}
+
+/// Those that anybody wants.
+pub(super) fn by_all(map: &Map) -> Vec<PauseFacts> {
+    let mut pauses = by_spec(&map.plan, map.timed);
+    pauses.extend(map.ruling.pauses.iter().map(|pause| PauseFacts {
+        cause: "Rule",
+        name: pause.fired.rule.clone(),
+        since: Some(pause.fired.at),
+        until: None,
+        actor: None,
+        message: Some(rules::message(pause, map)),
+    }));
+    pauses
+}
+
+/// The condition.
+pub(super) fn paused(map: &Map) -> Said {
+    let gate = &map.gate;
+    match (gate.paused(), gate.wanted()) {
+        (true, _) => {
+            let (reason, wanted) = wanted(map);
+            let message = format!("No write to the destination is possible; wanted by {wanted}.");
+            said("Paused", true, reason, message)
+        }
+        (false, true) if !gate.usable() => said(
+            "Paused",
+            false,
+            "CannotFence",
+            "Changes are queued, but the destination cannot be reached: a write that was under way may still land.",
+        ),
+        (false, true) => said(
+            "Paused",
+            false,
+            "Pausing",
+            "Writes that are under way are being ended.",
+        ),
+        (false, false) => said("Paused", false, "NothingWantsAPause", "Nothing wants a pause."),
+    }
+}
+
+/// The reason, and who wants the pause, and until when. What the spec asks for is said first.
+fn wanted(map: &Map) -> (&'static str, String) {
+    let pauses = by_all(map);
+    let name = |pause: &PauseFacts| match (pause.cause, pause.until) {
+        ("Rule", _) => format!("rule {}", pause.name),
+        (_, Some(until)) => format!("{} until {}", pause.name, clock::text(until)),
+        (_, None) => pause.name.clone(),
+    };
+    let reason = match pauses.first().map(|pause| pause.cause) {
+        Some("Rule") => "RequestedByRule",
+        _ => "RequestedBySpec",
+    };
+    let names: Vec<String> = pauses.iter().map(name).collect();
+    let wanted = if names.is_empty() {
+        "the spec".into()
+    } else {
+        names.join(" and ")
+    };
+    (reason, wanted)
+}

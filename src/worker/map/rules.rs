@@ -1,0 +1,278 @@
+//! The rules of a map, and the pauses that they have begun. What must outlive a restart is a text in Redis, and a pause is
+//! there before it acts.
+
+use crate::{
+    failure::Class,
+    queue::Meta,
+    rule::{Fired, Past, Rule, Rules, Tally},
+};
+use serde::{Deserialize, Serialize};
+use std::{sync::Arc, time::Instant};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Ruling {
+    pub rules: Rules,
+    /// The pauses that hold the map.
+    pub pauses: Vec<RulePause>,
+    /// Those that are to, once Redis knows of them.
+    coming: Vec<RulePause>,
+    /// The operation that has ended pauses last.
+    resumed: Option<Arc<str>>,
+    /// Redis knows less.
+    unstored: bool,
+    /// It is being told.
+    storing: bool,
+    /// It could not be: not again before then.
+    retry_at: Option<Instant>,
+}
+
+/// A pause that a rule has begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RulePause {
+    pub fired: Fired,
+    /// `spec.state` is Paused too, or was: the pause ends when it is Running again.
+    pub joined: bool,
+}
+
+/// What Redis remembers.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Stored {
+    pauses: Vec<StoredPause>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resumed: Option<String>,
+    pasts: Vec<StoredPast>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StoredPause {
+    rule: String,
+    at: i64,
+    count: u64,
+    tried: u64,
+    /// Class, code and how many.
+    refused: Vec<(String, String, u64)>,
+    joined: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StoredPast {
+    rule: String,
+    last_fired: Option<i64>,
+    flaps: u32,
+    quiet_until: i64,
+}
+
+impl Ruling {
+    /// As Redis remembers it, with the rules of the spec. What cannot be read asks for nothing.
+    #[must_use]
+    pub fn recover(rules: Vec<Rule>, meta: Option<&Meta>) -> Self {
+        let stored: Stored = meta
+            .and_then(|meta| meta.rules.as_deref())
+            .and_then(|text| serde_json::from_str(text).ok())
+            .unwrap_or_default();
+        let mut ruling = Self::default();
+        ruling.rules.set(rules);
+        ruling.resumed = stored.resumed.map(Into::into);
+        for past in stored.pasts {
+            let known = Past {
+                last_fired: past.last_fired,
+                flaps: past.flaps,
+                quiet_until: past.quiet_until,
+            };
+            ruling.rules.restore(&past.rule, known);
+        }
+        for pause in stored.pauses {
+            ruling.rules.hold(&pause.rule);
+            ruling.pauses.push(pause.into());
+        }
+        ruling
+    }
+
+    /// The rules of a changed spec.
+    pub fn set(&mut self, rules: Vec<Rule>) {
+        self.rules.set(rules);
+        // One that was removed and is there again has its pause still.
+        for pause in &self.pauses {
+            self.rules.hold(&pause.fired.rule);
+        }
+    }
+
+    /// Redis is to be told something.
+    #[must_use]
+    pub fn is_unstored(&self) -> bool {
+        self.unstored
+    }
+
+    /// Whether a rule holds the map.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        !self.pauses.is_empty()
+    }
+
+    /// The same, or is about to.
+    #[must_use]
+    pub fn wants(&self) -> bool {
+        self.holds() || !self.coming.is_empty()
+    }
+
+    /// Whether this operation has ended pauses.
+    #[must_use]
+    pub fn was_resumed_by(&self, operation: &str) -> bool {
+        self.resumed.as_deref() == Some(operation)
+    }
+
+    /// Redis knows all of it.
+    #[must_use]
+    pub fn is_stored(&self) -> bool {
+        !self.unstored && !self.storing
+    }
+
+    /// Ends all pauses, as an operation asks: whoever does it again finds that it was done.
+    pub fn resume(&mut self, now: i64, operation: &Arc<str>) {
+        self.end(now, |_| true);
+        self.resumed = Some(operation.clone());
+        self.changed();
+    }
+
+    /// A pause that begins once it is stored.
+    pub fn begins(&mut self, fired: Fired, joined: bool) {
+        self.coming.push(RulePause { fired, joined });
+        self.changed();
+    }
+
+    /// Something is to be stored.
+    pub fn changed(&mut self) {
+        self.unstored = true;
+        self.retry_at = None;
+    }
+
+    /// Ends all pauses that `which` names, and returns them.
+    pub fn end(&mut self, now: i64, which: impl Fn(&RulePause) -> bool) -> Vec<RulePause> {
+        let is_ended = |pause: &mut RulePause| which(pause);
+        let mut ended: Vec<RulePause> = self.pauses.extract_if(.., is_ended).collect();
+        ended.extend(self.coming.extract_if(.., is_ended));
+        for pause in &ended {
+            self.rules.ended(&pause.fired.rule, now);
+        }
+        if !ended.is_empty() {
+            self.changed();
+        }
+        ended
+    }
+
+    /// `spec.state` is Paused: from now on the pauses end with that.
+    pub fn join(&mut self) {
+        let all = self.pauses.iter_mut().chain(&mut self.coming);
+        let mut new = false;
+        for pause in all {
+            new |= !std::mem::replace(&mut pause.joined, true);
+        }
+        if new {
+            self.changed();
+        }
+    }
+
+    /// What Redis is to be told, if it must be now.
+    pub fn take_unstored(&mut self, now: Instant) -> Option<String> {
+        let waits = self.storing || self.retry_at.is_some_and(|at| at > now);
+        if !self.unstored || waits {
+            return None;
+        }
+        self.unstored = false;
+        self.storing = true;
+        Some(self.text())
+    }
+
+    /// Redis knows what it was told, or not. Returns the pauses that begin with that.
+    pub fn stored(&mut self, told: &str, is_known: bool, again: Instant) -> Vec<RulePause> {
+        self.storing = false;
+        if !is_known {
+            self.unstored = true;
+            self.retry_at = Some(again);
+            return Vec::new();
+        }
+        // One that has come since was not in what was told.
+        let stored: Stored = serde_json::from_str(told).unwrap_or_default();
+        let is_in = |pause: &RulePause| {
+            stored
+                .pauses
+                .iter()
+                .any(|known| known.rule == pause.fired.rule && known.at == pause.fired.at)
+        };
+        let (begun, coming) = std::mem::take(&mut self.coming)
+            .into_iter()
+            .partition::<Vec<_>, _>(is_in);
+        self.coming = coming;
+        self.pauses.extend(begun.iter().cloned());
+        begun
+    }
+
+    /// A Redis that went back has forgotten something.
+    pub fn seen(&mut self, remembered: Option<&str>) {
+        let is_known = remembered.map_or_else(|| self.is_new(), |text| text == self.text());
+        if !is_known && !self.storing {
+            self.unstored = true;
+        }
+    }
+
+    /// Nothing has fired yet.
+    fn is_new(&self) -> bool {
+        !self.wants() && self.resumed.is_none() && self.rules.pasts().next().is_none()
+    }
+
+    fn text(&self) -> String {
+        let pauses = self.pauses.iter().chain(&self.coming);
+        let pasts = self.rules.pasts().map(|(rule, past)| StoredPast {
+            rule: rule.to_owned(),
+            last_fired: past.last_fired,
+            flaps: past.flaps,
+            quiet_until: past.quiet_until,
+        });
+        let stored = Stored {
+            pauses: pauses.map(StoredPause::from).collect(),
+            resumed: self.resumed.as_deref().map(str::to_owned),
+            pasts: pasts.collect(),
+        };
+        serde_json::to_string(&stored).unwrap_or_default()
+    }
+}
+
+impl From<&RulePause> for StoredPause {
+    fn from(pause: &RulePause) -> Self {
+        let fired = &pause.fired;
+        let refused = fired.tally.iter();
+        Self {
+            rule: fired.rule.clone(),
+            at: fired.at,
+            count: fired.count,
+            tried: fired.tried,
+            refused: refused
+                .map(|(class, code, count)| (class.as_str().to_owned(), code.to_owned(), count))
+                .collect(),
+            joined: pause.joined,
+        }
+    }
+}
+
+impl From<StoredPause> for RulePause {
+    fn from(stored: StoredPause) -> Self {
+        let mut tally = Tally::default();
+        for (class, code, count) in &stored.refused {
+            tally.add(Class::parse(class), code, *count);
+        }
+        Self {
+            fired: Fired {
+                rule: stored.rule,
+                at: stored.at,
+                count: stored.count,
+                tried: stored.tried,
+                tally,
+            },
+            joined: stored.joined,
+        }
+    }
+}
