@@ -118,6 +118,8 @@ show_the_refused_record() {
   local said='{range .status.errors.recent[*]}{.id}{"\n"}{"  class   "}{.class}{"\n"}{"  code    "}{.code}{"\n"}'
   said+='{"  object  "}{.object}{"\n"}{"  remedy  "}{.remedy}{"\n"}{end}'
   run kubectl get tm
+  # The newest errors are told a moment after their count.
+  within 30 "the refused record in the status" one_is_told
   run kubectl get tm/customers -o "jsonpath=$said"
   local refused
   refused=$(kubectl get tm -o 'jsonpath={range .items[*]}{.metadata.name}={.status.errors.count}:{.status.errors.recent[*].code} {end}')
@@ -127,6 +129,8 @@ show_the_refused_record() {
     run kubectl tablemap show "$(kubectl get tm/customers -o 'jsonpath={.status.errors.recent[0].id}')"
   fi
 }
+
+one_is_told() { kubectl get tm/customers -o 'jsonpath={.status.errors.recent[0].code}' | grep -q .; }
 
 retry_the_refused_record() {
   step "the cause is mended, and the record is written again"

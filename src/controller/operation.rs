@@ -22,13 +22,15 @@ pub async fn reconcile(operation: Arc<TableMapOperation>, context: Arc<Context>)
     if operation.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
-    if operation.is_finished() {
-        return expire(&api, &operation).await;
-    }
     let maps: Api<TableMap> = Api::namespaced(context.client.clone(), &namespace);
+    // One that has ended before it was first seen here belongs to its map too.
     match within(maps.get_opt(&operation.spec.table_map_ref.name)).await? {
         Some(map) => adopt(&api, &operation, &map).await?,
+        None if operation.is_finished() => {}
         None => fail(&api, &operation).await?,
+    }
+    if operation.is_finished() {
+        return expire(&api, &operation).await;
     }
     Ok(Action::await_change())
 }
