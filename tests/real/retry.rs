@@ -364,9 +364,12 @@ async fn a_discard_that_is_killed_counts_each_record_once() {
     let _after = rig.worker(&[]);
     let ended = rig.ended("discard").await;
     assert_eq!(counts(&ended), [2500, 2500, 0, 0, 0], "{ended:#}");
-    let status = rig.settled("items").await;
-    assert_eq!(status["ledger"]["discarded"], 2500, "{status:#}");
-    assert_eq!(status["errors"]["count"], 0, "{status:#}");
+    wait_until(SOON, "2500 discarded", async || {
+        let status = rig.status("items").await;
+        status["ledger"]["discarded"] == 2500 && status["errors"]["count"] == 0
+    })
+    .await;
+    rig.settled("items").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
