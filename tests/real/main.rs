@@ -21,6 +21,7 @@ mod limits;
 mod names;
 mod opposite;
 mod outages;
+mod overlaps;
 mod packs;
 mod paused;
 mod phases;

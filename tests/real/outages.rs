@@ -318,21 +318,21 @@ async fn a_destination_that_was_away_is_asked_once_for_all_and_written_slowly_at
     let erp = rig.erp().await;
     let mut first = None;
     wait_until(SOON, "all rows", async || {
-        let rows: i64 = erp
-            .query_one("SELECT count(*) FROM customers", &[])
+        let rows: f64 = erp
+            .query_one("SELECT count(*)::float8 FROM customers", &[])
             .await
             .unwrap()
             .get(0);
         let since = *first.get_or_insert_with(Instant::now);
-        if rows == 0 {
+        if rows < 1.0 {
             first = None;
         }
         assert!(
-            (rows as f64) < ramp(since.elapsed()),
+            rows < ramp(since.elapsed()),
             "{rows} rows after {:?}",
             since.elapsed()
         );
-        rows == 4000
+        rows >= 4000.0
     })
     .await;
     assert!(first.unwrap().elapsed() > Duration::from_secs(2));
