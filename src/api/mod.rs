@@ -28,7 +28,10 @@ pub use operation::{
     TableMapOperationSpec, TableMapOperationStatus, TableMapRef,
 };
 pub use reference::{LocalRef, TableRef};
-pub use rules::{Enforcement, RefusalClass, RuleAction, RuleMatch, RulePercent, RuleSpec, RuleThreshold};
+pub use rules::{
+    Enforcement, RefusalClass, ResumePolicy, RuleAction, RuleMatch, RulePercent, RuleResume, RuleSpec,
+    RuleThreshold, WhenHealthy,
+};
 pub use status::TableMapStatus;
 pub use tablemap::{
     CatchUp, DeletionPolicy, DestinationSpec, ErrorsSpec, OnExit, QueueBounds, QueueLimits, QueueSpec,

@@ -180,6 +180,8 @@ pub const RULE_FIRED: &str = "RuleFired";
 pub const RULE_WOULD_PAUSE: &str = "RuleWouldPause";
 /// or only tells.
 pub const RULE_MATCHED: &str = "RuleMatched";
+/// A rule's trial was refused: the pause stays.
+pub const TRIAL_FAILED: &str = "TrialFailed";
 /// A pause that ends by itself, or was begun by a rule, is over.
 pub const PAUSE_ENDED: &str = "PauseEnded";
 
@@ -208,6 +210,7 @@ pub const EVENTS: &[&str] = &[
     RULE_FIRED,
     RULE_WOULD_PAUSE,
     RULE_MATCHED,
+    TRIAL_FAILED,
     TRUNCATE_NOT_REPLICATED,
     WORKER_RESTARTED,
     LEFT_BEHIND,

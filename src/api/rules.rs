@@ -33,6 +33,46 @@ pub struct RuleSpec {
     #[serde(default = "default_cooldown")]
     #[schemars(range(min = 0, max = 86_400))]
     pub cooldown_seconds: i64,
+    /// What ends a pause by this rule, beside a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<RuleResume>,
+}
+
+/// What ends a pause by a rule.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("(self.policy == 'WhenHealthy') == has(self.whenHealthy)").message("`whenHealthy` must be given with policy WhenHealthy, and only then").field_path(".whenHealthy"))]
+pub struct RuleResume {
+    /// Manual (the default): nothing else does. `WhenHealthy`: after a while the first records of the queue are written, as a
+    /// trial. If none of them is refused in a way that the rule counts, the map goes on; else the pause stays, and the next
+    /// trial is later.
+    #[serde(default)]
+    pub policy: ResumePolicy,
+    /// How a trial is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when_healthy: Option<WhenHealthy>,
+}
+
+/// What ends a pause by a rule.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ResumePolicy {
+    #[default]
+    Manual,
+    WhenHealthy,
+}
+
+/// How a trial is made.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WhenHealthy {
+    /// So many records of the queue's head are written; what is refused of them is parked. Default: 20.
+    #[serde(default = "default_canary")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub canary_records: i64,
+    /// So long after the rule has fired. After a trial that failed twice as long, up to 64 times. Default: 300.
+    #[serde(default = "default_after")]
+    #[schemars(range(min = 5, max = 86_400))]
+    pub after_seconds: i64,
 }
 
 /// Which refusals count: those of one of the `classes`, and those with one of the `codes`.
@@ -106,6 +146,14 @@ pub enum Enforcement {
 
 const fn default_window() -> i64 {
     900
+}
+
+const fn default_canary() -> i64 {
+    20
+}
+
+const fn default_after() -> i64 {
+    300
 }
 
 const fn default_cooldown() -> i64 {

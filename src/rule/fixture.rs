@@ -19,6 +19,7 @@ pub fn rule(name: &str) -> Rule {
         action: Action::Pause,
         enforced: true,
         cooldown: 10 * SECOND,
+        trial: None,
     }
 }
 

@@ -66,6 +66,25 @@ pub struct Rule {
     pub enforced: bool,
     /// In microseconds.
     pub cooldown: i64,
+    /// How its pause may end by itself.
+    pub trial: Option<Trial>,
+}
+
+/// Some records of the queue are written, to see whether they are refused still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trial {
+    pub records: u64,
+    /// How long after the rule has fired, in microseconds.
+    pub after: i64,
+}
+
+impl Trial {
+    /// When the next one is due, once so many have failed, the last one now.
+    #[must_use]
+    pub fn next(self, now: i64, failed: u32) -> i64 {
+        let factor = 1 << failed.min(MOST_DOUBLINGS);
+        now.saturating_add(self.after.max(0).saturating_mul(factor))
+    }
 }
 
 impl Rule {

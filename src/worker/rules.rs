@@ -1,9 +1,9 @@
 //! The rules of a map's spec, ready to be asked.
 
 use crate::{
-    api::{Enforcement, RefusalClass, RuleAction, RuleSpec, RuleThreshold, TableMapSpec},
+    api::{Enforcement, RefusalClass, RuleAction, RuleResume, RuleSpec, RuleThreshold, TableMapSpec},
     failure::Class,
-    rule::{Action, Matching, Pattern, Rule, Threshold},
+    rule::{Action, Matching, Pattern, Rule, Threshold, Trial},
 };
 
 /// The rules of a spec.
@@ -29,6 +29,7 @@ fn rule(spec: &RuleSpec) -> Rule {
         },
         enforced: spec.enforcement == Enforcement::Enforce,
         cooldown: micros(spec.cooldown_seconds),
+        trial: spec.resume.as_ref().and_then(trial),
     }
 }
 
@@ -48,6 +49,14 @@ fn threshold(spec: &RuleThreshold) -> Threshold {
         },
         (None, count) => Threshold::Count(count.unwrap_or(1).unsigned_abs()),
     }
+}
+
+/// The schema sees that it is there only with the policy that wants it.
+fn trial(spec: &RuleResume) -> Option<Trial> {
+    spec.when_healthy.as_ref().map(|healthy| Trial {
+        records: healthy.canary_records.unsigned_abs(),
+        after: micros(healthy.after_seconds),
+    })
 }
 
 const fn micros(seconds: i64) -> i64 {

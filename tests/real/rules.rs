@@ -288,3 +288,36 @@ async fn what_the_documentation_shows_is_accepted() {
     rig.api.kubectl(&["create", "-f", &file.display().to_string()]);
     rig.condition("items", "CaughtUp", "True").await;
 }
+
+const TRIED: &str = r#"{"name":"refusals","match":{"classes":["Application"]},"threshold":{"count":3},"action":"Pause",
+    "cooldownSeconds":0,"resume":{"policy":"WhenHealthy","whenHealthy":{"canaryRecords":5,"afterSeconds":5}}}"#;
+
+/// A trial writes no more than it may, in order; one that is refused leaves the pause, and one that is not ends it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trial_ends_a_pause_by_rule_only_if_nothing_is_refused() {
+    let _time = timed("a_trial_ends_a_pause_by_rule_only_if_nothing_is_refused");
+    let mut scene = scene().await;
+    set(&scene.rig, TRIED);
+    scene.rig.observed("items").await;
+    insert(&scene, "bad", 1, 3).await;
+    paused_by_rule(&scene.rig).await;
+    insert(&scene, "good", 10, 4).await;
+    insert(&scene, "bad", 20, 50).await;
+    insert(&scene, "good", 100, 50).await;
+    // The fifth is bad: the four before it are written, and what follows it waits.
+    let said = event(&scene.rig, "TrialFailed").await;
+    assert!(said.contains("The next trial is at"), "{said}");
+    paused_by_rule(&scene.rig).await;
+    scene.errors("items", 4).await;
+    assert_eq!(scene.text("SELECT count(*)::text FROM items").await, "4");
+    // Whoever works by then makes the next one.
+    scene.operator.kill9();
+    mend(&scene).await;
+    scene.operator = scene.rig.operator(&[]);
+    scene.rig.condition("items", "CaughtUp", "True").await;
+    assert_eq!(scene.rig.status("items").await["pauses"], json!([]));
+    scene.rig.ask_errors("again", "items", "Retry", "{type: All}");
+    scene.rig.ended("again").await;
+    scene.rig.equal("items", "id").await;
+    assert_balanced(&scene.rig.settled("items").await);
+}

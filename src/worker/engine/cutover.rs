@@ -91,9 +91,11 @@ impl Engine {
             return Vec::new();
         };
         let replays = |id: &&MapId| {
-            self.maps
-                .get(*id)
-                .is_some_and(|map| map.gate.draining() && !map.gate.wanted() && map.blocked.is_none())
+            self.maps.get(*id).is_some_and(|map| {
+                // One that only tries is not to go on by that.
+                let goes_on = map.blocked.is_none() && map.ruling.trial.is_none();
+                map.gate.draining() && !map.gate.wanted() && goes_on
+            })
         };
         seating.seats.iter().filter(replays).cloned().collect()
     }

@@ -377,6 +377,7 @@ impl Engine {
                 .cap
                 .filter(|_| map.skips.iter().all(|skip| skip.only.is_some())),
             ramps: std::mem::take(&mut map.returns),
+            most: map.ruling.trial,
         });
         self.done(id, Step::Drain, Outcome::Done);
         self.call_those_that_wait_for(id);

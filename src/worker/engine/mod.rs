@@ -30,6 +30,7 @@ mod slots;
 mod source;
 mod tables;
 mod together;
+mod trials;
 mod wanted;
 
 pub use commands::Commands;

@@ -57,6 +57,9 @@ impl Engine {
         let now = clock::now();
         let Some(map) = self.maps.get_mut(id) else { return };
         let wish = map.plan.wish;
+        if wish.wants(now) {
+            map.ruling.trial = None;
+        }
         let wanted = wish.wants(now) || map.ruling.holds();
         map.gate.set_wanted(wanted);
         let before = std::mem::replace(&mut map.timed, wish.lasts(now));

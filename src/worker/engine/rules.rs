@@ -17,6 +17,7 @@ impl Engine {
     /// So many records of a map were written, and these refused.
     pub(super) fn observe(&mut self, id: &MapId, written: u64, refused: &Tally) {
         let now = clock::now();
+        self.judge_trial(id, written, refused);
         let Some(map) = self.maps.get_mut(id) else { return };
         let fired = map.ruling.rules.observe(now, written, refused);
         for (rule, fired) in fired {
@@ -30,7 +31,7 @@ impl Engine {
         let said = told(&fired, rule);
         map.ruling.changed();
         match (rule.action, rule.enforced) {
-            (Action::Pause, true) => map.ruling.begins(fired, map.plan.wish.paused),
+            (Action::Pause, true) => map.ruling.begins(rule, fired, map.plan.wish.paused),
             (Action::Pause, false) => {
                 let note = format!("{said} It is a dry run: the map would be paused.");
                 self.statuses.warn(&map.plan, RULE_WOULD_PAUSE, note);
@@ -69,8 +70,9 @@ impl Engine {
         self.store_rules(id);
     }
 
-    /// What could not be stored is stored again.
+    /// What could not be stored is stored again; and trials begin that are due.
     pub(super) fn look_at_rules(&mut self) {
+        self.look_at_trials();
         let unstored = self.maps.values().filter(|map| map.ruling.is_unstored());
         let ids: Vec<MapId> = unstored.map(|map| map.id.clone()).collect();
         for id in ids {
@@ -150,5 +152,10 @@ pub(super) fn facts(map: &Map) -> Vec<RuleFacts> {
 
 /// Why a rule holds a map, and what ends that.
 pub(super) fn message(pause: &RulePause, map: &Map) -> String {
-    format!("{} {}", counted(&pause.fired), remedy(map))
+    let trial = match (map.ruling.trial, pause.next_trial) {
+        (Some(left), _) => format!(" A trial is under way: {left} records are still to be written."),
+        (None, Some(at)) => format!(" A trial follows at {}.", clock::text(at)),
+        (None, None) => String::new(),
+    };
+    format!("{} {}{trial}", counted(&pause.fired), remedy(map))
 }

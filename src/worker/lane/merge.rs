@@ -43,6 +43,8 @@ struct Strand {
     cap: Option<u32>,
     /// Until then it is as if it were not there.
     begun: bool,
+    /// So many records may still be handed out. None: all.
+    most: Option<u64>,
 }
 
 /// All maps that replay into one destination.
@@ -58,7 +60,7 @@ pub struct Merge {
 
 impl Merge {
     /// `ramps` says that the destination has just come back; one that is being written already has.
-    pub fn start(&mut self, seat: usize, feed: Feed, cap: Option<u32>, ramps: bool) {
+    pub fn start(&mut self, seat: usize, feed: Feed, cap: Option<u32>, ramps: bool, most: Option<u64>) {
         if ramps && self.strands.is_empty() {
             self.rate.ramp_up();
         }
@@ -70,6 +72,7 @@ impl Merge {
             corrupt: None,
             cap,
             begun: false,
+            most,
         };
         self.strands.insert(seat, strand);
         self.govern();
@@ -78,7 +81,7 @@ impl Merge {
     /// From here on these are merged.
     pub fn begin(&mut self, seats: &[usize]) {
         for (seat, strand) in &mut self.strands {
-            strand.begun |= seats.contains(seat);
+            strand.begun |= seats.contains(seat) && strand.most != Some(0);
         }
     }
 
@@ -240,7 +243,9 @@ impl Order {
         self.heads.pop_first();
         let strand = strands.get_mut(&seat)?;
         let Counted { change, counters } = strand.head.pop_front()?;
-        self.place(seat, strand);
+        if strand.hand_out() {
+            self.place(seat, strand);
+        }
         Some(Item {
             map: seat,
             change,
@@ -250,6 +255,15 @@ impl Order {
 }
 
 impl Strand {
+    /// One record more was handed out. False: it was the last one, and the others do not wait for what follows.
+    fn hand_out(&mut self) -> bool {
+        if let Some(most) = &mut self.most {
+            *most = most.saturating_sub(1);
+            self.begun = *most > 0;
+        }
+        self.begun
+    }
+
     fn pull(&mut self) {
         while self.head.is_empty() {
             match self.feed.fed.try_recv() {
@@ -325,7 +339,7 @@ mod tests {
         let mut feeds = Vec::new();
         for seat in 0..strands {
             let (sender, fed) = mpsc::channel(1);
-            merge.start(seat, Feed::of(fed), None, false);
+            merge.start(seat, Feed::of(fed), None, false, None);
             feeds.push(sender);
         }
         merge.begin(&(0..strands).collect::<Vec<_>>());

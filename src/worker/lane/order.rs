@@ -47,6 +47,8 @@ pub enum Order {
         cap: Option<u32>,
         /// The destination has just come back: slowly at first.
         ramps: bool,
+        /// No more records than these. None: all.
+        most: Option<u64>,
     },
     /// These replays begin: until then nothing of them is written, and none waits for them.
     Begin {

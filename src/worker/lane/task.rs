@@ -317,11 +317,12 @@ impl Task {
                 base,
                 cap,
                 ramps,
+                most,
             } => {
                 let has = target.progress.position;
                 let feed = Feed::start(queue, base, has, tail, self.wake.clone());
                 self.seat(seat, *target);
-                self.merge.start(seat, feed, cap, ramps);
+                self.merge.start(seat, feed, cap, ramps, most);
             }
             Order::Begin { seats } => self.merge.begin(&seats),
             Order::Direct { seats, parcel } => {

@@ -17,6 +17,8 @@ pub struct Ruling {
     pub pauses: Vec<RulePause>,
     /// Those that are to, once Redis knows of them.
     coming: Vec<RulePause>,
+    /// Records that are written as a trial, and have still to be: until then the pauses do not hold the map.
+    pub trial: Option<u64>,
     /// The operation that has ended pauses last.
     resumed: Option<Arc<str>>,
     /// Redis knows less.
@@ -33,6 +35,9 @@ pub struct RulePause {
     pub fired: Fired,
     /// `spec.state` is Paused too, or was: the pause ends when it is Running again.
     pub joined: bool,
+    /// When the next trial is due, in microseconds since the Unix epoch; and so many have failed.
+    pub next_trial: Option<i64>,
+    pub failed_trials: u32,
 }
 
 /// What Redis remembers.
@@ -55,6 +60,10 @@ struct StoredPause {
     /// Class, code and how many.
     refused: Vec<(String, String, u64)>,
     joined: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    next_trial: Option<i64>,
+    #[serde(default)]
+    failed_trials: u32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -110,13 +119,13 @@ impl Ruling {
     /// Whether a rule holds the map.
     #[must_use]
     pub fn holds(&self) -> bool {
-        !self.pauses.is_empty()
+        !self.pauses.is_empty() && self.trial.is_none()
     }
 
     /// The same, or is about to.
     #[must_use]
     pub fn wants(&self) -> bool {
-        self.holds() || !self.coming.is_empty()
+        !self.pauses.is_empty() || !self.coming.is_empty()
     }
 
     /// Whether this operation has ended pauses.
@@ -139,8 +148,13 @@ impl Ruling {
     }
 
     /// A pause that begins once it is stored.
-    pub fn begins(&mut self, fired: Fired, joined: bool) {
-        self.coming.push(RulePause { fired, joined });
+    pub fn begins(&mut self, rule: &Rule, fired: Fired, joined: bool) {
+        self.coming.push(RulePause {
+            next_trial: rule.trial.map(|trial| trial.next(fired.at, 0)),
+            failed_trials: 0,
+            fired,
+            joined,
+        });
         self.changed();
     }
 
@@ -155,6 +169,9 @@ impl Ruling {
         let is_ended = |pause: &mut RulePause| which(pause);
         let mut ended: Vec<RulePause> = self.pauses.extract_if(.., is_ended).collect();
         ended.extend(self.coming.extract_if(.., is_ended));
+        if self.pauses.is_empty() {
+            self.trial = None;
+        }
         for pause in &ended {
             self.rules.ended(&pause.fired.rule, now);
         }
@@ -162,6 +179,44 @@ impl Ruling {
             self.changed();
         }
         ended
+    }
+
+    /// How many records a trial has that is due: all pauses must allow one.
+    #[must_use]
+    pub fn due_trial(&self, now: i64, rules: &[Rule]) -> Option<u64> {
+        let of = |pause: &RulePause| {
+            let rule = rules.iter().find(|rule| rule.name == pause.fired.rule)?;
+            let is_due = pause.next_trial.is_some_and(|at| at <= now);
+            rule.trial.filter(|_| is_due).map(|trial| trial.records)
+        };
+        let all: Option<Vec<u64>> = self.pauses.iter().map(of).collect();
+        all.filter(|_| self.trial.is_none() && self.coming.is_empty())?
+            .into_iter()
+            .max()
+    }
+
+    /// Whether a trial shows that nothing has changed: something is refused that a rule of a pause counts.
+    #[must_use]
+    pub fn is_refused(&self, refused: &Tally, rules: &[Rule]) -> bool {
+        let of = |rule: &&Rule| self.pauses.iter().any(|pause| pause.fired.rule == rule.name);
+        rules
+            .iter()
+            .filter(of)
+            .any(|rule| !rule.matching.of(refused).is_empty())
+    }
+
+    /// A trial has failed: the pauses hold on. Returns when the next one is due.
+    pub fn fail_trial(&mut self, now: i64, rules: &[Rule]) -> Option<i64> {
+        self.trial = None;
+        for pause in &mut self.pauses {
+            let rule = rules.iter().find(|rule| rule.name == pause.fired.rule);
+            pause.failed_trials += 1;
+            pause.next_trial = rule
+                .and_then(|rule| rule.trial)
+                .map(|trial| trial.next(now, pause.failed_trials));
+        }
+        self.changed();
+        self.pauses.iter().filter_map(|pause| pause.next_trial).max()
     }
 
     /// `spec.state` is Paused: from now on the pauses end with that.
@@ -208,6 +263,9 @@ impl Ruling {
             .partition::<Vec<_>, _>(is_in);
         self.coming = coming;
         self.pauses.extend(begun.iter().cloned());
+        if !begun.is_empty() {
+            self.trial = None;
+        }
         begun
     }
 
@@ -254,6 +312,8 @@ impl From<&RulePause> for StoredPause {
                 .map(|(class, code, count)| (class.as_str().to_owned(), code.to_owned(), count))
                 .collect(),
             joined: pause.joined,
+            next_trial: pause.next_trial,
+            failed_trials: pause.failed_trials,
         }
     }
 }
@@ -273,6 +333,8 @@ impl From<StoredPause> for RulePause {
                 tally,
             },
             joined: stored.joined,
+            next_trial: stored.next_trial,
+            failed_trials: stored.failed_trials,
         }
     }
 }

@@ -1,0 +1,76 @@
+//! Trials: some records of the queue's head are written, to see whether what has paused the map is over. They are written in
+//! order, as in a replay; the gate closes again if one is refused.
+
+use super::Engine;
+use crate::{
+    api::reasons::{PAUSE_ENDED, TRIAL_FAILED},
+    clock,
+    rule::Tally,
+    worker::map::{Map, MapId},
+};
+
+impl Engine {
+    /// Begins the trials that are due, and ends those for which nothing is left to be written.
+    pub(super) fn look_at_trials(&mut self) {
+        let now = clock::now();
+        let ids = |which: &dyn Fn(&Map) -> bool| -> Vec<MapId> {
+            let maps = self.maps.values().filter(|map| which(map));
+            maps.map(|map| map.id.clone()).collect()
+        };
+        let is_due = |map: &Map| {
+            let is_held = map.gate.paused() && !map.plan.wish.wants(now) && map.blocked.is_none();
+            is_held && map.ruling.due_trial(now, &map.plan.rules).is_some()
+        };
+        let is_drained = |map: &Map| map.ruling.trial.is_some() && map.gate.draining() && map.waiting() == 0;
+        let (due, drained) = (ids(&is_due), ids(&is_drained));
+        for id in due {
+            self.begin_trial(&id, now);
+        }
+        for id in drained {
+            self.pass_trial(&id);
+        }
+    }
+
+    fn begin_trial(&mut self, id: &MapId, now: i64) {
+        let Some(map) = self.maps.get_mut(id) else { return };
+        map.ruling.trial = map.ruling.due_trial(now, &map.plan.rules);
+        tracing::info!(map = %map.plan.name, records = ?map.ruling.trial, "a trial begins");
+        self.act_on_pauses(id);
+    }
+
+    /// So many records of a map were written, and these refused.
+    pub(super) fn judge_trial(&mut self, id: &MapId, written: u64, refused: &Tally) {
+        let Some(map) = self.maps.get_mut(id) else { return };
+        let Some(left) = map.ruling.trial else { return };
+        if map.ruling.is_refused(refused, &map.plan.rules) {
+            return self.fail_trial(id);
+        }
+        let left = left.saturating_sub(written.saturating_add(refused.total()));
+        map.ruling.trial = Some(left);
+        if left == 0 {
+            self.pass_trial(id);
+        }
+    }
+
+    fn fail_trial(&mut self, id: &MapId) {
+        let Some(map) = self.maps.get_mut(id) else { return };
+        let next = map.ruling.fail_trial(clock::now(), &map.plan.rules);
+        let next = next.map_or_else(String::new, |at| {
+            format!(" The next trial is at {}.", clock::text(at))
+        });
+        let note = format!("A trial was refused: the map stays paused.{next}");
+        self.statuses.warn(&map.plan, TRIAL_FAILED, note);
+        self.act_on_pauses(id);
+    }
+
+    fn pass_trial(&mut self, id: &MapId) {
+        let Some(map) = self.maps.get_mut(id) else { return };
+        map.ruling.end(clock::now(), |_| true);
+        let note =
+            "A trial was written without a refusal: the pause by rule has ended, and the queue is written.";
+        self.statuses.note(&map.plan, PAUSE_ENDED, note.to_owned());
+        // The replay goes on, without a limit.
+        map.gate.reread();
+        self.act_on_pauses(id);
+    }
+}
