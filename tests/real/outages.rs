@@ -6,7 +6,7 @@ use crate::support::{
     load::{COLUMNS, Load, Rate, prepare},
     proxy::Proxy,
     redis::Redis,
-    rig::{Rig, SOON, Settings, said, same_map},
+    rig::{Rig, SOON, Settings, postgres, said, same_map},
     timing::timed,
     wait::wait_until,
 };
@@ -337,6 +337,74 @@ async fn a_destination_that_was_away_is_asked_once_for_all_and_written_slowly_at
     .await;
     assert!(first.unwrap().elapsed() > Duration::from_secs(2));
     caught_up(&rig).await;
+}
+
+const TIMED: &str = "CREATE TABLE NAME (id bigserial PRIMARY KEY, at timestamptz DEFAULT clock_timestamp())";
+
+/// From the source's statement to the destination's, in milliseconds, of 99 out of a hundred rows since then.
+async fn latency(erp: &tokio_postgres::Client, since: &str) -> f64 {
+    let sql = format!(
+        "SELECT 1000 * percentile_cont(0.99) WITHIN GROUP (ORDER BY extract(epoch FROM landed - at))::float8
+         FROM beta WHERE at > {since}"
+    );
+    erp.query_one(&sql, &[]).await.unwrap().get(0)
+}
+
+/// Two destinations at 2,000 changes a second in all, one of which is away for a minute.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_of_one_destination_is_not_felt_at_another() {
+    let _time = timed("an_outage_of_one_destination_is_not_felt_at_another");
+    let mut rig = Rig::start().await;
+    rig.destination.create_database("other").await;
+    let (crm, erp) = (rig.crm().await, rig.erp().await);
+    let other = rig.destination.client("other").await;
+    for (table, client) in [("alpha", &crm), ("beta", &crm), ("alpha", &erp), ("beta", &other)] {
+        client.batch_execute(&TIMED.replace("NAME", table)).await.unwrap();
+    }
+    let landed = "ALTER TABLE beta ADD landed timestamptz DEFAULT clock_timestamp()";
+    other.batch_execute(landed).await.unwrap();
+    let destination = Proxy::start(rig.destination.port);
+    rig.connect(rig.source.port, destination.port, rig.redis.port);
+    rig.api.apply(&postgres("other", rig.destination.port));
+    rig.api.apply(&same_map("alpha", &["id"], &["id", "at"]));
+    rig.api
+        .apply(&same_map("beta", &["id"], &["id", "at"]).replace("{name: erp}", "{name: other}"));
+    let _operator = rig.operator(&[]);
+    for map in ["alpha", "beta"] {
+        rig.condition(map, "CaughtUp", "True").await;
+    }
+    let load = tokio::spawn(async move {
+        let rows = "INSERT INTO NAME (at) SELECT clock_timestamp() FROM generate_series(1, 10);";
+        let sql = ["alpha", "beta"]
+            .map(|table| rows.replace("NAME", table))
+            .concat();
+        let mut clock = tokio::time::interval(Duration::from_millis(10));
+        loop {
+            clock.tick().await;
+            crm.batch_execute(&sql).await.unwrap();
+        }
+    });
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    // The first seconds are those of a start.
+    let before = latency(&other, "now() - interval '15 s'").await;
+    destination.refuse();
+    rig.phase("alpha", "Buffering").await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let during = latency(&other, "now() - interval '60 s'").await;
+    assert_eq!(rig.status("alpha").await["phase"], "Buffering");
+    let queued = rig.status("alpha").await["queue"]["records"].as_u64();
+    assert!(
+        queued > Some(20_000),
+        "the source was too slow for the test: {queued:?}"
+    );
+    destination.accept();
+    rig.condition("alpha", "CaughtUp", "True").await;
+    let after = latency(&other, "now() - interval '10 s'").await;
+    load.abort();
+    println!(
+        "p99 of the other: {before:.1} ms before, {during:.1} ms during the outage, {after:.1} ms in the catch-up"
+    );
+    assert!(during <= 1.5 * before + 10.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -281,9 +281,12 @@ impl Running {
         });
     }
 
-    fn wait_for(&self, act: impl AsyncFnOnce(Client)) {
-        let all = async { act(self.client().await).await };
-        tokio::task::block_in_place(|| Handle::current().block_on(all));
+    /// On a thread of its own: one that waits for two things in turn may miss that the first is ready.
+    fn wait_for(&self, act: impl AsyncFnOnce(Client) + Send) {
+        let runtime = Handle::current();
+        let all = || runtime.block_on(async { act(self.client().await).await });
+        let done = std::thread::scope(|scope| scope.spawn(all).join());
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     }
 
     pub async fn client(&self) -> Client {

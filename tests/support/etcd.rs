@@ -15,6 +15,7 @@ const AT_ONCE: usize = 100;
 
 /// What the API server makes by itself, at any time.
 const ITS_OWN: &[&str] = &[
+    "compact_rev_key",
     "/registry/apiregistration.k8s.io/apiservices/v1alpha1.tablemap.dev",
     "/registry/configmaps/kube-system/",
     "/registry/endpointslices/default/kubernetes",

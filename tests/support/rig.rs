@@ -436,7 +436,8 @@ spec:
     )
 }
 
-fn postgres(database: &str, port: u16) -> String {
+/// A Connection to a database, by its name.
+pub fn postgres(database: &str, port: u16) -> String {
     format!(
         "apiVersion: tablemap.dev/v1alpha1
 kind: Connection
