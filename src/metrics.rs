@@ -46,6 +46,7 @@ pub struct Metrics {
     pub lag_bytes: Family<MapLabels, Gauge>,
     pub paused: Family<MapLabels, Gauge>,
     pub blocked: Family<MapLabels, Gauge>,
+    pub rule_pauses: Family<MapLabels, Gauge>,
     pub over_soft_limit: Family<MapLabels, Gauge>,
     pub oldest_queued: Family<MapLabels, Gauge>,
     pub next_purge: Family<MapLabels, Gauge>,
@@ -106,6 +107,7 @@ impl Metrics {
             lag_bytes: family("lag_bytes", "The same in bytes of the source's log"),
             paused: family("paused", "1 while no write can reach the destination"),
             blocked: family("blocked", "1 while changes are not taken"),
+            rule_pauses: family("rule_pauses", "Pauses that rules have begun and nobody has ended"),
             over_soft_limit: family("over_soft_limit", "1 while the queue has reached its soft limit"),
             oldest_queued: family(
                 "oldest_queued_timestamp_seconds",
@@ -126,7 +128,7 @@ impl Metrics {
         }
     }
 
-    fn families(&self) -> [&Family<MapLabels, Gauge>; 14] {
+    fn families(&self) -> [&Family<MapLabels, Gauge>; 15] {
         [
             &self.received,
             &self.written,
@@ -139,6 +141,7 @@ impl Metrics {
             &self.lag_bytes,
             &self.paused,
             &self.blocked,
+            &self.rule_pauses,
             &self.over_soft_limit,
             &self.oldest_queued,
             &self.next_purge,
@@ -149,6 +152,7 @@ impl Metrics {
 /// Takes over what is known of a map.
 pub fn set(facts: &Facts) {
     let labels = labels(facts);
+    let by_rules = facts.pauses.iter().filter(|pause| pause.cause == "Rule").count();
     let is = |type_: &str, status: bool| {
         let mut conditions = facts.conditions.iter();
         conditions.any(|said| said.type_ == type_ && said.status == Some(status))
@@ -165,6 +169,7 @@ pub fn set(facts: &Facts) {
         (&METRICS.lag_bytes, facts.lag_bytes),
         (&METRICS.paused, u64::from(is("Paused", true))),
         (&METRICS.blocked, u64::from(facts.blocked.is_some())),
+        (&METRICS.rule_pauses, by_rules as u64),
         (&METRICS.over_soft_limit, u64::from(is("WithinLimits", false))),
     ] {
         family.get_or_create(&labels).set(value.cast_signed());

@@ -34,7 +34,7 @@ pub use rules::{
 };
 pub use status::TableMapStatus;
 pub use tablemap::{
-    CatchUp, DeletionPolicy, DestinationSpec, ErrorsSpec, OnExit, QueueBounds, QueueLimits, QueueSpec,
-    SourceFilter, SourceSpec, State, TableMap, TableMapSpec,
+    CatchUp, DeletionPolicy, DestinationSpec, ErrorsSpec, OnExit, OutagePolicy, QueueBounds, QueueLimits,
+    QueueSpec, SourceFilter, SourceSpec, State, TableMap, TableMapSpec,
 };
 pub use worker_template::{WorkerMetadata, WorkerPodSpec, WorkerResources, WorkerTemplate};

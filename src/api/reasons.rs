@@ -13,6 +13,7 @@ pub const CONDITIONS: &[(&str, &[&str])] = &[
             "Pausing",
             "Buffering",
             "SchemaMismatch",
+            "OutageHeld",
             "QueueHardLimit",
             "QueueUnavailable",
             "PositionLost",

@@ -165,6 +165,18 @@ pub struct DestinationSpec {
     /// The destination table. Must not change.
     #[x_kube(validation = Rule::new("self == oldSelf").message("must not change; delete the TableMap and make a new one"))]
     pub table: TableRef,
+    /// Where changes wait while the destination is away. Buffer (the default): in the queue. Hold: at the source, which keeps
+    /// its log for them; the map is Blocked meanwhile. What a pause queues is queued all the same.
+    #[serde(default)]
+    pub outage_policy: OutagePolicy,
+}
+
+/// Where changes wait while the destination is away.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OutagePolicy {
+    #[default]
+    Buffer,
+    Hold,
 }
 
 /// Where changes are queued.

@@ -44,6 +44,8 @@ pub struct Plan {
     pub destination: String,
     pub destination_settings: postgres::Settings,
     pub destination_table: TableName,
+    /// While it is away changes stay at the source.
+    pub holds: bool,
     pub queue_connection: String,
     pub queue_settings: redis::Settings,
     pub limits: Limits,

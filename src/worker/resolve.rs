@@ -2,9 +2,9 @@
 
 use crate::{
     api::{
-        Bytes, CertificateAuthority, Connection, Credentials, KeySelector, OnExit, PostgresSpec, QueueBounds,
-        QueueLimits, RedisSpec, TableMap, TableMapStatus, TlsSpec, TlsVerification,
-        Transform as TransformSpec, UnmatchedPolicy,
+        Bytes, CertificateAuthority, Connection, Credentials, KeySelector, OnExit, OutagePolicy,
+        PostgresSpec, QueueBounds, QueueLimits, RedisSpec, TableMap, TableMapStatus, TlsSpec,
+        TlsVerification, Transform as TransformSpec, UnmatchedPolicy,
     },
     connection::{
         postgres::{self, Tls, TlsMode},
@@ -141,6 +141,7 @@ impl Resolver {
                 spec.destination.table.schema.clone(),
                 spec.destination.table.name.clone(),
             ),
+            holds: spec.destination.outage_policy == OutagePolicy::Hold,
             queue_connection: queue_name,
             queue_settings: self.redis(&queue).await?,
             limits: limits(spec.queue.as_ref().and_then(|queue| queue.limits.as_ref())),

@@ -6,11 +6,11 @@ use crate::support::{
     load::{COLUMNS, Load, Rate, prepare},
     proxy::Proxy,
     redis::Redis,
-    rig::{Rig, SOON, Settings, postgres, said, same_map},
+    rig::{NAMESPACE, Rig, SOON, Settings, postgres, said, same_map},
     timing::timed,
     wait::wait_until,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 const TABLES: &[&str] = &["customers", "orders"];
@@ -337,6 +337,38 @@ async fn a_destination_that_was_away_is_asked_once_for_all_and_written_slowly_at
     .await;
     assert!(first.unwrap().elapsed() > Duration::from_secs(2));
     caught_up(&rig).await;
+}
+
+/// With `outagePolicy: Hold` nothing is queued, but for what a pause asks for; and nothing is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_map_that_is_to_hold_leaves_its_changes_at_the_source() {
+    let _time = timed("a_map_that_is_to_hold_leaves_its_changes_at_the_source");
+    let mut rig = start(Settings::default()).await;
+    let destination = Proxy::start(rig.destination.port);
+    rig.connect(rig.source.port, destination.port, rig.redis.port);
+    let holds = json!({"spec": {"destination": {"outagePolicy": "Hold"}}});
+    rig.api.merge(NAMESPACE, "orders", &holds);
+    let _operator = rig.operator(&[]);
+    caught_up(&rig).await;
+    let load = Load::start(&rig, TABLES, RATE);
+    rig.more_writes("orders", 100, SOON).await;
+    destination.refuse();
+    let status = rig.phase("orders", "Blocked").await;
+    assert_eq!(status["blocked"]["reason"], "OutageHeld", "{status:#}");
+    rig.reason("orders", "Ready", "OutageHeld").await;
+    assert_eq!(condition(&rig.status("orders").await, "Stalled").0, "False");
+    let before = rig.status("orders").await["queue"]["records"].as_u64();
+    // Its sibling's changes are queued meanwhile.
+    queued(&rig, "customers", 500).await;
+    assert_eq!(rig.status("orders").await["queue"]["records"].as_u64(), before);
+    rig.pause("orders");
+    queued(&rig, "orders", before.unwrap_or_default() + 500).await;
+    assert_eq!(rig.status("orders").await["phase"], "Pausing");
+    rig.resume("orders");
+    rig.phase("orders", "Blocked").await;
+    destination.accept();
+    caught_up(&rig).await;
+    judge(&rig, load, TABLES).await;
 }
 
 const TIMED: &str = "CREATE TABLE NAME (id bigserial PRIMARY KEY, at timestamptz DEFAULT clock_timestamp())";

@@ -285,7 +285,11 @@ fn judge(map: &TableMap, found: &Found, now: Timestamp) -> Judged {
                 .status
                 .as_ref()
                 .and_then(|status| status.blocked.as_ref()?.reason.clone());
-            both(&blocked.unwrap_or_else(|| "QueueUnavailable".into()))
+            match blocked.as_deref() {
+                // It is what the spec asks for, and ends by itself.
+                Some(held @ "OutageHeld") => ((false, held.to_owned()), None, None),
+                known => both(known.unwrap_or("QueueUnavailable")),
+            }
         }
         // The schema may be what the pause is for.
         "Paused" if by_rule => both("PausedByRule"),

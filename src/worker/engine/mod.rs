@@ -16,6 +16,7 @@ mod event;
 mod join;
 mod lanes;
 mod limits;
+mod outages;
 mod pauses;
 mod permits;
 mod queueing;
@@ -377,6 +378,7 @@ impl Engine {
         self.look_at_errors(now);
         self.look_at_commands(now);
         self.look_at_limits();
+        self.look_at_outages();
         self.tell_stands();
         if now.duration_since(self.ticked) >= self.pace.tick {
             self.ticked = now;

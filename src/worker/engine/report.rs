@@ -485,9 +485,14 @@ fn cleaned_up(map: &Map) -> Said {
             false,
             "QueueNotEmpty",
             format!(
-                "{} queued records are not written yet. Set spec.state to Running to write them, or \
-                 spec.deletionPolicy to Discard to drop them.",
-                map.waiting()
+                "{} queued records are not written yet. {} to write them, or set spec.deletionPolicy to Discard to drop \
+                 them.",
+                map.waiting(),
+                if map.ruling.holds() && !map.plan.wish.paused {
+                    "A rule has paused the map: make a TableMapOperation with action Resume"
+                } else {
+                    "Set spec.state to Running"
+                }
             ),
         ),
         _ => said(

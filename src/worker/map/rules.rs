@@ -79,10 +79,12 @@ impl Ruling {
     /// As Redis remembers it, with the rules of the spec. What cannot be read asks for nothing.
     #[must_use]
     pub fn recover(rules: Vec<Rule>, meta: Option<&Meta>) -> Self {
-        let stored: Stored = meta
-            .and_then(|meta| meta.rules.as_deref())
-            .and_then(|text| serde_json::from_str(text).ok())
-            .unwrap_or_default();
+        let remembered = meta.and_then(|meta| meta.rules.as_deref());
+        let read = remembered.map_or_else(|| Ok(Stored::default()), serde_json::from_str);
+        let stored: Stored = read.unwrap_or_else(|error| {
+            tracing::warn!(%error, "how a map's rules stood cannot be read: did something else write there?");
+            Stored::default()
+        });
         let mut ruling = Self::default();
         ruling.rules.set(rules);
         ruling.resumed = stored.resumed.map(Into::into);

@@ -35,6 +35,8 @@ pub enum Blocked {
     QueueUnavailable { message: String },
     /// As much is queued as may be.
     QueueLimit { message: String },
+    /// The destination is away, and they are to wait at the source.
+    OutageHeld { message: String },
     /// Changes are missing that nobody holds.
     PositionLost(Lost),
     /// An entry of the queue cannot be read.
@@ -62,6 +64,7 @@ impl Blocked {
         match self {
             Self::QueueUnavailable { .. } => "QueueUnavailable",
             Self::QueueLimit { .. } => "QueueHardLimit",
+            Self::OutageHeld { .. } => "OutageHeld",
             Self::PositionLost(_) => "PositionLost",
             Self::EntryUnreadable { .. } => "EntryUnreadable",
             Self::ErrorsLost(_) => "ErrorsLost",
@@ -79,6 +82,7 @@ impl Blocked {
         match self {
             Self::QueueUnavailable { message }
             | Self::QueueLimit { message }
+            | Self::OutageHeld { message }
             | Self::EntryUnreadable { message }
             | Self::KeyColumnsGone { message }
             | Self::TableGone { message }
@@ -152,7 +156,7 @@ impl Blocked {
             Self::ErrorsLost(_) => 3,
             Self::TableGone { .. } => 2,
             Self::KeyColumnsGone { .. } => 1,
-            Self::QueueUnavailable { .. } | Self::QueueLimit { .. } => 0,
+            Self::QueueUnavailable { .. } | Self::QueueLimit { .. } | Self::OutageHeld { .. } => 0,
         }
     }
 }

@@ -326,7 +326,9 @@ impl Engine {
         let Some(plan) = self.plans.values().find(|plan| plan.name == open.command.map) else {
             return Next::Nothing;
         };
-        if plan.deletion.is_some() {
+        // A rule may hold what a deletion has still to write.
+        let is_resume = matches!(open.command.order, Order::Resume);
+        if plan.deletion.is_some() && !is_resume {
             return Next::Say(failed("MapDeleted", "The map is being deleted.".into()));
         }
         let unswept = |map: &Map| map.has_joined() && !map.swept;
