@@ -258,7 +258,7 @@ impl Running {
     /// Applies manifests, as `kubectl apply --server-side` does, in a tenth of its time. Panics if one is refused.
     pub fn apply(&self, manifests: &str) {
         self.wait_for(async |client| {
-            for manifest in manifests.split("---\n").filter(|text| !text.trim().is_empty()) {
+            for manifest in manifests.split("\n---\n").filter(|text| !text.trim().is_empty()) {
                 let object: DynamicObject = serde_saphyr::from_str(manifest).unwrap();
                 let name = object.name_any();
                 let api = objects(client.clone(), &object);
