@@ -135,7 +135,7 @@ impl Gate {
         }
         match step {
             Step::Leave if ended => self.route = Route::Queue,
-            Step::Halt if ended => self.draining = false,
+            Step::Halt if ended => (self.draining, self.near) = (false, false),
             Step::Record if ended => self.fence = Fence::Recorded,
             Step::Forget if ended => self.fence = Fence::Open,
             Step::Open if ended => self.shown = false,

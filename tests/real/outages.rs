@@ -303,8 +303,12 @@ async fn a_destination_that_was_away_is_asked_once_for_all_and_written_slowly_at
     for map in TABLES {
         rig.phase(map, "Buffering").await;
     }
-    let sql = "INSERT INTO customers (id, version, note)
-        SELECT g, nextval('versions'), 'x' FROM generate_series(100001, 104000) g";
+    // Ten rows in each transaction: none is cut.
+    let sql = "DO $$ BEGIN FOR n IN 0..399 LOOP
+        INSERT INTO customers (id, version, note)
+          SELECT 100000 + 10 * n + g, nextval('versions'), 'x' FROM generate_series(1, 10) g;
+        COMMIT;
+      END LOOP; END $$";
     rig.crm().await.batch_execute(sql).await.unwrap();
     queued(&rig, "customers", 4000).await;
     let (before, begun) = (destination.attempts(), Instant::now());

@@ -302,7 +302,9 @@ async fn a_trial_ends_a_pause_by_rule_only_if_nothing_is_refused() {
     insert(&scene, "bad", 1, 3).await;
     paused_by_rule(&scene.rig).await;
     insert(&scene, "good", 10, 4).await;
-    insert(&scene, "bad", 20, 50).await;
+    for id in 20..40 {
+        insert(&scene, "bad", id, 1).await;
+    }
     insert(&scene, "good", 100, 50).await;
     // The fifth is bad: the four before it are written, and what follows it waits.
     let said = event(&scene.rig, "TrialFailed").await;

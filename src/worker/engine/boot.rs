@@ -15,7 +15,9 @@ use crate::{
     worker::{
         custody::{Confirmable, Held},
         limits::Meter,
-        map::{Appender, Blocked, Counting, Errors, Left, Map, MapId, Operations, Ruling, Stage, Stock},
+        map::{
+            Appender, Blocked, Counting, Errors, Left, Map, MapId, Operations, Outage, Ruling, Stage, Stock,
+        },
         plan::Plan,
     },
 };
@@ -58,8 +60,10 @@ impl Engine {
         let remapped = map.plan.stamp != plan.stamp;
         let another_rate = map.plan.cap != plan.cap;
         let deleting = plan.deletion.is_some();
+        if map.plan.rules != plan.rules {
+            map.ruling.set(plan.rules.clone());
+        }
         map.plan = plan.clone();
-        map.ruling.set(plan.rules.clone());
         map.retry_at = None;
         self.heed(&id);
         let Some(map) = self.maps.get_mut(&id) else { return };
@@ -270,7 +274,7 @@ impl Engine {
             asking: false,
             awaited: 0,
             unusable: None,
-            returns: false,
+            outage: Outage::default(),
             comes: None,
             unbegun: false,
             retry_at: None,

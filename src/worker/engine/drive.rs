@@ -376,7 +376,7 @@ impl Engine {
                 .plan
                 .cap
                 .filter(|_| map.skips.iter().all(|skip| skip.only.is_some())),
-            ramps: std::mem::take(&mut map.returns),
+            ramps: std::mem::take(&mut map.outage.returns),
             most: map.ruling.trial,
         });
         self.done(id, Step::Drain, Outcome::Done);
@@ -469,7 +469,7 @@ impl Engine {
     pub(super) fn unusable(&mut self, id: &MapId, unusable: Unusable) {
         let Some(map) = self.maps.get_mut(id) else { return };
         tracing::info!(map = %map.plan.name, reason = unusable.reason, "the destination cannot be written");
-        map.returns |= unusable.kind == UnusableKind::Away;
+        map.outage.returns |= unusable.kind == UnusableKind::Away;
         map.unusable = Some(unusable);
         map.gate.set_usable(false);
         self.drive(id);

@@ -55,6 +55,7 @@ impl Engine {
             seat,
             progress,
             refused,
+            spent,
             passed,
         } in durable
         {
@@ -72,6 +73,7 @@ impl Engine {
                 advance(map, progress);
                 written = map.written().saturating_sub(written);
             }
+            self.judge_trial(&id, spent, &refused);
             self.observe(&id, written, &refused);
             if let Some(passed) = passed {
                 self.trim(&id, passed);
@@ -135,6 +137,9 @@ impl Engine {
     }
 
     fn aside(&mut self, id: &MapId, aside: Aside) {
+        if matches!(aside, Aside::TooManyErrors { .. }) {
+            self.fail_trial(id);
+        }
         let (reason, message) = (aside.reason(), aside.to_string());
         let kind = match aside {
             Aside::WaitsForParent {

@@ -2,6 +2,7 @@
 
 use super::Engine;
 use crate::worker::map::{Blocked, Map, MapId, UnusableKind};
+use std::time::{Duration, Instant};
 
 impl Engine {
     /// Holds the maps whose destination is away, and lets those go on whose destination is back.
@@ -11,7 +12,7 @@ impl Engine {
         for id in ids {
             let Some(map) = self.maps.get(&id) else { continue };
             if is_held(map) {
-                self.unblock(&id, self.link.confirmed());
+                self.release(&id);
             } else if map.blocked.is_none() {
                 let why = map
                     .unusable
@@ -24,17 +25,34 @@ impl Engine {
             }
         }
     }
+
+    fn release(&mut self, id: &MapId) {
+        if let Some(map) = self.maps.get_mut(id) {
+            // A pause asks for the queue, and says nothing of the destination.
+            if !is_away(map) {
+                map.outage.released = Some(Instant::now());
+            }
+        }
+        self.unblock(id, self.link.confirmed());
+    }
 }
+
+/// A destination that answers and refuses to be written would have the source read again and again: for so long after its
+/// changes went on, a map's changes are queued.
+const BETWEEN: Duration = Duration::from_secs(60);
 
 fn is_held(map: &Map) -> bool {
     matches!(map.blocked, Some(Blocked::OutageHeld { .. }))
 }
 
+fn is_away(map: &Map) -> bool {
+    let kind = map.unusable.as_ref().map(|unusable| &unusable.kind);
+    kind == Some(&UnusableKind::Away)
+}
+
 /// What a pause asks for comes first: its changes are queued.
 fn is_to_hold(map: &Map) -> bool {
-    let is_away = map
-        .unusable
-        .as_ref()
-        .is_some_and(|unusable| unusable.kind == UnusableKind::Away);
-    map.plan.holds && is_away && map.has_joined() && !map.gate.wanted()
+    let is_released = map.outage.released.is_some_and(|at| at.elapsed() < BETWEEN);
+    let is_asked = map.plan.holds && map.plan.deletion.is_none() && !map.gate.wanted() && !map.ruling.wants();
+    is_asked && is_away(map) && map.has_joined() && !is_released
 }

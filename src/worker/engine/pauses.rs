@@ -60,6 +60,11 @@ impl Engine {
         if wish.wants(now) {
             map.ruling.trial = None;
         }
+        // A replay that was to hand out so many records begins anew, if it goes on.
+        let tries = map.ruling.trial.is_some();
+        if std::mem::replace(&mut map.ruling.tries, tries) && !tries {
+            map.gate.reread();
+        }
         let wanted = wish.wants(now) || map.ruling.holds();
         map.gate.set_wanted(wanted);
         let before = std::mem::replace(&mut map.timed, wish.lasts(now));

@@ -17,7 +17,6 @@ impl Engine {
     /// So many records of a map were written, and these refused.
     pub(super) fn observe(&mut self, id: &MapId, written: u64, refused: &Tally) {
         let now = clock::now();
-        self.judge_trial(id, written, refused);
         let Some(map) = self.maps.get_mut(id) else { return };
         let fired = map.ruling.rules.observe(now, written, refused);
         for (rule, fired) in fired {
@@ -61,7 +60,7 @@ impl Engine {
         }
         let begun = map.ruling.stored(text, result.is_ok(), again);
         for RulePause { fired, .. } in &begun {
-            let note = format!("{} The map is paused. {}", counted(fired), remedy(map));
+            let note = format!("{} The map is being paused. {}", counted(fired), remedy(map));
             self.statuses.warn(&map.plan, RULE_FIRED, note);
         }
         if !begun.is_empty() {
@@ -152,10 +151,11 @@ pub(super) fn facts(map: &Map) -> Vec<RuleFacts> {
 
 /// Why a rule holds a map, and what ends that.
 pub(super) fn message(pause: &RulePause, map: &Map) -> String {
+    let may_follow = !map.plan.wish.paused && map.ruling.due_trial(i64::MAX, &map.plan.rules).is_some();
     let trial = match (map.ruling.trial, pause.next_trial) {
-        (Some(left), _) => format!(" A trial is under way: {left} records are still to be written."),
-        (None, Some(at)) => format!(" A trial follows at {}.", clock::text(at)),
-        (None, None) => String::new(),
+        (Some(most), _) => format!(" A trial of {most} records is under way."),
+        (None, Some(at)) if may_follow => format!(" A trial follows at {}.", clock::text(at)),
+        (None, _) => String::new(),
     };
     format!("{} {}{trial}", counted(&pause.fired), remedy(map))
 }

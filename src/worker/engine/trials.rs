@@ -6,7 +6,7 @@ use crate::{
     api::reasons::{PAUSE_ENDED, TRIAL_FAILED},
     clock,
     rule::Tally,
-    worker::map::{Map, MapId},
+    worker::map::{Blocked, Map, MapId},
 };
 
 impl Engine {
@@ -18,7 +18,12 @@ impl Engine {
             maps.map(|map| map.id.clone()).collect()
         };
         let is_due = |map: &Map| {
-            let is_held = map.gate.paused() && !map.plan.wish.wants(now) && map.blocked.is_none();
+            // Of a full queue too: nothing else would empty it.
+            let may_write = match &map.blocked {
+                None | Some(Blocked::QueueLimit { .. }) => true,
+                Some(_) => false,
+            };
+            let is_held = map.gate.paused() && !map.plan.wish.wants(now) && may_write;
             is_held && map.ruling.due_trial(now, &map.plan.rules).is_some()
         };
         let is_drained = |map: &Map| map.ruling.trial.is_some() && map.gate.draining() && map.waiting() == 0;
@@ -38,22 +43,21 @@ impl Engine {
         self.act_on_pauses(id);
     }
 
-    /// So many records of a map were written, and these refused.
-    pub(super) fn judge_trial(&mut self, id: &MapId, written: u64, refused: &Tally) {
+    /// What the destination has refused; and whether all records of the trial have been written, or parked.
+    pub(super) fn judge_trial(&mut self, id: &MapId, spent: bool, refused: &Tally) {
         let Some(map) = self.maps.get_mut(id) else { return };
-        let Some(left) = map.ruling.trial else { return };
         if map.ruling.is_refused(refused, &map.plan.rules) {
-            return self.fail_trial(id);
-        }
-        let left = left.saturating_sub(written.saturating_add(refused.total()));
-        map.ruling.trial = Some(left);
-        if left == 0 {
+            self.fail_trial(id);
+        } else if spent && map.ruling.trial.is_some() {
             self.pass_trial(id);
         }
     }
 
-    fn fail_trial(&mut self, id: &MapId) {
-        let Some(map) = self.maps.get_mut(id) else { return };
+    pub(super) fn fail_trial(&mut self, id: &MapId) {
+        let on_trial = |map: &&mut Map| map.ruling.trial.is_some();
+        let Some(map) = self.maps.get_mut(id).filter(on_trial) else {
+            return;
+        };
         let next = map.ruling.fail_trial(clock::now(), &map.plan.rules);
         let next = next.map_or_else(String::new, |at| {
             format!(" The next trial is at {}.", clock::text(at))
@@ -67,10 +71,8 @@ impl Engine {
         let Some(map) = self.maps.get_mut(id) else { return };
         map.ruling.end(clock::now(), |_| true);
         let note =
-            "A trial was written without a refusal: the pause by rule has ended, and the queue is written.";
+            "A trial met no refusal that its rule counts: the pause has ended, and the queue is written.";
         self.statuses.note(&map.plan, PAUSE_ENDED, note.to_owned());
-        // The replay goes on, without a limit.
-        map.gate.reread();
         self.act_on_pauses(id);
     }
 }

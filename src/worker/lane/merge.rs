@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     destination::postgres::Item,
-    record::{Counted, Position},
+    record::{Counted, Lsn, Position},
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -122,14 +122,21 @@ impl Merge {
             .map(|item| item.change.size())
             .sum();
         let mut count = waiting;
-        if count < room && size < bytes {
+        let is_whole = !self.rate.is_capped();
+        let mut last = self.taken.back().map(|item| item.change.position.commit);
+        if count < records && size < bytes {
             let mut order = Order::of(&mut self.strands);
-            while count < room && size < bytes {
+            // A ramp cuts no transaction: rows of one may need each other (I2).
+            while count < records
+                && size < bytes
+                && (count < room || is_whole && last.is_some() && order.commit() == last)
+            {
                 let Some(item) = order.next(&mut self.strands) else {
                     break;
                 };
                 size += item.change.size();
                 count += 1;
+                last = Some(item.change.position.commit);
                 self.taken.push_back(item);
             }
         }
@@ -157,9 +164,20 @@ impl Merge {
         strands.min().unwrap_or(Position::ZERO)
     }
 
-    /// Whether a cap may hold records back: then the lane looks again by itself.
+    /// Whether a cap is held to the record.
     pub fn is_capped(&self) -> bool {
+        self.rate.is_capped()
+    }
+
+    /// Whether records may be held back: then the lane looks again by itself.
+    pub fn is_limited(&self) -> bool {
         self.rate.is_limited()
+    }
+
+    /// Whether all that a seat's replay may hand out was committed and flushed: after [`Merge::flushed`].
+    pub fn is_spent(&self, seat: usize) -> bool {
+        let is_over = |strand: &Strand| strand.most == Some(0) && !strand.begun;
+        self.strands.get(&seat).is_some_and(is_over) && !self.taken.iter().any(|item| item.map == seat)
     }
 
     pub fn is_unflushed(&self) -> bool {
@@ -234,6 +252,11 @@ impl Order {
         };
     }
 
+    /// The transaction that the lowest change of all heads belongs to.
+    fn commit(&self) -> Option<Lsn> {
+        self.heads.first().map(|(position, _)| position.commit)
+    }
+
     /// The lowest change of all heads, if no map that has nothing now may still bring a lower one.
     fn next(&mut self, strands: &mut BTreeMap<usize, Strand>) -> Option<Item> {
         let (position, seat) = *self.heads.first()?;
@@ -243,7 +266,7 @@ impl Order {
         self.heads.pop_first();
         let strand = strands.get_mut(&seat)?;
         let Counted { change, counters } = strand.head.pop_front()?;
-        if strand.hand_out() {
+        if strand.hand_out(change.position.commit) {
             self.place(seat, strand);
         }
         Some(Item {
@@ -255,11 +278,15 @@ impl Order {
 }
 
 impl Strand {
-    /// One record more was handed out. False: it was the last one, and the others do not wait for what follows.
-    fn hand_out(&mut self) -> bool {
-        if let Some(most) = &mut self.most {
-            *most = most.saturating_sub(1);
-            self.begun = *most > 0;
+    /// One record more was handed out. False: it was the last one, and the others do not wait for what follows. The
+    /// transaction that has begun goes on to its end, as far as that was read (I2).
+    fn hand_out(&mut self, commit: Lsn) -> bool {
+        let Some(most) = &mut self.most else { return true };
+        *most = most.saturating_sub(1);
+        if *most == 0 {
+            self.pull();
+            let next = self.head.front().map(|record| record.change.position.commit);
+            self.begun = next == Some(commit);
         }
         self.begun
     }

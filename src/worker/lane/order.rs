@@ -107,6 +107,8 @@ pub struct Durable {
     pub progress: Progress,
     /// What the destination has refused of it.
     pub refused: Tally,
+    /// All that its replay may hand out is written.
+    pub spent: bool,
     /// What its queue may be trimmed of.
     pub passed: Option<Passed>,
 }

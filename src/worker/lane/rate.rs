@@ -54,6 +54,12 @@ impl Rate {
         }
     }
 
+    /// A cap holds to the record; a ramp lets a transaction go that has begun.
+    #[must_use]
+    pub fn is_capped(&self) -> bool {
+        self.cap.is_some()
+    }
+
     #[must_use]
     pub fn is_limited(&self) -> bool {
         self.cap.is_some() || self.ramp.is_some()

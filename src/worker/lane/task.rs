@@ -273,7 +273,7 @@ impl Task {
         .flatten()
         .filter(|_| self.session.is_some())
         .min();
-        let pause = match (lost, self.merge.is_capped()) {
+        let pause = match (lost, self.merge.is_limited()) {
             (true, _) => RECONNECT,
             (_, true) => CAP_TICK,
             (_, false) => rest.unwrap_or(Duration::from_secs(3600)),
@@ -444,6 +444,7 @@ impl Task {
                 seat: index,
                 progress: seat.flushed.clone(),
                 refused: std::mem::take(&mut target.refused),
+                spent: self.merge.is_spent(index),
                 passed,
             });
         }

@@ -181,6 +181,15 @@ impl Errors {
     }
 }
 
+/// What is remembered of outages of its destination.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Outage {
+    /// It was away: it is written slowly at first.
+    pub returns: bool,
+    /// When changes were last let go on that were to stay at the source.
+    pub released: Option<Instant>,
+}
+
 /// One table map as its worker knows it.
 #[derive(Debug)]
 pub struct Map {
@@ -252,8 +261,7 @@ pub struct Map {
     /// The version of the status write that the gate waits for (rule 6).
     pub awaited: u64,
     pub unusable: Option<Unusable>,
-    /// Its destination was away: it is written slowly at first.
-    pub returns: bool,
+    pub outage: Outage,
     /// It waited for another map, and has been on its way into the lane since.
     pub comes: Option<Instant>,
     /// It sits in the lane, and its replay has not begun: others are to come first.

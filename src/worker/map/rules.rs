@@ -17,8 +17,10 @@ pub struct Ruling {
     pub pauses: Vec<RulePause>,
     /// Those that are to, once Redis knows of them.
     coming: Vec<RulePause>,
-    /// Records that are written as a trial, and have still to be: until then the pauses do not hold the map.
+    /// So many records are written as a trial: until then the pauses do not hold the map.
     pub trial: Option<u64>,
+    /// The gate has heard of a trial.
+    pub tries: bool,
     /// The operation that has ended pauses last.
     resumed: Option<Arc<str>>,
     /// Redis knows less.
@@ -106,8 +108,10 @@ impl Ruling {
     /// The rules of a changed spec.
     pub fn set(&mut self, rules: Vec<Rule>) {
         self.rules.set(rules);
+        // What is tried is tried by the rules that there were.
+        self.trial = None;
         // One that was removed and is there again has its pause still.
-        for pause in &self.pauses {
+        for pause in self.pauses.iter().chain(&self.coming) {
             self.rules.hold(&pause.fired.rule);
         }
     }
