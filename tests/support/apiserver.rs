@@ -19,13 +19,15 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tablemap::api::TableMap;
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 
 const START: Duration = Duration::from_secs(60);
+/// A server that has run for longer serves no other test: it compacts its etcd every five minutes, and no test is about that.
+const OLDEST: Duration = Duration::from_secs(240);
 
 /// Users without any right, but what a test gives them: each has the token `<name>-token`.
 pub const USERS: [&str; 4] = ["viewer", "owner", "engineer", "stranger"];
@@ -41,6 +43,7 @@ pub struct Running {
     pub front: Authority,
     pub port: u16,
     store: u16,
+    since: Instant,
     /// What is there before a test.
     keys: Keys,
     _etcd: Process,
@@ -65,7 +68,7 @@ impl ApiServer {
             let Some(running) = idle().pop() else {
                 return Self(Some(Running::start().await));
             };
-            if etcd::wipe(running.store, &running.keys).is_some() {
+            if running.since.elapsed() < OLDEST && etcd::wipe(running.store, &running.keys).is_some() {
                 return Self(Some(running));
             }
         }
@@ -169,6 +172,7 @@ impl Running {
             front,
             port,
             store: clients,
+            since: Instant::now(),
             keys: Keys::new(),
             _etcd: etcd,
             _api: api,
