@@ -52,10 +52,20 @@ pub async fn lead(
     tracing::info!(lease = %name, %identity, term = lease.epoch(), "this operator leads");
     tokio::select! {
         () = work => {}
+        () = overdue(shutdown) => tracing::warn!("the work has not ended in time, and is broken off"),
         () = lost(lease.held()) => return Err(LeaderError::Lost(name.clone())),
     }
     lease.release().await;
     Ok(())
+}
+
+/// What is under way when this process is told to end has so long for it: less than the thirty seconds after which Kubernetes
+/// kills a pod, so that the Lease is released, and the next one need not wait for its end.
+const ENDS: Duration = Duration::from_secs(20);
+
+async fn overdue(shutdown: &CancellationToken) {
+    shutdown.cancelled().await;
+    tokio::time::sleep(ENDS).await;
 }
 
 /// Ends when what is held may soon be another's.
