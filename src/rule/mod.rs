@@ -18,7 +18,7 @@ pub use rules::Rules;
 pub use tally::{OTHER, Tally};
 pub use window::Window;
 
-/// A rule that fires again and again is quiet for at most 2 to the power of this times its cooldown.
+/// A rule that fires again and again is quiet for at most 2 to the power of this times its cooldown; so its trials.
 const MOST_DOUBLINGS: u32 = 6;
 
 /// How many failures are too many.
@@ -82,8 +82,7 @@ impl Trial {
     /// When the next one is due, once so many have failed, the last one now.
     #[must_use]
     pub fn next(self, now: i64, failed: u32) -> i64 {
-        let factor = 1 << failed.min(MOST_DOUBLINGS);
-        now.saturating_add(self.after.max(0).saturating_mul(factor))
+        now.saturating_add(doubled(self.after, failed))
     }
 }
 
@@ -97,9 +96,13 @@ impl Rule {
     /// For how long it is quiet when it has fired so many times in a row, in microseconds.
     #[must_use]
     pub fn quiet(&self, flaps: u32) -> i64 {
-        let factor = 1 << flaps.min(MOST_DOUBLINGS);
-        self.cooldown.max(0).saturating_mul(factor)
+        doubled(self.cooldown, flaps)
     }
+}
+
+/// A time that doubles so often.
+fn doubled(time: i64, times: u32) -> i64 {
+    time.max(0).saturating_mul(1 << times.min(MOST_DOUBLINGS))
 }
 
 /// What must outlive a restart, beside whether the pause is in effect.

@@ -4,6 +4,7 @@
 use super::judge::judge;
 use crate::support::{
     load::{COLUMNS, Load, Rate, prepare},
+    process::Process,
     proxy::Proxy,
     redis::Redis,
     rig::{NAMESPACE, Rig, SOON, Settings, postgres, said, same_map},
@@ -37,6 +38,16 @@ async fn caught_up(rig: &Rig) {
     for map in TABLES {
         rig.condition(map, "CaughtUp", "True").await;
     }
+}
+
+/// The destination is reached by a proxy, and the maps are caught up.
+async fn start_behind_a_proxy() -> (Rig, Proxy, Process) {
+    let mut rig = start(Settings::default()).await;
+    let destination = Proxy::start(rig.destination.port);
+    rig.connect(rig.source.port, destination.port, rig.redis.port);
+    let operator = rig.operator(&[]);
+    caught_up(&rig).await;
+    (rig, destination, operator)
 }
 
 fn condition<'a>(status: &'a Value, type_: &str) -> (&'a str, &'a str) {
@@ -217,11 +228,7 @@ async fn a_locked_table_holds_up_no_other_map() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_destination_that_is_away_is_buffered_for_and_fenced_once_it_is_back() {
     let _time = timed("a_destination_that_is_away_is_buffered_for_and_fenced_once_it_is_back");
-    let mut rig = start(Settings::default()).await;
-    let destination = Proxy::start(rig.destination.port);
-    rig.connect(rig.source.port, destination.port, rig.redis.port);
-    let _operator = rig.operator(&[]);
-    caught_up(&rig).await;
+    let (rig, destination, _operator) = start_behind_a_proxy().await;
     let load = Load::start(&rig, TABLES, RATE);
     rig.more_writes("orders", 100, SOON).await;
 
@@ -294,11 +301,7 @@ fn ramp(elapsed: Duration) -> f64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_destination_that_was_away_is_asked_once_for_all_and_written_slowly_at_first() {
     let _time = timed("a_destination_that_was_away_is_asked_once_for_all_and_written_slowly_at_first");
-    let mut rig = start(Settings::default()).await;
-    let destination = Proxy::start(rig.destination.port);
-    rig.connect(rig.source.port, destination.port, rig.redis.port);
-    let _operator = rig.operator(&[]);
-    caught_up(&rig).await;
+    let (rig, destination, _operator) = start_behind_a_proxy().await;
     destination.refuse();
     for map in TABLES {
         rig.phase(map, "Buffering").await;

@@ -194,18 +194,12 @@ impl Engine {
     pub(super) fn answered(&mut self, destination: &str, result: Result<(), LaneError>) {
         self.knocking.remove(destination);
         let retry = Instant::now() + self.pace.retry;
-        let is_away = |map: &&mut Map| {
-            let kind = map.unusable.as_ref().map(|unusable| &unusable.kind);
-            map.plan.destination == destination
-                && kind == Some(&UnusableKind::Away)
-                && map.gate.busy().is_none()
-        };
-        let mut answer = Vec::new();
-        for map in self.maps.values_mut().filter(is_away) {
-            map.look_at = Some(retry);
-            answer.push(map.id.clone());
-        }
-        for id in answer {
+        let waits =
+            |map: &Map| map.plan.destination == destination && map.is_away() && map.gate.busy().is_none();
+        for id in self.those(waits) {
+            if let Some(map) = self.maps.get_mut(&id) {
+                map.look_at = Some(retry);
+            }
             match &result {
                 Ok(()) => self.probe(&id),
                 Err(error) => self.probed(&id, Err(CheckFailure::Away(error.clone()))),

@@ -451,13 +451,7 @@ impl Engine {
 
     /// Steps that failed are tried again.
     pub(super) fn retry_steps(&mut self, now: Instant) {
-        let due: Vec<MapId> = self
-            .maps
-            .values()
-            .filter(|map| map.retry_at.is_some_and(|at| at <= now))
-            .map(|map| map.id.clone())
-            .collect();
-        for id in due {
+        for id in self.those(|map| map.retry_at.is_some_and(|at| at <= now)) {
             if let Some(map) = self.maps.get_mut(&id) {
                 map.retry_at = None;
             }

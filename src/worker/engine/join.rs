@@ -10,7 +10,7 @@ use crate::{
     source::postgres::{Admin, First, JoinError},
     worker::{
         custody::Confirmable,
-        map::{MapId, Stage, Unusable, UnusableKind},
+        map::{Map, MapId, Stage, Unusable, UnusableKind},
         plan::Plan,
     },
 };
@@ -39,15 +39,9 @@ struct Joining {
 impl Engine {
     /// Lets every map that has no position join, once there is a slot.
     pub(super) fn join_all(&mut self) {
-        let waiting: Vec<MapId> = self
-            .maps
-            .values()
-            .filter(|map| {
-                map.stage == Stage::Joining && map.retry_at.is_none() && map.plan.deletion.is_none()
-            })
-            .map(|map| map.id.clone())
-            .collect();
-        for id in waiting {
+        let waits =
+            |map: &Map| map.stage == Stage::Joining && map.retry_at.is_none() && map.plan.deletion.is_none();
+        for id in self.those(waits) {
             self.join(&id);
         }
     }

@@ -393,6 +393,12 @@ impl Engine {
         self.report_all();
     }
 
+    /// The maps for which this holds: whoever acts on them may change any.
+    fn those(&self, which: impl Fn(&Map) -> bool) -> Vec<MapId> {
+        let maps = self.maps.values().filter(|map| which(map));
+        maps.map(|map| map.id.clone()).collect()
+    }
+
     /// Tells the lanes where every map stands (rule 10).
     fn tell_stands(&self) {
         let stand = |map: &Map| Stand {

@@ -1,15 +1,13 @@
 //! `outagePolicy: Hold`: while its destination is away, a map's changes stay at the source.
 
 use super::Engine;
-use crate::worker::map::{Blocked, Map, MapId, UnusableKind};
+use crate::worker::map::{Blocked, Map, MapId};
 use std::time::{Duration, Instant};
 
 impl Engine {
     /// Holds the maps whose destination is away, and lets those go on whose destination is back.
     pub(super) fn look_at_outages(&mut self) {
-        let changed = self.maps.values().filter(|map| is_to_hold(map) != is_held(map));
-        let ids: Vec<MapId> = changed.map(|map| map.id.clone()).collect();
-        for id in ids {
+        for id in self.those(|map| is_to_hold(map) != is_held(map)) {
             let Some(map) = self.maps.get(&id) else { continue };
             if is_held(map) {
                 self.release(&id);
@@ -29,7 +27,7 @@ impl Engine {
     fn release(&mut self, id: &MapId) {
         if let Some(map) = self.maps.get_mut(id) {
             // A pause asks for the queue, and says nothing of the destination.
-            if !is_away(map) {
+            if !map.is_away() {
                 map.outage.released = Some(Instant::now());
             }
         }
@@ -45,14 +43,9 @@ fn is_held(map: &Map) -> bool {
     matches!(map.blocked, Some(Blocked::OutageHeld { .. }))
 }
 
-fn is_away(map: &Map) -> bool {
-    let kind = map.unusable.as_ref().map(|unusable| &unusable.kind);
-    kind == Some(&UnusableKind::Away)
-}
-
 /// What a pause asks for comes first: its changes are queued.
 fn is_to_hold(map: &Map) -> bool {
     let is_released = map.outage.released.is_some_and(|at| at.elapsed() < BETWEEN);
     let is_asked = map.plan.holds && map.plan.deletion.is_none() && !map.gate.wanted() && !map.ruling.wants();
-    is_asked && is_away(map) && map.has_joined() && !is_released
+    is_asked && map.is_away() && map.has_joined() && !is_released
 }

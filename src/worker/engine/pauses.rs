@@ -4,11 +4,7 @@ use super::Engine;
 use crate::{
     api::{DeletionPolicy, reasons::PAUSE_ENDED},
     clock,
-    worker::{
-        map::{Map, MapId},
-        plan::Plan,
-        wish::Wish,
-    },
+    worker::{map::MapId, plan::Plan, wish::Wish},
 };
 use std::sync::Arc;
 
@@ -77,14 +73,7 @@ impl Engine {
     /// Pauses whose time is over end.
     pub(super) fn look_at_pauses(&mut self) {
         let now = clock::now();
-        let is_over = |map: &&Map| map.timed.is_some_and(|until| until <= now);
-        let over: Vec<MapId> = self
-            .maps
-            .values()
-            .filter(is_over)
-            .map(|map| map.id.clone())
-            .collect();
-        for id in over {
+        for id in self.those(|map| map.timed.is_some_and(|until| until <= now)) {
             self.act_on_pauses(&id);
         }
     }

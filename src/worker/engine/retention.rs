@@ -18,12 +18,7 @@ const NOTICE: Duration = Duration::from_secs(24 * 3600);
 
 impl Engine {
     pub(super) fn look_at_retention(&mut self) {
-        let serving = self
-            .maps
-            .values()
-            .filter(|map| map.has_joined() && map.blocked.is_none());
-        let ids: Vec<MapId> = serving.map(|map| map.id.clone()).collect();
-        for id in ids {
+        for id in self.those(|map| map.has_joined() && map.blocked.is_none()) {
             self.warn_of_purge(&id);
             self.purge(&id);
         }

@@ -72,9 +72,7 @@ impl Engine {
     /// What could not be stored is stored again; and trials begin that are due.
     pub(super) fn look_at_rules(&mut self) {
         self.look_at_trials();
-        let unstored = self.maps.values().filter(|map| map.ruling.is_unstored());
-        let ids: Vec<MapId> = unstored.map(|map| map.id.clone()).collect();
-        for id in ids {
+        for id in self.those(|map| map.ruling.is_unstored()) {
             self.store_rules(&id);
         }
     }

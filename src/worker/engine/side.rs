@@ -106,15 +106,14 @@ impl Engine {
                     .is_some_and(|since| now.duration_since(since) >= after)
                 && map.blocked.as_ref().is_some_and(Blocked::may_go_on)
         };
-        let ids = |maps: Vec<&Map>| -> Vec<MapId> { maps.into_iter().map(|map| map.id.clone()).collect() };
-        for id in ids(self.maps.values().filter(|map| wants(map)).collect()) {
+        for id in self.those(wants) {
             self.make_side(&id, now);
         }
-        let fed = |map: &&Map| {
+        let fed = |map: &Map| {
             let due = map.side_at.is_none_or(|at| at <= now);
             map.is_fed() && map.has_joined() && !map.cleaning && due
         };
-        for id in ids(self.maps.values().filter(fed).collect()) {
+        for id in self.those(fed) {
             if !self.feeds.running.contains_key(&id) {
                 self.start_feed(&id);
             }

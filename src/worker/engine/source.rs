@@ -237,13 +237,7 @@ impl Engine {
     /// Compares the slot with what each map's custodians hold (rule 1).
     fn hold_against(&mut self, era: Era, queues: Vec<ReadBack>) {
         self.read_back(queues);
-        let ids: Vec<MapId> = self
-            .maps
-            .values()
-            .filter(|map| map.has_joined())
-            .map(|map| map.id.clone())
-            .collect();
-        for id in ids {
+        for id in self.those(Map::has_joined) {
             let Some(map) = self.maps.get_mut(&id) else {
                 continue;
             };

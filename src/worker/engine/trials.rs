@@ -13,10 +13,6 @@ impl Engine {
     /// Begins the trials that are due, and ends those for which nothing is left to be written.
     pub(super) fn look_at_trials(&mut self) {
         let now = clock::now();
-        let ids = |which: &dyn Fn(&Map) -> bool| -> Vec<MapId> {
-            let maps = self.maps.values().filter(|map| which(map));
-            maps.map(|map| map.id.clone()).collect()
-        };
         let is_due = |map: &Map| {
             // Of a full queue too: nothing else would empty it.
             let may_write = match &map.blocked {
@@ -27,7 +23,7 @@ impl Engine {
             is_held && map.ruling.due_trial(now, &map.plan.rules).is_some()
         };
         let is_drained = |map: &Map| map.ruling.trial.is_some() && map.gate.draining() && map.waiting() == 0;
-        let (due, drained) = (ids(&is_due), ids(&is_drained));
+        let (due, drained) = (self.those(is_due), self.those(is_drained));
         for id in due {
             self.begin_trial(&id, now);
         }

@@ -338,6 +338,13 @@ impl Map {
         }
     }
 
+    /// The destination is away, or refuses us.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        let kind = self.unusable.as_ref().map(|unusable| &unusable.kind);
+        kind == Some(&UnusableKind::Away)
+    }
+
     /// Records that the destination has taken.
     #[must_use]
     pub fn written(&self) -> u64 {
