@@ -149,6 +149,9 @@ struct Common {
     /// Nor records that wait for longer, in seconds.
     #[arg(long)]
     max_queue_age_seconds: Vec<worker::Bound>,
+    /// How often what is due by time is looked for, in milliseconds.
+    #[arg(long, default_value_t = 100, hide = true)]
+    clock_milliseconds: u64,
     /// How long a statement may take at a destination, in milliseconds.
     #[arg(long, default_value_t = 30_000, hide = true)]
     statement_timeout_milliseconds: u64,
@@ -161,6 +164,7 @@ impl Common {
         let mut arguments = vec![
             number("lease-seconds", self.lease_seconds),
             number("confirm-delay-milliseconds", self.confirm_delay_milliseconds),
+            number("clock-milliseconds", self.clock_milliseconds),
             number("counters-seconds", self.counters_seconds),
             number("clean-up-seconds", self.clean_up_seconds),
             number("side-slot-seconds", self.side_slot_seconds),
@@ -179,6 +183,7 @@ impl Common {
         let mut pace = worker::Pace::default();
         pace.tick = pace.tick.min(delay);
         pace.confirm_delay = delay;
+        pace.clock = Duration::from_millis(self.clock_milliseconds.max(1));
         pace.counters = Duration::from_secs(self.counters_seconds);
         pace.side_slot = Duration::from_secs(self.side_slot_seconds);
         pace.clean_up = Duration::from_secs(self.clean_up_seconds);

@@ -32,7 +32,7 @@ pub use rules::{
     Enforcement, RefusalClass, ResumePolicy, RuleAction, RuleMatch, RulePercent, RuleResume, RuleSpec,
     RuleThreshold, WhenHealthy,
 };
-pub use status::TableMapStatus;
+pub use status::{Pause, TableMapStatus};
 pub use tablemap::{
     CatchUp, DeletionPolicy, DestinationSpec, ErrorsSpec, OnExit, OutagePolicy, QueueBounds, QueueLimits,
     QueueSpec, SourceFilter, SourceSpec, State, TableMap, TableMapSpec,

@@ -10,7 +10,11 @@ use crate::{
     queue::Queue,
     record::Lsn,
     rule::Rule,
-    worker::{limits::Limits, status::Ledger, wish::Wish},
+    worker::{
+        limits::Limits,
+        status::{Ledger, PauseFacts},
+        wish::Wish,
+    },
 };
 use std::{sync::Arc, time::Duration};
 
@@ -63,13 +67,16 @@ pub struct Plan {
 }
 
 /// What stands in a map's status before its worker knows better.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct StatusBefore {
     /// A position: the map has joined.
     pub durable: Option<Lsn>,
     pub ledger: Ledger,
     pub queued: u64,
     pub queue_bytes: u64,
+    /// Pauses that rules have begun, and what is known of them, as [`crate::worker::map::Ruling`] recovers it.
+    pub pauses: Vec<PauseFacts>,
+    pub rules: Option<String>,
 }
 
 impl Plan {

@@ -2,7 +2,7 @@
 
 use crate::{
     api::{
-        Bytes, CertificateAuthority, Connection, Credentials, KeySelector, OnExit, OutagePolicy,
+        Bytes, CertificateAuthority, Connection, Credentials, KeySelector, OnExit, OutagePolicy, Pause,
         PostgresSpec, QueueBounds, QueueLimits, RedisSpec, TableMap, TableMapStatus, TlsSpec,
         TlsVerification, Transform as TransformSpec, UnmatchedPolicy,
     },
@@ -13,10 +13,11 @@ use crate::{
     mapping::{self, FieldSpec, FilterSpec, From, Mapping, Transform, Unmatched, ValueMap},
     worker::{
         limits::{Limits, Measures},
+        map::Ruling,
         objects::{Cluster, Object, Objects},
         plan::{Plan, StatusBefore},
         rules,
-        status::Ledger,
+        status::{Ledger, PauseFacts},
         wish::{self, Wish},
     },
 };
@@ -162,7 +163,7 @@ impl Resolver {
                 .is_some()
                 .then_some(spec.deletion_policy),
             shown,
-            said: before(&status),
+            said: before(&status, Wish::of(object).paused),
         })
     }
 
@@ -398,7 +399,7 @@ fn seconds(seconds: i64) -> Duration {
     Duration::from_secs(seconds.unsigned_abs())
 }
 
-fn before(status: &TableMapStatus) -> StatusBefore {
+fn before(status: &TableMapStatus, paused: bool) -> StatusBefore {
     let count = |value: Option<i64>| value.unwrap_or(0).unsigned_abs();
     let durable = status
         .position
@@ -419,12 +420,27 @@ fn before(status: &TableMapStatus) -> StatusBefore {
             filtered: count(ledger.filtered),
         });
     let queue = status.queue.as_ref();
+    let pauses: Vec<PauseFacts> = status.pauses.iter().flatten().filter_map(by_rule).collect();
     StatusBefore {
         durable,
         ledger,
         queued: count(queue.and_then(|queue| queue.records)),
         queue_bytes: count(queue.and_then(|queue| queue.bytes)),
+        rules: Ruling::shown(&pauses, paused),
+        pauses,
     }
+}
+
+/// A pause that a rule had begun.
+fn by_rule(pause: &Pause) -> Option<PauseFacts> {
+    (pause.cause == PauseFacts::RULE).then(|| PauseFacts {
+        cause: PauseFacts::RULE,
+        name: pause.name.clone(),
+        since: pause.since_time.as_ref().map(|since| since.0.as_microsecond()),
+        until: None,
+        actor: None,
+        message: pause.message.clone(),
+    })
 }
 
 /// `spec.errors`, where the map does not say.

@@ -33,6 +33,7 @@ mod queue;
 mod records;
 mod retry;
 mod rows;
+mod rule_states;
 mod rules;
 mod scene;
 mod schema;

@@ -5,14 +5,14 @@ use crate::{
     support::{
         rig::{Rig, SOON, assert_balanced, said, same_map},
         timing::timed,
-        wait::wait_until,
+        wait::{wait_for, wait_until},
     },
 };
 use serde_json::{Value, json};
 
-const CLASSES: &str = r#"{"classes":["Application"]}"#;
+pub const CLASSES: &str = r#"{"classes":["Application"]}"#;
 const CODES: &str = r#"{"codes":["P0*"]}"#;
-const COUNT: &str = r#"{"count":3}"#;
+pub const COUNT: &str = r#"{"count":3}"#;
 const PERCENT: &str = r#"{"percent":{"percent":50,"minRecords":4}}"#;
 
 /// One rule, as JSON.
@@ -23,29 +23,29 @@ fn rule(matching: &str, threshold: &str, action: &str, enforcement: &str) -> Str
     )
 }
 
-fn pauses(matching: &str, threshold: &str) -> String {
+pub fn pauses(matching: &str, threshold: &str) -> String {
     rule(matching, threshold, "Pause", "Enforce")
 }
 
-fn set(rig: &Rig, rules: &str) {
+pub fn set(rig: &Rig, rules: &str) {
     let patch = format!(r#"{{"spec":{{"rules":[{rules}]}}}}"#);
     rig.api
         .kubectl(&["patch", "tablemap", "items", "--type=merge", "-p", &patch]);
 }
 
 /// A map, and a destination that refuses every note `bad%`.
-async fn scene() -> Scene {
+pub async fn scene() -> Scene {
     let destination = format!("{REFUSES}{ON_ITEMS}INSERT INTO refused VALUES ('bad%');");
     Scene::start(ITEMS, &destination, &[&["items", "id", "kind", "note"]], &[]).await
 }
 
-async fn insert(scene: &Scene, note: &str, from: u32, rows: u32) {
+pub async fn insert(scene: &Scene, note: &str, from: u32, rows: u32) {
     let last = from + rows - 1;
     let sql = format!("INSERT INTO items SELECT n, 'k', '{note}' FROM generate_series({from}, {last}) n");
     scene.at_source(&sql).await;
 }
 
-async fn mend(scene: &Scene) {
+pub async fn mend(scene: &Scene) {
     scene.erp.batch_execute("DELETE FROM refused").await.unwrap();
 }
 
@@ -62,7 +62,7 @@ async fn event(rig: &Rig, reason: &str) -> String {
 }
 
 /// The map is paused by its rule alone, and says so.
-async fn paused_by_rule(rig: &Rig) -> Value {
+pub async fn paused_by_rule(rig: &Rig) -> Value {
     let status = rig.reason("items", "Paused", "RequestedByRule").await;
     assert_eq!(status["pauses"].as_array().map(Vec::len), Some(1), "{status:#}");
     let pause = &status["pauses"][0];
@@ -79,7 +79,7 @@ async fn paused_by_rule(rig: &Rig) -> Value {
 }
 
 /// Ends the pause by an operation, writes what was refused, and looks that nothing is missing.
-async fn ends_well(scene: &Scene, name: &str) {
+pub async fn ends_well(scene: &Scene, name: &str) {
     let rig = &scene.rig;
     mend(scene).await;
     rig.ask(name, "items", &["action: Resume"]);
@@ -233,6 +233,58 @@ async fn a_pause_by_rule_stays_until_it_is_ended() {
     insert(&scene, "bad", 20, 3).await;
     paused_by_rule(&scene.rig).await;
     ends_well(&scene, "go-on").await;
+}
+
+/// Redis forgets all, and the gap is accepted.
+async fn goes_on_without_redis(scene: &mut Scene, name: &str, restarts: bool) {
+    let mut redis = scene.rig.redis.client().await;
+    redis::cmd("FLUSHALL").exec_async(&mut redis).await.unwrap();
+    if restarts {
+        scene.operator.kill9();
+        scene.operator = scene.rig.operator(&[]);
+    }
+    let rig = &scene.rig;
+    let status = wait_for(SOON, "a gap", async || {
+        let status = rig.status("items").await;
+        status["blocked"]["gap"]["lostAfter"]
+            .is_string()
+            .then_some(status)
+    })
+    .await;
+    assert_eq!(status["pauses"][0]["name"], "refusals", "{status:#}");
+    let gap = format!(
+        "acceptGap: {{lostAfter: {}}}",
+        status["blocked"]["gap"]["lostAfter"]
+    );
+    rig.ask(name, "items", &["action: AcceptGap", &gap]);
+    let ended = rig.ended(name).await;
+    assert!(said(&ended, "Complete").is_some(), "{ended:#}");
+}
+
+/// What a rule has paused stays paused though Redis was emptied and the gap accepted, whether or not the worker lived on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_by_rule_outlives_an_emptied_redis() {
+    let _time = timed("a_pause_by_rule_outlives_an_emptied_redis");
+    let mut scene = scene().await;
+    set(&scene.rig, &pauses(CLASSES, COUNT));
+    scene.rig.observed("items").await;
+    insert(&scene, "bad", 1, 3).await;
+    paused_by_rule(&scene.rig).await;
+    scene.rig.all_confirmed().await;
+    goes_on_without_redis(&mut scene, "first", false).await;
+    paused_by_rule(&scene.rig).await;
+    goes_on_without_redis(&mut scene, "second", true).await;
+    insert(&scene, "good", 10, 5).await;
+    scene.queued("items", 5).await;
+    let status = scene.rig.reason("items", "Stalled", "PausedByRule").await;
+    let message = status["pauses"][0]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("not known any more"), "{message}");
+    mend(&scene).await;
+    scene.rig.ask("go-on", "items", &["action: Resume"]);
+    scene.rig.ended("go-on").await;
+    scene.rig.condition("items", "CaughtUp", "True").await;
+    assert_eq!(scene.text("SELECT count(*)::text FROM items").await, "5");
+    assert_eq!(scene.rig.status("items").await["pauses"], json!([]));
 }
 
 /// The manifests of a page, about the map of this test.

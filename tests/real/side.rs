@@ -212,6 +212,28 @@ async fn a_side_slot_outlives_workers() {
     scene.judge().await;
 }
 
+/// What the main stream hands out meanwhile, a map that has its side slot still to read has not taken: it may not be
+/// marked at the destination as if it had (I1).
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_side_slot_has_still_to_send_is_not_taken_for_written() {
+    let _time = timed("what_a_side_slot_has_still_to_send_is_not_taken_for_written");
+    let mut scene = Scene::start(&[]).await;
+    let _controllers = scene.rig.controllers();
+    let mut worker = scene.rig.worker(&[]);
+    scene.block().await;
+    scene.has_slots(2).await;
+    worker.kill9();
+    scene.apart.start_again().await;
+    for table in TABLES {
+        scene.change(table).await;
+    }
+    scene.rig.resume("items");
+    // All that it does at once comes before it begins to read the side slot.
+    scene.rig.arguments.push("--clock-milliseconds=2000".into());
+    let _worker = scene.rig.worker(&[]);
+    scene.judge().await;
+}
+
 /// No slot is left: that is said, and the main slot waits, so that nothing is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_side_slot_the_main_slot_waits() {

@@ -234,7 +234,7 @@ impl Engine {
             joining: false,
             gate: gate(&plan, meta.as_ref(), partial, failure.is_none()),
             timed: plan.wish.lasts(clock::now()),
-            ruling: Ruling::recover(plan.rules.clone(), meta.as_ref()),
+            ruling: Ruling::recover(plan.rules.clone(), meta.as_ref(), plan.said.rules.as_deref()),
             seat: usize::MAX,
             queue,
             epoch,

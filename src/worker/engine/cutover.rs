@@ -165,7 +165,10 @@ fn is_drained(map: &Map) -> bool {
         .progress
         .as_ref()
         .map_or(Position::ZERO, |progress| progress.position);
-    map.appender.is_idle() && (map.stock.account.records == 0 || flushed >= map.stock.account.last)
+    // One that does not follow the stream has more to come from its side slot.
+    map.takes()
+        && map.appender.is_idle()
+        && (map.stock.account.records == 0 || flushed >= map.stock.account.last)
 }
 
 fn is_near(map: &Map) -> bool {

@@ -92,6 +92,8 @@ pub struct Pace {
     pub confirm_delay: Duration,
     /// Idle maps store their position, and Redis is read again, this often.
     pub tick: Duration,
+    /// What is due by time is looked for this often.
+    pub clock: Duration,
     /// Failed operations are tried again after this.
     pub retry: Duration,
     /// Counters in an idle map's status are written this often.
@@ -110,6 +112,7 @@ impl Default for Pace {
         Self {
             confirm_delay: Duration::from_secs(10),
             tick: Duration::from_secs(10),
+            clock: Duration::from_millis(100),
             retry: Duration::from_secs(2),
             counters: Duration::from_secs(60),
             timeouts: Timeouts::default(),
@@ -193,9 +196,6 @@ pub enum Over {
     Adopted(MapId),
 }
 
-/// How often the engine looks at its clocks.
-const CLOCK: Duration = Duration::from_millis(100);
-
 impl Engine {
     /// An engine without maps.
     #[must_use]
@@ -253,7 +253,7 @@ impl Engine {
     /// # Errors
     /// Another worker has taken over.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), Over> {
-        let mut clock = tokio::time::interval(CLOCK);
+        let mut clock = tokio::time::interval(self.pace.clock);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while self.over.is_none() {
             tokio::select! {

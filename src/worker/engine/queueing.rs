@@ -162,13 +162,13 @@ impl Engine {
             .maps
             .values()
             .filter(|map| map.takes() && map.gate.route() == Route::Queue && map.appender.is_idle())
-            .filter(|map| map.received.max(through) > map.stock.account.q)
+            .filter(|map| map.taken(through) > map.stock.account.q)
             .map(|map| {
                 (
                     map.id.clone(),
                     map.queue.clone(),
                     map.stock.account.q,
-                    map.received.max(through),
+                    map.taken(through),
                     map.counters,
                     map.stock.account.base,
                 )

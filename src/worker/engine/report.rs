@@ -2,7 +2,6 @@
 
 use super::{Engine, Event, rules, wanted};
 use crate::{
-    clock,
     gate::{Phase, phase},
     queue::{ErrorSummary, QueueError},
     record::{Lsn, Position},
@@ -128,7 +127,7 @@ impl Engine {
             generation: plan.generation,
             wished: plan.wished,
             phase,
-            pauses: wanted::by_spec(plan, plan.wish.lasts(clock::now())),
+            pauses: wanted::before(plan),
             rules: Vec::new(),
             blocked: blocked.map(|blocked| (blocked.reason().to_owned(), Phase::Starting)),
             gap: blocked.and_then(|blocked| gap(blocked, None)),
@@ -155,9 +154,7 @@ impl Engine {
 
     pub(super) fn facts(&self, map: &Map) -> Facts {
         let phase = phase_of(map);
-        let through = map
-            .mark(if map.current { self.through } else { Position::ZERO })
-            .through;
+        let through = map.taken(self.through);
         let durable = map.held_by().durable();
         let lag_bytes = through.commit.0.saturating_sub(durable.commit.0);
         let lag_seconds = match (map.in_flight(), map.commit_time) {

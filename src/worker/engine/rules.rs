@@ -119,6 +119,9 @@ fn counted(fired: &Fired) -> String {
         tally,
         ..
     } = fired;
+    if *count == 0 {
+        return format!("Rule {rule} has fired; how many were refused is not known any more.");
+    }
     format!("Rule {rule} has fired: {count} of {tried} records were refused ({tally}).")
 }
 

@@ -244,7 +244,9 @@ impl Engine {
         let ids: Vec<MapId> = self.plans.keys().cloned().collect();
         for id in ids {
             let name = self.side_name(&id);
-            unknown.retain(|known| *known != name);
+            // One of a worker before is taken over at the next look, if the map was not known yet at this one.
+            let prefix = self.side_prefix(&id);
+            unknown.retain(|known| !known.starts_with(&prefix));
             let state = found
                 .iter()
                 .find(|(known, _)| *known == name)

@@ -296,19 +296,15 @@ impl Engine {
                 side.state = SideState::Keeps;
             }
         }
-        for map in self
-            .maps
-            .values_mut()
-            .filter(|map| map.may_take() && !map.is_beside())
-        {
-            if map.current {
-                map.received = map.received.max(through);
-            }
-            map.current = true;
+        for map in self.maps.values_mut().filter(|map| map.may_take()) {
+            map.received = map.taken(through);
+            map.current = !map.is_beside();
         }
         self.through = Position::ZERO;
         self.routes.clear();
         self.link.state = State::Starting;
+        // Before a replay begins: what a side slot has still to send comes first.
+        self.look_at_idle();
         let (budget, readings, session) = (self.budget.clone(), self.to_readings.clone(), self.link.session);
         self.spawn(async move {
             Event::SourceStarted {
@@ -381,7 +377,7 @@ impl Engine {
         self.feeds.clear();
         let through = self.through;
         for map in self.maps.values_mut().filter(|map| map.takes()) {
-            map.received = map.received.max(through);
+            map.received = map.taken(through);
         }
         self.through = Position::ZERO;
     }

@@ -4,7 +4,7 @@ use super::{report::said, rules};
 use crate::{
     clock,
     worker::{
-        map::Map,
+        map::{Map, RulePause},
         plan::Plan,
         status::{PauseFacts, Said},
     },
@@ -29,18 +29,31 @@ pub(super) fn by_spec(plan: &Plan, until: Option<i64>) -> Vec<PauseFacts> {
     state.into_iter().chain(until).collect()
 }
 
+/// Those of a map that is not taken over yet.
+pub(super) fn before(plan: &Plan) -> Vec<PauseFacts> {
+    let mut pauses = by_spec(plan, plan.wish.lasts(clock::now()));
+    pauses.extend(plan.said.pauses.iter().cloned());
+    pauses
+}
+
 /// Those that anybody wants.
 pub(super) fn by_all(map: &Map) -> Vec<PauseFacts> {
     let mut pauses = by_spec(&map.plan, map.timed);
-    pauses.extend(map.ruling.pauses.iter().map(|pause| PauseFacts {
-        cause: "Rule",
+    pauses.extend(by_rules(map));
+    pauses
+}
+
+/// Those that rules have begun.
+pub(super) fn by_rules(map: &Map) -> Vec<PauseFacts> {
+    let pause = |pause: &RulePause| PauseFacts {
+        cause: PauseFacts::RULE,
         name: pause.fired.rule.clone(),
         since: Some(pause.fired.at),
         until: None,
         actor: None,
         message: Some(rules::message(pause, map)),
-    }));
-    pauses
+    };
+    map.ruling.pauses.iter().map(pause).collect()
 }
 
 /// The condition.
@@ -72,12 +85,12 @@ pub(super) fn paused(map: &Map) -> Said {
 fn wanted(map: &Map) -> (&'static str, String) {
     let pauses = by_all(map);
     let name = |pause: &PauseFacts| match (pause.cause, pause.until) {
-        ("Rule", _) => format!("rule {}", pause.name),
+        (PauseFacts::RULE, _) => format!("rule {}", pause.name),
         (_, Some(until)) => format!("{} until {}", pause.name, clock::text(until)),
         (_, None) => pause.name.clone(),
     };
     let reason = match pauses.first().map(|pause| pause.cause) {
-        Some("Rule") => "RequestedByRule",
+        Some(PauseFacts::RULE) => "RequestedByRule",
         _ => "RequestedBySpec",
     };
     let names: Vec<String> = pauses.iter().map(name).collect();

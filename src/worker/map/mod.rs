@@ -380,11 +380,22 @@ impl Map {
         }
     }
 
+    /// Every change of the map at or below it was taken, now that the stream has handed out all through `through`: only a
+    /// map that follows the stream has that. What was passed by would else be taken for written (I1).
+    #[must_use]
+    pub fn taken(&self, through: Position) -> Position {
+        if self.current {
+            self.received.max(through)
+        } else {
+            self.received
+        }
+    }
+
     /// The changes taken so far, for the lane.
     #[must_use]
     pub fn mark(&self, through: Position) -> Mark {
         Mark {
-            through: self.received.max(through),
+            through: self.taken(through),
             counters: self.counters,
         }
     }
@@ -485,9 +496,7 @@ impl Map {
 
     /// Takes no more changes, but keeps what the lane was given: it is still being written.
     pub fn freeze(&mut self, through: Position) {
-        if self.current {
-            self.received = self.received.max(through);
-        }
+        self.received = self.taken(through);
         self.current = false;
     }
 
@@ -530,7 +539,7 @@ impl Map {
     /// Tells a running replay how far the queue reaches: up to the first change that is not in it yet. One that is
     /// held for a cutover may still go there.
     pub fn tell_tail(&self, through: Position) {
-        let taken = self.received.max(through);
+        let taken = self.taken(through);
         let held = self.held.first().map(|(item, _)| item.change.position);
         let oldest = self.appender.oldest().into_iter().chain(held).min();
         let through = oldest.map_or(taken, |oldest| before(oldest).min(taken));

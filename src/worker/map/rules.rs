@@ -5,6 +5,7 @@ use crate::{
     failure::Class,
     queue::Meta,
     rule::{Fired, Past, Rule, Rules, Tally},
+    worker::status::PauseFacts,
 };
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Instant};
@@ -78,11 +79,14 @@ struct StoredPast {
 }
 
 impl Ruling {
-    /// As Redis remembers it, with the rules of the spec. What cannot be read asks for nothing.
+    /// As Redis remembers it, with the rules of the spec; where Redis has lost that, as it was `before`. What cannot be read
+    /// asks for nothing.
     #[must_use]
-    pub fn recover(rules: Vec<Rule>, meta: Option<&Meta>) -> Self {
+    pub fn recover(rules: Vec<Rule>, meta: Option<&Meta>, before: Option<&str>) -> Self {
         let remembered = meta.and_then(|meta| meta.rules.as_deref());
-        let read = remembered.map_or_else(|| Ok(Stored::default()), serde_json::from_str);
+        let lost = remembered.is_none() && before.is_some();
+        let known = remembered.or(before);
+        let read = known.map_or_else(|| Ok(Stored::default()), serde_json::from_str);
         let stored: Stored = read.unwrap_or_else(|error| {
             tracing::warn!(%error, "how a map's rules stood cannot be read: did something else write there?");
             Stored::default()
@@ -102,7 +106,38 @@ impl Ruling {
             ruling.rules.hold(&pause.rule);
             ruling.pauses.push(pause.into());
         }
+        if lost {
+            ruling.changed();
+        }
         ruling
+    }
+
+    /// What a status tells of the pauses: when each began, but not what was counted.
+    #[must_use]
+    pub fn shown(pauses: &[PauseFacts], joined: bool) -> Option<String> {
+        let pause = |known: &PauseFacts| RulePause {
+            fired: Fired {
+                rule: known.name.clone(),
+                at: known.since.unwrap_or_default(),
+                count: 0,
+                tried: 0,
+                tally: Tally::default(),
+            },
+            joined,
+            next_trial: known.since,
+            failed_trials: 0,
+        };
+        let ruling = Self {
+            pauses: pauses.iter().map(pause).collect(),
+            ..Self::default()
+        };
+        ruling.known()
+    }
+
+    /// As it is to be recovered. None: nothing has fired yet.
+    #[must_use]
+    pub fn known(&self) -> Option<String> {
+        (!self.is_new()).then(|| self.text())
     }
 
     /// The rules of a changed spec.

@@ -51,6 +51,11 @@ pub struct PauseFacts {
     pub message: Option<String>,
 }
 
+impl PauseFacts {
+    /// The cause of a pause that a rule has begun.
+    pub const RULE: &str = "Rule";
+}
+
 /// How a rule stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleFacts {

@@ -9,6 +9,7 @@ use crate::{
             Event,
             accept::{AcceptError, Acceptance, Outcome},
             boot::Attempt,
+            wanted,
         },
         map::{Blocked, Map, MapId},
         plan::{Plan, StatusBefore},
@@ -108,6 +109,8 @@ impl Engine {
                 ledger: facts.ledger,
                 queued: facts.queue_records,
                 queue_bytes: facts.queue_bytes,
+                pauses: wanted::by_rules(map),
+                rules: map.ruling.known(),
             },
             ..plan.clone()
         }
