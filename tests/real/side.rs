@@ -3,8 +3,9 @@
 use crate::support::{
     audit::{compare_databases, install_audit, install_writelog},
     process::Process,
+    proxy::Proxy,
     redis::Redis,
-    rig::{NAMESPACE, Rig, SOON, Settings, same_map},
+    rig::{NAMESPACE, Rig, SOON, Settings, postgres, same_map},
     timing::timed,
     wait::wait_until,
 };
@@ -17,11 +18,18 @@ const TABLES: &[&str] = &["items", "others"];
 struct Scene {
     rig: Rig,
     apart: Redis,
+    /// The way to the destination that is called `erp-apart`.
+    destination: Proxy,
     crm: Client,
 }
 
 impl Scene {
     async fn start(settings: &[(&str, &str)]) -> Self {
+        Self::start_at(settings, "erp").await
+    }
+
+    /// `items` goes to this destination.
+    async fn start_at(settings: &[(&str, &str)], destination: &str) -> Self {
         let mut rig = Rig::start_with(Settings {
             source: settings,
             ..Settings::default()
@@ -43,10 +51,20 @@ impl Scene {
             install_audit(&crm, table, &["id"], &[]).await;
             install_writelog(&erp, table, &["id"], &[]).await;
         }
-        let items = same_map("items", &["id"], &["id", "note"]).replace("{name: queue}", "{name: apart}");
+        let proxy = Proxy::start(rig.destination.port);
+        let apart_erp = postgres("erp", proxy.port).replace("name: erp,", "name: erp-apart,");
+        rig.api.apply(&apart_erp);
+        let items = same_map("items", &["id"], &["id", "note"])
+            .replace("{name: queue}", "{name: apart}")
+            .replace("{name: erp}", &format!("{{name: {destination}}}"));
         rig.api.apply(&items);
         rig.api.apply(&same_map("others", &["id"], &["id", "note"]));
-        Self { rig, apart, crm }
+        Self {
+            rig,
+            apart,
+            destination: proxy,
+            crm,
+        }
     }
 
     async fn change(&self, table: &str) {
@@ -232,6 +250,37 @@ async fn what_a_side_slot_has_still_to_send_is_not_taken_for_written() {
     scene.rig.arguments.push("--clock-milliseconds=2000".into());
     let _worker = scene.rig.worker(&[]);
     scene.judge().await;
+}
+
+/// A worker takes a map over after it has begun with others, and cannot reach the map's destination: the map's queue begins
+/// where its side slot does, not where the main one is (rule 1).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_does_not_begin_beyond_a_side_slot() {
+    let _time = timed("a_queue_does_not_begin_beyond_a_side_slot");
+    let mut scene = Scene::start_at(&[], "erp-apart").await;
+    let _controllers = scene.rig.controllers();
+    let mut worker = scene.rig.worker(&[]);
+    for map in TABLES {
+        scene.rig.condition(map, "CaughtUp", "True").await;
+        scene.change(map).await;
+        scene.rig.equal(map, "id").await;
+    }
+    scene.apart.kill9();
+    scene.destination.refuse();
+    scene.change("items").await;
+    scene.rig.phase("items", "Blocked").await;
+    scene.has_slots(2).await;
+    scene.goes_on().await;
+    worker.kill9();
+    let worker = scene.rig.worker(&[]);
+    worker.line("the map could not be taken over", SOON).await;
+    scene.change("others").await;
+    scene.rig.equal("others", "id").await;
+    scene.apart.start_again().await;
+    scene.rig.phase("items", "Buffering").await;
+    scene.destination.accept();
+    scene.judge().await;
+    assert!(!worker.log().contains("changes are missing"));
 }
 
 /// No slot is left: that is said, and the main slot waits, so that nothing is lost.

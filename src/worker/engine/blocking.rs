@@ -47,6 +47,8 @@ impl Engine {
             map.fall_back();
         }
         map.gate.set_blocked(true);
+        // What it still sends is not taken, and would not come again.
+        self.feeds.end(id);
         self.report(id);
     }
 

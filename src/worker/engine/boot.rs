@@ -85,6 +85,8 @@ impl Engine {
     /// A changed mapping is used from the next change on: the map leaves its lane and comes back with the new one.
     fn remap(&mut self, id: &MapId) {
         self.bind_again();
+        // It knows its table as the mapping was before.
+        self.feeds.end(id);
         if let Some(map) = self.maps.get_mut(id) {
             map.gate.renew();
         }
@@ -268,6 +270,7 @@ impl Engine {
             tail: watch::channel(crate::worker::lane::Tail::default()).0,
             blocked: None,
             blocked_since: None,
+            unseen: Some(self.link.session()),
             side: None,
             side_at: None,
             refused: None,

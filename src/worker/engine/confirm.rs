@@ -5,7 +5,7 @@ use crate::{failpoint, record::Position, worker::map::Map};
 use std::time::{Duration, Instant};
 
 /// So long the source keeps what a map has still to take whose object went without its clean-up: another may adopt its queue.
-const ADOPTED: Duration = Duration::from_secs(300);
+pub(super) const ADOPTED: Duration = Duration::from_secs(300);
 
 impl Engine {
     /// Tells the source the least position that every map holds durably. Without maps, all that was handed out.

@@ -88,6 +88,7 @@ impl Engine {
         let Some(map) = self.maps.get_mut(id) else { return };
         map.hold_nothing();
         map.stage = Stage::Holding;
+        map.unseen = None;
         map.current = self.link.is_streaming();
         map.era = Some(beginning.era);
         map.table = Some(beginning.table);

@@ -4,6 +4,7 @@
 
 use super::{
     Engine, Event,
+    confirm::ADOPTED,
     effects::SideNames,
     route::{Fit, Routes, admit, item},
 };
@@ -111,7 +112,8 @@ impl Engine {
         }
         let fed = |map: &Map| {
             let due = map.side_at.is_none_or(|at| at <= now);
-            map.is_fed() && map.has_joined() && !map.cleaning && due
+            // What is on its way to the queue tells how far that is.
+            map.is_fed() && map.has_joined() && !map.cleaning && !map.appender.is_busy() && due
         };
         for id in self.those(fed) {
             if !self.feeds.running.contains_key(&id) {
@@ -228,7 +230,12 @@ impl Engine {
         let Some(map) = self.maps.get_mut(id) else { return };
         let going = |side: &mut Side| side.state == SideState::Going;
         match result {
-            Ok(()) => drop(map.side.take_if(going)),
+            Ok(()) => {
+                // A look that is under way may have found it there still.
+                if map.side.take_if(going).is_some() && !self.link.is_streaming() {
+                    self.rewind();
+                }
+            }
             Err(error) => {
                 tracing::warn!(map = %map.plan.name, %error, "the side slot was not dropped; trying again");
                 map.side_at = Some(Instant::now() + self.pace.retry);
@@ -238,6 +245,10 @@ impl Engine {
 
     /// What the side slots were found to be at a look at the source.
     pub(super) fn sides_seen(&mut self, found: &[(String, SlotState)]) {
+        let look = self.link.session();
+        for map in self.maps.values_mut() {
+            map.unseen.take_if(|since| *since < look);
+        }
         let main = self.slot_name();
         let mut unknown: Vec<String> = found.iter().map(|(name, _)| name.clone()).collect();
         unknown.retain(|name| *name != main);
@@ -270,6 +281,11 @@ impl Engine {
                 map.side = None;
                 self.drop_slot(name);
             }
+        }
+        // Another object may adopt the queue of one that went.
+        for (id, torn) in &self.torn {
+            let prefix = self.side_prefix(id);
+            unknown.retain(|known| torn.at.elapsed() >= ADOPTED || !known.starts_with(&prefix));
         }
         if self.listed && self.unresolved.is_empty() {
             for slot in unknown {

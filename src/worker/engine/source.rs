@@ -105,6 +105,10 @@ impl Link {
         self.era.clone().zip(self.publication.clone())
     }
 
+    pub fn session(&self) -> u64 {
+        self.session
+    }
+
     pub fn slot(&self) -> Option<&str> {
         self.publication.as_deref()
     }

@@ -250,6 +250,8 @@ pub struct Map {
     pub tail: watch::Sender<Tail>,
     pub blocked: Option<Blocked>,
     pub blocked_since: Option<Instant>,
+    /// The session in which it was taken over: looks at the source that began by then do not know of its side slot.
+    pub unseen: Option<u64>,
     /// A slot of its own keeps what it has still to take.
     pub side: Option<Side>,
     /// One is not made, read or dropped before then.
@@ -290,10 +292,12 @@ impl Map {
         }
     }
 
-    /// What the source has forgotten of the map's changes: its side slot keeps what the main one does not.
+    /// What the source has forgotten of the map's changes: its side slot keeps what the main one does not. Zero: whether it
+    /// has one is not known yet.
     #[must_use]
     pub fn forgotten(&self, confirmed: Position) -> Position {
         match self.side {
+            _ if self.unseen.is_some() => Position::ZERO,
             Some(side) if side.state.is_there() => side.confirmed.min(confirmed),
             _ => confirmed,
         }
@@ -539,6 +543,10 @@ impl Map {
     /// Tells a running replay how far the queue reaches: up to the first change that is not in it yet. One that is
     /// held for a cutover may still go there.
     pub fn tell_tail(&self, through: Position) {
+        // What its lane gives back is on its way.
+        if self.gate.is_leaving() {
+            return;
+        }
         let taken = self.taken(through);
         let held = self.held.first().map(|(item, _)| item.change.position);
         let oldest = self.appender.oldest().into_iter().chain(held).min();
