@@ -399,7 +399,7 @@ fn seconds(seconds: i64) -> Duration {
     Duration::from_secs(seconds.unsigned_abs())
 }
 
-fn before(status: &TableMapStatus, paused: bool) -> StatusBefore {
+fn before(status: &TableMapStatus, joined: bool) -> StatusBefore {
     let count = |value: Option<i64>| value.unwrap_or(0).unsigned_abs();
     let durable = status
         .position
@@ -426,7 +426,7 @@ fn before(status: &TableMapStatus, paused: bool) -> StatusBefore {
         ledger,
         queued: count(queue.and_then(|queue| queue.records)),
         queue_bytes: count(queue.and_then(|queue| queue.bytes)),
-        rules: Ruling::shown(&pauses, paused),
+        rules: Ruling::shown(&pauses, joined),
         pauses,
     }
 }

@@ -86,7 +86,7 @@ struct Programs {
 }
 
 impl Programs {
-    async fn start(scene: &mut Scene) -> Self {
+    fn start(scene: &mut Scene) -> Self {
         scene.operator.kill9();
         Self {
             operator: scene.rig.controllers(),
@@ -134,7 +134,7 @@ const LATER: &str = r#"{"name":"refusals","match":{"classes":["Application"]},"t
 async fn each_state_of_a_rule_outlives_worker_and_operator() {
     let _time = timed("each_state_of_a_rule_outlives_worker_and_operator");
     let mut scene = scene().await;
-    let mut programs = Programs::start(&mut scene).await;
+    let mut programs = Programs::start(&mut scene);
     set(&scene.rig, LATER);
     scene.rig.observed("items").await;
     let ids = std::sync::atomic::AtomicU32::new(1000);

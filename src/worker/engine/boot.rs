@@ -3,7 +3,7 @@
 use super::{
     Engine, Event, Over,
     effects::{self, Booted},
-    event::BootError,
+    event::{BootError, CheckFailure},
 };
 use crate::{
     api::reasons::QUEUE_ADOPTED,
@@ -210,15 +210,39 @@ impl Engine {
         self.start_source();
     }
 
-    fn install(&mut self, plan: Arc<Plan>, booted: Booted) {
+    fn install(&mut self, plan: Arc<Plan>, mut booted: Booted) {
         let id = plan.id.clone();
+        let durability = booted.durability.take();
+        let (map, failure) = self.found(plan, booted);
+        let stage = map.stage;
+        self.tell_adopted(&map);
+        self.maps.insert(id.clone(), map);
+        // Before the gate takes a step: a rule may hold the map.
+        self.heed(&id);
+        self.tell_stands();
+        self.statuses.adopt(&id, durability);
+        self.bind_again();
+        if let Some(failure) = failure {
+            self.check_failed(&id, failure);
+        }
+        if stage == Stage::Serving {
+            self.begin_serving(&id);
+        }
+        if self.plans.get(&id).is_some_and(|plan| plan.deletion.is_some()) {
+            self.delete(&id);
+        }
+        self.report(&id);
+    }
+
+    /// A map as its custodians hold it, and what is wrong with its destination.
+    fn found(&self, plan: Arc<Plan>, booted: Booted) -> (Map, Option<CheckFailure>) {
         let Booted {
             queue,
             epoch,
             meta,
             destination,
             partial,
-            durability,
+            ..
         } = booted;
         let (target, failure) = match destination {
             Ok(target) => (target, None),
@@ -231,7 +255,7 @@ impl Engine {
             trimmed: Position::ZERO,
         };
         let mut map = Map {
-            id: id.clone(),
+            id: plan.id.clone(),
             stage,
             joining: false,
             gate: gate(&plan, meta.as_ref(), partial, failure.is_none()),
@@ -296,23 +320,7 @@ impl Engine {
             map.fall_back();
             map.confirmable = map.fresh_confirmable(self.pace.confirm_delay);
         }
-        self.tell_adopted(&map);
-        self.maps.insert(id.clone(), map);
-        // Before the gate takes a step: a rule may hold the map.
-        self.heed(&id);
-        self.tell_stands();
-        self.statuses.adopt(&id, durability);
-        self.bind_again();
-        if let Some(failure) = failure {
-            self.check_failed(&id, failure);
-        }
-        if stage == Stage::Serving {
-            self.begin_serving(&id);
-        }
-        if self.plans.get(&id).is_some_and(|plan| plan.deletion.is_some()) {
-            self.delete(&id);
-        }
-        self.report(&id);
+        (map, failure)
     }
 
     /// The queue of another object is this one's now.
