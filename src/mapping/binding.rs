@@ -187,6 +187,24 @@ impl Binding {
         }
     }
 
+    /// Whether an update that came without its old row has left the key as it was.
+    ///
+    /// # Errors
+    /// The key was outside the replica identity: then nobody knows which row it was.
+    pub(super) fn has_seen_key_changes(&self) -> Result<(), Refusal> {
+        let outside = self.key_columns().position(|column| !column.key);
+        let Some(at) = outside.filter(|_| self.relation.identity != ReplicaIdentity::Full) else {
+            return Ok(());
+        };
+        let field = self
+            .mapping
+            .0
+            .key
+            .get(at)
+            .and_then(|at| self.mapping.0.fields.get(*at));
+        Err(key_not_sent(field.map_or("", |field| field.destination.as_str())))
+    }
+
     /// The values of a row, in the order of [`Mapping::destinations`]. What is in `out` before is dropped.
     ///
     /// # Errors

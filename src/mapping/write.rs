@@ -62,6 +62,9 @@ impl Binding {
             let key = self.key(old.ok_or_else(no_row)?, None)?;
             return Ok(ChangeKeys { old: None, key });
         }
+        if change.operation == Operation::Update && !matches!(change.old, Some(OldRow::Full(_))) {
+            self.has_seen_key_changes()?;
+        }
         let key = self.key(change.new.as_ref().ok_or_else(no_row)?, old)?;
         let old = match old {
             Some(old) if change.operation == Operation::Update => self.old_key(old)?,
@@ -282,6 +285,18 @@ mod tests {
                 key: key("x  ")
             })
         );
+    }
+
+    #[test]
+    fn an_update_whose_key_may_have_changed_unseen_is_refused() {
+        let mut outside = (*relation(ReplicaIdentity::Index)).clone();
+        for column in &mut outside.columns {
+            column.key = false;
+        }
+        let binding = mapping(None).bind_stored(&outside.into()).unwrap();
+        assert_eq!(refusal(&binding, &update(None, COMPLETE)), "KeyNotSent");
+        let old = OldRow::Full(row(COMPLETE));
+        assert!(binding.keys(&update(Some(old), COMPLETE)).is_ok());
     }
 
     #[test]

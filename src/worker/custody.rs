@@ -86,6 +86,14 @@ impl Confirmable {
         }
     }
 
+    /// Records are parked, since when is not known: what lies beyond them may not be forgotten before Redis is seen to have
+    /// kept them for a while (rule 3).
+    #[must_use]
+    pub fn with_parks(mut self, now: Instant) -> Self {
+        self.parks.push_back((now, Position::ZERO));
+        self
+    }
+
     /// The destination has flushed up to `position`, parking records on the way or not.
     pub fn flushed(&mut self, position: Position, parked: bool, now: Instant) {
         if parked {

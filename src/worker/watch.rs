@@ -7,7 +7,7 @@ use super::{
     wish::Wish,
 };
 use crate::{
-    api::{DeletionPolicy, TableMap},
+    api::{DeletionPolicy, TableMap, TableMapStatus},
     clock,
 };
 use futures::{StreamExt, TryStreamExt};
@@ -145,6 +145,9 @@ impl Watch {
 
     fn remove(&mut self, uid: &str) {
         let waiting = self.waiting.remove(uid).map(|object| object.queue_id().into());
+        if waiting.is_some() {
+            let _ = self.events.send(Event::UnreadGone(uid.to_owned()));
+        }
         let gone = self.known.remove(uid).map(|known| known.map).or(waiting);
         // An object that was refused another's queue goes without it.
         if let Some(map) = gone.filter(|map| self.known.values().all(|known| known.map != *map)) {
@@ -195,6 +198,12 @@ impl Watch {
                 if is_ours && (is_certain || is_pause || now.deletion.is_some()) {
                     self.wish(&now);
                 }
+                // One that has still to adopt its queue has nothing at the source.
+                let has_joined = object.status.as_ref().is_some_and(has_joined);
+                let may_have = has_joined || !object.adopts() || !is_certain;
+                if may_have && !self.known.contains_key(&uid) {
+                    let _ = self.events.send(Event::Unread(uid.clone()));
+                }
                 self.waiting.insert(uid, object);
             }
         }
@@ -215,4 +224,10 @@ impl Watch {
             self.plan(object).await;
         }
     }
+}
+
+/// The status says that the map has a position.
+fn has_joined(status: &TableMapStatus) -> bool {
+    let position = status.position.as_ref();
+    position.is_some_and(|position| position.durable.is_some())
 }

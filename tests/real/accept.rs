@@ -378,6 +378,32 @@ async fn a_table_that_left_the_publication_joins_again() {
     scene.has_rows("others", 5).await;
 }
 
+/// Whoever puts a table back does not bring what changed meanwhile: that is said still, also by the next worker.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_back_in_the_publication_lacks_what_changed_meanwhile() {
+    let _time = timed("a_table_that_is_back_in_the_publication_lacks_what_changed_meanwhile");
+    let mut scene = Scene::start().await;
+    let publication = "SELECT pubname::text FROM pg_publication";
+    let publication: String = scene.crm.query_one(publication, &[]).await.unwrap().get(0);
+    for change in ["DROP", "ADD"] {
+        let sql = format!("ALTER PUBLICATION {publication} {change} TABLE items");
+        scene.crm.batch_execute(&sql).await.unwrap();
+        scene.insert("items", 20).await;
+        scene.lost("items", "TableNotPublished").await;
+    }
+    for program in &mut scene.programs {
+        program.kill9();
+    }
+    scene.programs = vec![scene.rig.operator(&[])];
+    scene.insert("others", 5).await;
+    scene.has_rows("others", 5).await;
+    let lost_after = scene.lost("items", "TableNotPublished").await;
+    let accepted = scene.accept("items", "items", &lost_after).await;
+    assert!(is_complete(&accepted), "{accepted:#}");
+    scene.insert("items", 5).await;
+    scene.has_rows("items", 105).await;
+}
+
 /// An operation belongs to its map, says if there is none, and goes when its time is over.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operation_belongs_to_its_map_and_goes_when_its_time_is_over() {

@@ -5,7 +5,7 @@ use crate::support::{
     process::Process,
     proxy::Proxy,
     rig::{Rig, SOON, same_map},
-    timing::timed,
+    timing::{part, timed},
     wait::wait_until,
 };
 use futures::StreamExt;
@@ -32,6 +32,8 @@ enum Fault {
 enum State {
     Running,
     Paused,
+    /// Paused, with nothing in the queue; and whoever works then is another worker.
+    Idle,
     CatchingUp,
     /// Running, for a moment only.
     AfterCutover,
@@ -48,6 +50,7 @@ const HEALS: Outcome = None;
 const TABLE: &[(Fault, State, Outcome)] = &[
     (Fault::DestinationOlder,    State::Running,      LOST),
     (Fault::DestinationOlder,    State::Paused,       LOST),
+    (Fault::DestinationOlder,    State::Idle,         LOST),
     (Fault::DestinationOlder,    State::CatchingUp,   LOST),
     (Fault::DestinationOlder,    State::AfterCutover, LOST),
     (Fault::RedisEmptied,        State::Running,      LOST),
@@ -75,9 +78,10 @@ const TABLE: &[(Fault, State, Outcome)] = &[
 struct Scene {
     rig: Rig,
     source: Proxy,
+    destination: Proxy,
     crm: Client,
     copies: TempDir,
-    _operator: Process,
+    operator: Process,
 }
 
 impl Scene {
@@ -92,7 +96,8 @@ impl Scene {
             .await
             .unwrap();
         let source = Proxy::start(rig.source.port);
-        rig.connect(source.port, rig.destination.port, rig.redis.port);
+        let destination = Proxy::start(rig.destination.port);
+        rig.connect(source.port, destination.port, rig.redis.port);
         rig.arguments.push("--confirm-delay-milliseconds=1000".into());
         let map = same_map("items", &["id"], &["id", "note"])
             .replace("---\n", "  catchUp: {maxRecordsPerSecond: 40}\n");
@@ -103,9 +108,10 @@ impl Scene {
         let scene = Self {
             rig,
             source,
+            destination,
             crm,
             copies,
-            _operator: operator,
+            operator,
         };
         scene.insert(100).await;
         scene.rig.equal("items", "id").await;
@@ -141,8 +147,11 @@ impl Scene {
         if state != State::Running {
             self.rig.pause("items");
             self.rig.condition("items", "Paused", "True").await;
-            self.insert(if state == State::CatchingUp { 3000 } else { 30 })
-                .await;
+        }
+        match state {
+            State::Running | State::Idle => {}
+            State::CatchingUp => self.insert(3000).await,
+            State::Paused | State::AfterCutover => self.insert(30).await,
         }
         if matches!(state, State::CatchingUp | State::AfterCutover) {
             self.rig.resume("items");
@@ -150,14 +159,18 @@ impl Scene {
         match state {
             State::CatchingUp => drop(self.rig.phase("items", "CatchingUp").await),
             State::AfterCutover => drop(self.rig.condition("items", "CaughtUp", "True").await),
-            State::Running | State::Paused => {}
+            State::Running | State::Paused | State::Idle => {}
         }
         if !early {
             self.copy(fault);
         }
-        if state != State::AfterCutover {
-            self.insert(40).await;
-            self.rig.all_confirmed().await;
+        match state {
+            State::AfterCutover => {}
+            State::Idle => self.rig.all_confirmed().await,
+            State::Running | State::Paused | State::CatchingUp => {
+                self.insert(40).await;
+                self.rig.all_confirmed().await;
+            }
         }
     }
 
@@ -242,13 +255,19 @@ impl Scene {
 
 async fn check(fault: Fault, state: State, outcome: Outcome) {
     let case = format!("{fault:?} in {state:?}");
-    let _time = timed("custody");
+    let _time = part("custody");
     println!("{case}");
     let mut scene = Scene::start().await;
     scene.enter(state, fault).await;
+    if state == State::Idle {
+        scene.operator.kill9();
+    }
     scene.commit(fault).await;
+    if state == State::Idle {
+        scene.operator = scene.rig.operator(&[]);
+    }
     // A destination is looked at when the map is to be written again.
-    if state == State::Paused && fault == Fault::DestinationOlder {
+    if matches!(state, State::Paused | State::Idle) && fault == Fault::DestinationOlder {
         scene.rig.resume("items");
     }
     match outcome {
@@ -277,7 +296,24 @@ async fn a_hole_made_while_running_is_found() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hole_made_while_paused_is_found() {
     let _time = timed("a_hole_made_while_paused_is_found");
-    check_all(&[State::Paused]).await;
+    check_all(&[State::Paused, State::Idle]).await;
+}
+
+/// A destination fails over to an older copy, and the connection to the former one says nothing: the fence of a pause is the
+/// first to see it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hole_that_a_pause_meets_first_is_found() {
+    let _time = timed("a_hole_that_a_pause_meets_first_is_found");
+    let mut scene = Scene::start().await;
+    scene.copy(Fault::DestinationOlder);
+    scene.insert(50).await;
+    scene.rig.equal("items", "id").await;
+    scene.rig.all_confirmed().await;
+    scene.destination.freeze_open();
+    scene.commit(Fault::DestinationOlder).await;
+    scene.rig.pause("items");
+    scene.insert(10).await;
+    scene.judge_lost("a pause", "PositionLost").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -126,6 +126,31 @@ async fn a_deletion_that_waits_for_its_queue_survives_a_missing_connection() {
     assert_eq!(rows, 1);
 }
 
+/// The last map that can be read goes: what another may need at the source stays there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_leaves_the_slot_to_a_map_that_cannot_be_read() {
+    let _time = timed("a_deletion_leaves_the_slot_to_a_map_that_cannot_be_read");
+    let mut rig = start(&["goes"]).await;
+    rig.both("CREATE TABLE stays (id bigint PRIMARY KEY)").await;
+    rig.queue("other", rig.redis.port);
+    let stays = same_map("stays", &["id"], &["id"]).replace("{name: queue}", "{name: other}");
+    rig.api.apply(&stays);
+    let operator = rig.operator(&[]);
+    caught_up(&rig, &["goes", "stays"]).await;
+    drop(operator);
+    rig.api.kubectl(&["delete", "connection", "other"]);
+    let crm = rig.crm().await;
+    crm.batch_execute("INSERT INTO stays VALUES (1)").await.unwrap();
+    let _operator = rig.operator(&[]);
+    rig.reason("stays", "SpecValid", "ConnectionMissing").await;
+    delete(&rig, "goes");
+    is_gone(&rig, "goes").await;
+    left_behind(&rig, "goes", &["slot and publication"]).await;
+    rig.queue("other", rig.redis.port);
+    rig.equal("stays", "id").await;
+    rig.settled("stays").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deletion_gives_up_what_is_gone_for_good_and_says_so() {
     let _time = timed("a_deletion_gives_up_what_is_gone_for_good_and_says_so");

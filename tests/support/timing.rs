@@ -1,6 +1,10 @@
-//! The time that a test took, and how busy the machine was.
+//! The time that a test took, and how busy the machine was; and whether another may run beside it.
 
-use std::{io::Write, time::Instant};
+use std::{
+    io::Write,
+    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::Instant,
+};
 
 /// Prints `<name>: 12.3 s, 41 % busy` when it is dropped, whether the test passed or not.
 #[must_use = "the time ends when this is dropped"]
@@ -8,13 +12,45 @@ pub struct Timed {
     name: &'static str,
     start: Instant,
     ticks: Option<Ticks>,
+    _place: Place,
 }
 
+/// Those that run beside others share it.
+static PLACE: RwLock<()> = RwLock::new(());
+
+/// What is held for as long as a test runs.
+#[expect(dead_code, reason = "they are held, not read")]
+enum Place {
+    Shared(RwLockReadGuard<'static, ()>),
+    Alone(RwLockWriteGuard<'static, ()>),
+    Within,
+}
+
+/// Of a test beside which another may run.
 pub fn timed(name: &'static str) -> Timed {
-    Timed {
-        name,
-        start: Instant::now(),
-        ticks: ticks(),
+    let shared = PLACE.read().unwrap_or_else(PoisonError::into_inner);
+    Timed::new(name, Place::Shared(shared))
+}
+
+/// Of a test that measures times, or that needs the whole machine: no other runs beside it.
+pub fn alone(name: &'static str) -> Timed {
+    let alone = PLACE.write().unwrap_or_else(PoisonError::into_inner);
+    Timed::new(name, Place::Alone(alone))
+}
+
+/// Of a part of a test.
+pub fn part(name: &'static str) -> Timed {
+    Timed::new(name, Place::Within)
+}
+
+impl Timed {
+    fn new(name: &'static str, place: Place) -> Self {
+        Self {
+            name,
+            start: Instant::now(),
+            ticks: ticks(),
+            _place: place,
+        }
     }
 }
 

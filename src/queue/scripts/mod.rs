@@ -56,8 +56,8 @@ script!(
     JOIN,
     NORMAL,
     r"
-local known = redis.call('HMGET', KEYS[2], 'joined', 'v')
-if known[1] == '1' and known[2] ~= '1' then return redis.error_reply('TMJOINED the map has joined') end
+local known = redis.call('HGET', KEYS[2], 'v')
+if known and known ~= '1' then return redis.error_reply('TMJOINED the map has joined') end
 redis.call('DEL', KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[2])
 redis.call('SET', KEYS[1], ARGV[1])
 redis.call('HSET', KEYS[2], 'joined', '0', 'v', '1', 'appended', '0', 'appendedBytes', '0', 'era', ARGV[2], 'table', ARGV[4], 'source', ARGV[5], 'destination', ARGV[6],

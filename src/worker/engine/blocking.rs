@@ -30,6 +30,10 @@ impl Engine {
             .as_ref()
             .is_some_and(|known| known.rank() > blocked.rank())
         {
+            // What its lane gave back is dropped all the same, and must come again.
+            if !map.gate.is_direct() {
+                map.fall_back();
+            }
             return;
         }
         tracing::warn!(map = %map.plan.name, reason = blocked.reason(), message = blocked.message(), "blocked");

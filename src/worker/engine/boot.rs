@@ -17,6 +17,7 @@ use crate::{
         limits::Meter,
         map::{
             Appender, Blocked, Counting, Errors, Left, Map, MapId, Operations, Outage, Ruling, Stage, Stock,
+            Sweep,
         },
         plan::Plan,
     },
@@ -52,6 +53,7 @@ impl Engine {
         }
         let plan = Arc::new(plan);
         self.unresolved.remove(&id);
+        self.unread.remove(&plan.uid);
         self.plans.insert(id.clone(), plan.clone());
         let Some(map) = self.maps.get_mut(&id) else {
             self.booting.entry(id.clone()).or_default();
@@ -222,6 +224,11 @@ impl Engine {
         self.tell_stands();
         self.statuses.adopt(&id, durability);
         self.bind_again();
+        if let Some(map) = self.maps.get(&id).filter(|map| map.plan.said.unpublished) {
+            // That its table is back does not bring what changed meanwhile.
+            let blocked = Blocked::not_published(&map.plan.source_table, &self.publication());
+            self.block(&id, blocked);
+        }
         if let Some(failure) = failure {
             self.check_failed(&id, failure);
         }
@@ -274,7 +281,7 @@ impl Engine {
             stock: Stock::default(),
             meter: Meter::default(),
             confirmable: Confirmable::new(self.pace.confirm_delay, held),
-            swept: false,
+            sweep: Sweep::Due,
             operations: meta.as_ref().map(Operations::of).unwrap_or_default(),
             table: meta.as_ref().and_then(|meta| meta.table),
             destination: meta
@@ -289,6 +296,7 @@ impl Engine {
             queued: Position::ZERO,
             held: Vec::new(),
             held_bytes: 0,
+            waited: Position::ZERO,
             falls: 0,
             appender: Appender::default(),
             tail: watch::channel(crate::worker::lane::Tail::default()).0,

@@ -1,11 +1,11 @@
 //! Deleting a map: what it has outside Kubernetes goes; a queue that is not empty only with `deletionPolicy: Discard`.
 
-use super::{Engine, Event};
+use super::{Engine, Event, boot::Torn, confirm::ADOPTED};
 use crate::{
     api::{DeletionPolicy, reasons::LEFT_BEHIND},
     connection::postgres::Settings,
     destination::postgres::Control,
-    gate::Route,
+    gate::{Route, Step},
     queue::Queue,
     source::postgres::Admin,
     worker::{
@@ -88,7 +88,9 @@ impl Engine {
             .values()
             .filter(|other| !self.emptied.contains(&other.id));
         let leaving = match others.clone().next() {
+            None if !self.knows_all() || self.is_awaited() => Leaving::Unknown,
             None => Leaving::Last,
+            Some(_) if !self.knows_all() => Leaving::Shared,
             Some(_) if others.any(|other| other.source_table == plan.source_table) => Leaving::Shared,
             Some(_) => Leaving::Table(plan.source_table.clone()),
         };
@@ -105,6 +107,12 @@ impl Engine {
             let result = leave(&settings, &name, &side, leaving, left, late).await;
             Event::CleanedUp { map, result }
         });
+    }
+
+    /// Another object may adopt the queue of one that went, and needs what the source has for it.
+    fn is_awaited(&self) -> bool {
+        let is_recent = |torn: &Torn| torn.may_forget.is_some() && torn.at.elapsed() < ADOPTED;
+        self.torn.values().any(is_recent)
     }
 
     fn attempt_cleaned_up(&mut self, id: &MapId, result: Result<Left, String>) {
@@ -161,7 +169,9 @@ impl Engine {
 enum Leaving {
     /// No other map is left: slot and publication go.
     Last,
-    /// Another map takes the same table.
+    /// None is left that can be read.
+    Unknown,
+    /// Another map takes the same table, or may.
     Shared,
     Table(TableName),
 }
@@ -228,16 +238,23 @@ async fn reach_queue(plan: &Plan) -> Result<Queue, Unreached> {
         .map_err(|error| Unreached::Away(text(error)))?
     {
         queue.use_epoch(epoch);
-        let meta = queue.meta().await.ok().flatten();
-        let records = meta.map_or(0, |meta| meta.account.records);
-        if records > 0 && plan.deletion == Some(DeletionPolicy::Drain) {
-            return Err(Unreached::NotEmpty(format!(
-                "{records} queued records are not written, and the map cannot be taken over. Set spec.deletionPolicy to \
-                 Discard to drop them."
-            )));
+        if plan.deletion == Some(DeletionPolicy::Drain) {
+            is_empty(&queue).await.map_err(Unreached::NotEmpty)?;
         }
     }
     Ok(queue)
+}
+
+/// What cannot be read may be anything: it is kept.
+async fn is_empty(queue: &Queue) -> Result<(), String> {
+    let what = match queue.meta().await {
+        Ok(meta) => match meta.map_or(0, |meta| meta.account.records) {
+            0 => return Ok(()),
+            records => format!("{records} queued records are not written, and the map cannot be taken over."),
+        },
+        Err(error) => format!("Whether records are queued cannot be read: {error}"),
+    };
+    Err(format!("{what} Set spec.deletionPolicy to Discard to drop them."))
 }
 
 async fn leave(
@@ -250,7 +267,7 @@ async fn leave(
 ) -> Result<Left, String> {
     let part = match &leaving {
         Leaving::Shared => format!("slots {side}… at the source, if there are any"),
-        Leaving::Last => format!("slot and publication {name} at the source"),
+        Leaving::Last | Leaving::Unknown => format!("slot and publication {name} at the source"),
         Leaving::Table((schema, table)) => {
             format!("table {schema}.{table} in publication {name} at the source")
         }
@@ -270,8 +287,16 @@ async fn drop_sides(admin: &Admin, main: &str, prefix: &str) -> Result<(), Strin
 }
 
 async fn leave_source(settings: &Settings, name: &str, side: &str, leaving: &Leaving) -> Result<(), String> {
+    if *leaving == Leaving::Unknown {
+        return Err(
+            "Another map of this worker cannot be read yet, or its queue may be adopted, and it needs the slot: mend or delete \
+             that map."
+                .into(),
+        );
+    }
     let admin = Admin::connect(settings).await.map_err(text)?;
     match leaving {
+        Leaving::Unknown => Ok(()),
         Leaving::Shared => drop_sides(&admin, name, side).await,
         Leaving::Last => {
             admin.drop_slots(name).await.map_err(text)?;
@@ -292,7 +317,12 @@ impl crate::worker::map::Map {
     /// Nothing waits, in the queue or before it.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.gate.route() == Route::Lane
-            || (self.waiting() == 0 && self.appender.is_idle() && self.held.is_empty())
+        match self.gate.route() {
+            // What waited for the cutover was not queued only since it came late.
+            Route::Lane => self.reached() >= self.waited,
+            // What its lane gives back is on its way to the queue.
+            _ if self.gate.busy() == Some(Step::Leave) => false,
+            _ => self.waiting() == 0 && self.appender.is_idle() && self.held.is_empty(),
+        }
     }
 }

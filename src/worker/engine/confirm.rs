@@ -11,10 +11,7 @@ impl Engine {
     /// Tells the source the least position that every map holds durably. Without maps, all that was handed out.
     pub(super) fn confirm(&mut self, now: Instant) {
         // A map that is not taken over yet, or not even known, may have a position, and nobody has read it.
-        if !self.listed
-            || !self.unresolved.is_empty()
-            || self.plans.keys().any(|id| !self.maps.contains_key(id))
-        {
+        if !self.knows_all() || self.plans.keys().any(|id| !self.maps.contains_key(id)) {
             return;
         }
         self.confirm_sides(now);

@@ -15,7 +15,7 @@ use crate::{
     worker::{
         budget::Share,
         lane::{Evicted, Lane, Order},
-        map::{CatchUp, Counting, Map, MapId, Unusable, UnusableKind},
+        map::{CatchUp, Counting, Map, MapId, Sweep, Unusable, UnusableKind},
     },
 };
 use std::time::{Duration, Instant};
@@ -133,6 +133,13 @@ impl Engine {
 
     pub(super) fn closed(&mut self, id: &MapId, step: Step, evicted: Evicted, closed: Closed) {
         let Some(map) = self.maps.get_mut(id) else { return };
+        let flushed = evicted.flushed.iter().chain(&map.progress);
+        let flushed = flushed.map(|known| known.position).max();
+        // The fence is the first to see a destination that was put back: what it lacks is sent again, or missing.
+        let went_back = closed
+            .fenced
+            .as_ref()
+            .is_some_and(|fenced| Some(fenced.position) < flushed);
         match (&closed.fenced, &evicted.flushed) {
             (Some(fenced), _) => adopt(map, fenced.clone()),
             (None, Some(flushed)) => advance(map, flushed.clone()),
@@ -166,7 +173,7 @@ impl Engine {
         }
         let outcome = halted(closed.fenced.is_some(), map.gate.wanted());
         match step {
-            Step::Leave if map.blocked.is_some() || counts_anew => self.fall_back(id),
+            Step::Leave if map.blocked.is_some() || counts_anew || went_back => self.fall_back(id),
             // What the map fell back over meanwhile is sent again.
             Step::Leave if map.falls != closed.falls => requeue_held(map, Position::ZERO),
             Step::Leave => requeue(map, evicted),
@@ -328,7 +335,7 @@ impl Engine {
         let Some(map) = self.maps.get_mut(id) else { return };
         // Whether what is skipped is still to be must be known first.
         let is_asked = self.commands.is_to_skip(&map.plan.name, &map.skips);
-        if is_asked || !map.skips.is_empty() && !map.swept {
+        if is_asked || !map.skips.is_empty() && map.sweep != Sweep::Done {
             map.gate.done(Step::Drain, Outcome::Failed);
             map.retry_at = Some(Instant::now() + UNSWEPT);
             return;
@@ -515,6 +522,7 @@ fn requeue(map: &mut Map, evicted: Evicted) {
         .progress
         .as_ref()
         .map_or(Position::ZERO, |progress| progress.position);
+    map.retell_tail(flushed);
     push_beyond(map, flushed, evicted.leftover);
     requeue_held(map, flushed);
 }

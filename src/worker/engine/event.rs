@@ -33,6 +33,10 @@ pub enum Event {
     Planned(Box<Plan>),
     /// All objects that were there at first have been told.
     Listed,
+    /// An object of this UID is there, and cannot be read yet: it may have a position.
+    Unread(String),
+    /// It is gone.
+    UnreadGone(String),
     /// A map's object is gone.
     Removed(MapId),
     Booted {

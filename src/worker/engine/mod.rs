@@ -144,6 +144,8 @@ pub struct Engine {
     listed: bool,
     /// Objects whose references cannot be read.
     unresolved: HashSet<MapId>,
+    /// Objects, by UID, of which not even that is known which map they are.
+    unread: HashSet<String>,
     booting: HashMap<MapId, boot::Attempt>,
     lanes: HashMap<String, Seating>,
     routes: Routes,
@@ -211,6 +213,7 @@ impl Engine {
             maps: BTreeMap::new(),
             listed: false,
             unresolved: HashSet::new(),
+            unread: HashSet::new(),
             booting: HashMap::new(),
             lanes: HashMap::new(),
             routes: Routes::default(),
@@ -288,6 +291,8 @@ impl Engine {
                 self.listed = true;
                 self.start_source();
             }
+            Event::Unread(uid) => drop(self.unread.insert(uid)),
+            Event::UnreadGone(uid) => drop(self.unread.remove(&uid)),
             Event::Removed(map) => self.removed(&map),
             Event::Booted { map, result } => self.booted(&map, result),
             Event::Activate {
@@ -391,6 +396,11 @@ impl Engine {
         }
         self.confirm(now);
         self.report_all();
+    }
+
+    /// Every map that there is, is known with all that its object refers to: one that is not may need what the source keeps.
+    fn knows_all(&self) -> bool {
+        self.listed && self.unresolved.is_empty() && self.unread.is_empty()
     }
 
     /// The maps for which this holds: whoever acts on them may change any.

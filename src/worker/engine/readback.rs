@@ -7,7 +7,8 @@ use super::{
 use crate::{
     gate::{Fence, Route},
     queue::{Meta, QueueError},
-    worker::map::{Blocked, Counting, MapId},
+    record::Skip,
+    worker::map::{Blocked, Counting, MapId, Sweep},
 };
 use std::time::Instant;
 
@@ -87,6 +88,10 @@ impl Engine {
         map.restock(&meta.account, None);
         map.errors.learn(meta);
         map.ruling.seen(meta.rules.as_deref());
+        let is_known = |skip: &Skip| meta.skips.iter().any(|known| known.operation == skip.operation);
+        if !map.skips.iter().all(is_known) {
+            map.sweep = Sweep::Due;
+        }
         // A failover of Redis took what was counted before the queue began, and nothing else.
         let forgot = meta.account.base.is_none() && map.counting != Counting::SinceBeginning;
         let may_fall = !map.gate.is_direct() && !map.gate.is_stepping();

@@ -64,7 +64,14 @@ impl Engine {
         map.errors.reading = false;
         map.errors.retry_at = result.is_err().then(|| Instant::now() + retry);
         match result {
-            Ok(summary) => map.errors.summary = summary,
+            Ok(summary) => {
+                map.errors.summary = summary;
+                // Redis is there again: the lane is told what waits when the map comes back.
+                if std::mem::take(&mut map.errors.doubtful) {
+                    map.gate.renew();
+                    self.drive(id);
+                }
+            }
             Err(error) => {
                 map.errors.look_again();
                 tracing::info!(map = %map.plan.name, %error, "the errors were not read; looking again");

@@ -86,9 +86,19 @@ impl Engine {
                 }
                 self.forget_parked(id, purged.positions);
             }
-            Err(error) => tracing::info!(map = %map.plan.name, %error, "nothing was purged; looking again"),
+            Err(error) => {
+                tracing::info!(map = %map.plan.name, %error, "what was purged is not known; looking again");
+                self.doubt(id);
+            }
         }
         self.report(id);
+    }
+
+    /// Whether records were given up or purged is not known: their answer was lost.
+    pub(super) fn doubt(&mut self, id: &MapId) {
+        if let Some(map) = self.maps.get_mut(id) {
+            map.errors.doubtful = true;
+        }
     }
 
     /// Records that are parked no more: whoever may write the map need not heed them.

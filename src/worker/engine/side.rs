@@ -287,7 +287,7 @@ impl Engine {
             let prefix = self.side_prefix(id);
             unknown.retain(|known| torn.at.elapsed() >= ADOPTED || !known.starts_with(&prefix));
         }
-        if self.listed && self.unresolved.is_empty() {
+        if self.knows_all() {
             for slot in unknown {
                 self.drop_slot(slot);
             }

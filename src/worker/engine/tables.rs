@@ -4,7 +4,7 @@ use super::{Engine, Event};
 use crate::{
     record::Lsn,
     source::postgres::{Admin, JoinError, TableState, WantedTable},
-    worker::map::{Blocked, Lost, MapId},
+    worker::map::{Blocked, MapId},
 };
 
 /// What was found of one map's table.
@@ -56,6 +56,7 @@ impl Engine {
 
     pub(super) fn tables_seen(&mut self, tables: Vec<TableSeen>) {
         self.looking_at_tables = false;
+        let publication = self.publication();
         for TableSeen { map: id, state, end } in tables {
             let confirmed = self.link.confirmed();
             let Some(map) = self
@@ -83,13 +84,9 @@ impl Engine {
                     self.block(&id, Blocked::TableGone { message });
                 }
                 TableState::NotPublished => {
-                    let publication = self.publication();
-                    let what = format!(
-                        "The source table {table} has left the publication {publication}: what changed since was not \
-                         sent."
-                    );
+                    let blocked = Blocked::not_published(&map.plan.source_table, &publication);
                     self.expel(&id);
-                    self.block(&id, Blocked::NotPublished(Lost::new(&what, None, None)));
+                    self.block(&id, blocked);
                 }
             }
         }

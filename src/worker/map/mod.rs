@@ -92,6 +92,15 @@ impl Operations {
     }
 }
 
+/// Redis is told which operations there are: what it remembers of others is forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sweep {
+    Due,
+    /// Of those that there were when it began.
+    UnderWay,
+    Done,
+}
+
 /// How far a side slot is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SideState {
@@ -149,6 +158,8 @@ pub struct Errors {
     pub retry_at: Option<Instant>,
     /// Those whose time is over are being purged.
     pub purging: bool,
+    /// Some may be gone of which nobody was told: whoever writes the map must look again.
+    pub doubtful: bool,
     /// It was said that one is to be purged that waits since then.
     pub warned: Option<i64>,
 }
@@ -225,8 +236,8 @@ pub struct Map {
     pub meter: Meter,
     pub confirmable: Confirmable,
     pub operations: Operations,
-    /// What Redis remembered of operations that are not there any more is forgotten.
-    pub swept: bool,
+    /// How far what Redis remembers of operations that are not there any more is forgotten.
+    pub sweep: Sweep,
     /// The source table that it has joined: `pg_class.oid`, if it is known.
     pub table: Option<u32>,
     /// Its destination: what came from there does not go back (rule 16).
@@ -244,6 +255,8 @@ pub struct Map {
     /// Changes between gate and queue or lane: while leaving, or in a cutover.
     pub held: Vec<(Item, Option<Share>)>,
     pub held_bytes: usize,
+    /// The last that waited for a cutover.
+    pub waited: Position,
     /// How often it has fallen back.
     pub falls: u64,
     pub appender: Appender,
@@ -422,12 +435,14 @@ impl Map {
         };
         self.current = false;
         self.falls += 1;
-        // What was beyond comes again: a replay that begins now must not take it for known.
-        let tail = Tail {
-            seq: self.stock.account.seq,
-            through: self.received,
-        };
-        self.tail.send_replace(tail);
+        self.retell_tail(self.received);
+    }
+
+    /// What was told beyond `through` is still to be queued, or comes again: a replay that begins now must not take it for
+    /// known.
+    pub fn retell_tail(&self, through: Position) {
+        let seq = self.stock.account.seq;
+        self.tail.send_replace(Tail { seq, through });
     }
 
     /// Forgets everything of a join that did not come about.
@@ -536,7 +551,7 @@ impl Map {
         self.stock.account = meta.account;
         self.errors.given_up = meta.discarded;
         self.errors.purged = meta.purged;
-        self.swept = false;
+        self.sweep = Sweep::Due;
         self.tell_tail(Position::ZERO);
     }
 
@@ -565,7 +580,11 @@ impl Map {
     /// When its confirmed position may rise after a change was queued.
     #[must_use]
     pub fn fresh_confirmable(&self, delay: Duration) -> Confirmable {
-        Confirmable::new(delay, self.held_by())
+        let confirmable = Confirmable::new(delay, self.held_by());
+        match &self.progress {
+            Some(progress) if progress.parks > 0 => confirmable.with_parks(Instant::now()),
+            _ => confirmable,
+        }
     }
 }
 

@@ -58,6 +58,19 @@ pub enum Blocked {
 }
 
 impl Blocked {
+    /// The reason of a map whose table has left the publication.
+    pub const NOT_PUBLISHED: &str = "TableNotPublished";
+
+    /// A table has left the publication: what changed since was not sent, and will not be when it is back.
+    #[must_use]
+    pub fn not_published((schema, name): &(String, String), publication: &str) -> Self {
+        let what = format!(
+            "The source table {schema}.{name} has left the publication {publication}: what changed until it is back was not \
+             sent."
+        );
+        Self::NotPublished(Lost::new(&what, None, None))
+    }
+
     /// The reason in conditions.
     #[must_use]
     pub const fn reason(&self) -> &'static str {
@@ -72,7 +85,7 @@ impl Blocked {
             Self::SourceReplaced(_) => "SourceReplaced",
             Self::KeyColumnsGone { .. } => "KeyColumnsGone",
             Self::TableGone { .. } => "SourceTableGone",
-            Self::NotPublished(_) => "TableNotPublished",
+            Self::NotPublished(_) => Self::NOT_PUBLISHED,
             Self::EpochLost { .. } => "EpochLost",
         }
     }

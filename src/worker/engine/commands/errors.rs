@@ -8,7 +8,7 @@ use crate::{
     worker::{
         command::{Act, Command, Ended, Job, JobError, Lent, OnErrors, Order, Teller, Work},
         engine::Event,
-        map::{Map, MapId},
+        map::{Map, MapId, Sweep},
         plan::Plan,
     },
 };
@@ -127,7 +127,7 @@ impl Engine {
         let Some(open) = self.commands.open.get(id) else {
             // It was deleted meanwhile.
             if let Some(map) = self.maps.get_mut(map) {
-                map.swept = false;
+                map.sweep = Sweep::Due;
             }
             return;
         };
@@ -141,6 +141,9 @@ impl Engine {
             }
             Ok(Ended::Cancelled) => {}
             Err(JobError::Queue(error)) => {
+                if matches!(&command.order, Order::Errors(order) if order.act == Act::Discard) {
+                    self.doubt(map);
+                }
                 self.commands.say(id, waiting("Unreachable", &error.to_string()));
                 self.commands.again_later(id, AGAIN);
             }

@@ -61,6 +61,9 @@ impl Engine {
         let Some(plan) = self.plans.get(map).map(|plan| Arc::new(self.remembered(plan))) else {
             return;
         };
+        let blocked = self.maps.get(map).and_then(|map| map.blocked.clone());
+        let known = self.attempt(map).and_then(|attempt| attempt.blocked.clone());
+        let blocked = blocked.or(known);
         self.commands.accepting = Some(id.clone());
         let message = "The map is put beyond the gap.".to_owned();
         self.commands.say(id, Stand::Running { message });
@@ -71,11 +74,11 @@ impl Engine {
             lease_epoch: self.lease_epoch,
             source: self.source.clone(),
             side: self.side_prefix(map),
+            unpublished: matches!(blocked, Some(Blocked::NotPublished(_))),
             newest: self.newest_era(),
             publication: self.permits.publication(),
         };
         self.plans.insert(map.clone(), plan);
-        let blocked = self.maps.get(map).and_then(|map| map.blocked.clone());
         self.feeds.end(map);
         let evicted = self.evict(map);
         if self.take_out(map) {
@@ -85,7 +88,7 @@ impl Engine {
         let attempt = self.booting.entry(map.clone()).or_default();
         *attempt = Attempt {
             under_way: true,
-            blocked: blocked.or_else(|| attempt.blocked.take()),
+            blocked,
             ..Attempt::default()
         };
         let (command, map) = (id.clone(), map.clone());
@@ -109,6 +112,7 @@ impl Engine {
                 ledger: facts.ledger,
                 queued: facts.queue_records,
                 queue_bytes: facts.queue_bytes,
+                unpublished: matches!(map.blocked, Some(Blocked::NotPublished(_))),
                 pauses: wanted::by_rules(map),
                 rules: map.ruling.known(),
             },
@@ -132,7 +136,8 @@ impl Engine {
         match result {
             Ok(outcome) => {
                 let message = told(&outcome);
-                if let Some(plan) = self.plans.get(map) {
+                if let Some(plan) = self.plans.get_mut(map) {
+                    Arc::make_mut(plan).said.unpublished = false;
                     self.statuses.warn(plan, GAP_ACCEPTED, message.clone());
                 }
                 let reason = "GapAccepted";

@@ -11,7 +11,7 @@ use crate::{
     record::{Lsn, Skip},
     worker::{
         command::{Command, Counted, Order, Said, Stand, Work},
-        map::{Map, MapId},
+        map::{Map, MapId, Sweep},
     },
 };
 use std::{
@@ -250,7 +250,7 @@ impl Engine {
     fn sweep_again(&mut self, name: &str) {
         let of = |map: &&mut Map| map.plan.name == name;
         if let Some(map) = self.maps.values_mut().find(of) {
-            map.swept = false;
+            map.sweep = Sweep::Due;
         }
     }
 
@@ -262,13 +262,19 @@ impl Engine {
         }
         let known = self.commands.open.keys().chain(&self.commands.unsaid);
         let open: Vec<Arc<str>> = known.cloned().collect();
-        let unswept = self.maps.values().filter(|map| map.has_joined() && !map.swept);
+        let unswept = self
+            .maps
+            .values()
+            .filter(|map| map.has_joined() && map.sweep != Sweep::Done);
         let due: Vec<(MapId, Queue, Vec<Skip>)> = unswept
             .filter(|map| !self.commands.sweeping.contains(&map.id))
             .map(|map| (map.id.clone(), map.queue.clone(), map.skips.clone()))
             .collect();
         for (map, queue, skips) in due {
             self.commands.sweeping.insert(map.clone());
+            if let Some(map) = self.maps.get_mut(&map) {
+                map.sweep = Sweep::UnderWay;
+            }
             let open = open.clone();
             self.spawn(async move {
                 let result = remember(&queue, &skips, &open).await;
@@ -286,9 +292,13 @@ impl Engine {
         let Commands { open, unsaid, .. } = &self.commands;
         let Some(map) = self.maps.get_mut(id) else { return };
         if let Err(error) = result {
+            map.sweep = Sweep::Due;
             return tracing::info!(map = %map.plan.name, %error, "old operations are still remembered");
         }
-        map.swept = true;
+        // One may have ended since it began.
+        if map.sweep == Sweep::UnderWay {
+            map.sweep = Sweep::Done;
+        }
         let is_known = |skip: &Skip| open.contains_key(&*skip.operation) || unsaid.contains(&*skip.operation);
         let before = map.skips.len();
         map.skips.retain(is_known);
@@ -331,7 +341,7 @@ impl Engine {
         if plan.deletion.is_some() && !is_resume {
             return Next::Say(failed("MapDeleted", "The map is being deleted.".into()));
         }
-        let unswept = |map: &Map| map.has_joined() && !map.swept;
+        let unswept = |map: &Map| map.has_joined() && map.sweep != Sweep::Done;
         let on_gap = matches!(open.command.order, Order::AcceptGap { .. });
         if !on_gap && self.maps.get(&plan.id).is_some_and(unswept) {
             return Next::Say(waiting("Queued", "What came before is still being ended."));

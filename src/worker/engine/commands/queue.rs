@@ -9,7 +9,7 @@ use crate::{
     worker::{
         command::{Count, CountError, Counted, Counts, OnQueue, Order, QueueSelection, Work},
         engine::Event,
-        map::{Map, MapId},
+        map::{Map, MapId, Sweep},
         plan::Plan,
     },
 };
@@ -187,16 +187,18 @@ impl Engine {
         match result {
             Ok(()) if is_open => {
                 map.skips.retain(|known| known.operation != skip.operation);
-                map.skips.push(skip);
                 // A replay is told when it begins.
-                map.gate.reread();
+                if skip.selected > 0 {
+                    map.gate.reread();
+                }
+                map.skips.push(skip);
                 self.drive(id);
             }
             // It was deleted meanwhile, or it is not known whether Redis has it.
-            Ok(()) => map.swept = false,
+            Ok(()) => map.sweep = Sweep::Due,
             Err(error) => {
                 tracing::info!(map = %id, %error, "what is skipped was not stored; trying again");
-                map.swept = false;
+                map.sweep = Sweep::Due;
             }
         }
     }
@@ -220,12 +222,16 @@ impl Engine {
         };
         let done = work.counts.completed;
         let message = match skip.fate {
+            _ if skip.selected == 0 && skip.only.is_none() => "Nothing waits in the queue.".to_owned(),
+            _ if skip.selected == 0 => "Nothing that is selected waits in the queue.".to_owned(),
             Fate::Discard => {
                 format!("{done} queued records were given up: they never reach the destination.")
             }
             Fate::Park => format!("{done} queued records were kept as errors: retry or discard them."),
         };
-        self.account_for(&command, QUEUE_SKIPPED, &message);
+        if skip.selected > 0 {
+            self.account_for(&command, QUEUE_SKIPPED, &message);
+        }
         if let Some(open) = self.commands.open.get_mut(id) {
             open.work = Some(work);
         }
@@ -271,14 +277,7 @@ fn begun(
                 Some(_) => format!("{selected} of the records in the queue are selected; nothing was done."),
             },
         ),
-        (_, _, 0) => complete(
-            "Completed",
-            match only {
-                None => "Nothing waits in the queue.".into(),
-                Some(_) => "Nothing that is selected waits in the queue.".into(),
-            },
-        ),
-        (_, Fate::Park, _) if selected.saturating_add(parked) > MOST_PARKED => Err(failed(
+        (_, Fate::Park, 1..) if selected.saturating_add(parked) > MOST_PARKED => Err(failed(
             "TooMany",
             format!(
                 "{selected} records would become errors, {parked} wait as errors already, and a map may have {MOST_PARKED}: \
@@ -292,10 +291,11 @@ fn begun(
                  once: select fewer, or all of them."
             ),
         )),
+        // One that selects nothing is over at once; that is stored too, so that it is not begun again when more is queued.
         _ => Ok(Skip {
             fate: order.fate,
             after,
-            upto,
+            upto: if selected == 0 { after } else { upto },
             selected,
             number: known.iter().map(|skip| skip.number + 1).max().unwrap_or(1),
             operation: id.to_string(),

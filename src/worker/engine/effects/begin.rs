@@ -118,9 +118,11 @@ async fn begin_at(
             counts: Counts::GoOn,
         });
     }
+    // T never sinks: it tells of a destination that was put back below it (rule 1).
+    let trimmed = |base: &Progress| base.position.max(known.t);
     let (t, q, counts) = match base {
-        Some(base) if base.position > known.q => (base.position, base.position, Counts::At(base.counters)),
-        Some(base) => (base.position, known.q, Counts::GoOn),
+        Some(base) if base.position > known.q => (trimmed(base), base.position, Counts::At(base.counters)),
+        Some(base) => (trimmed(base), known.q, Counts::GoOn),
         None => match floor.ok_or(QueueError::NoBeginning)? {
             floor if floor > known.q => (floor, floor, Counts::Unknown),
             _ => (known.t, known.q, Counts::GoOn),

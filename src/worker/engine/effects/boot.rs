@@ -111,8 +111,7 @@ pub async fn boot<T>(
         .await?
         .ok_or_else(|| BootError::Lost(queue_gone(after)))?;
     // A join whose end nobody has seen, and after which nothing has come, is done once more.
-    let unseen = meta.account.version == JOINED && !plan.joined();
-    if !meta.joined || unseen {
+    if meta.account.version == JOINED && !plan.joined() {
         return Ok(Booted {
             queue,
             epoch,
@@ -124,6 +123,10 @@ pub async fn boot<T>(
     }
     if matches!(known, Ok(None)) {
         return Err(BootError::Lost(progress_gone(&meta)));
+    }
+    // A failover of Redis has lost the end of the join, and nothing of what came after it.
+    if !meta.joined {
+        queue.finish_join().await?;
     }
     let destination = match control {
         Ok(control) => take(&control, &plan, epoch, &queue, &meta).await,
