@@ -14,14 +14,14 @@ demo: ## Run the demo on real servers, which it leaves running
 demo-down: ## Stop what the demo left running
 	@hack/demo.sh down
 
-# First the program as it is shipped, for the test that looks what it lacks. One at a time: a test has several servers and
-# deadlines, and two of them would wait for each other on two cores.
+# First the program as it is shipped, for the test that looks what it lacks. Two tests at a time: each has several servers,
+# and waits for them most of the time. Those that measure times run alone (tests/support/timing.rs).
 test: ## Install what is missing, then run every test and print the time it took
 	@hack/setup.sh
 	@hack/install-postgres-majors.sh
 	cargo build --locked
 	@mkdir -p target/shipped && cp target/debug/tablemap target/shipped/
-	cargo test --locked --features testing -- --test-threads=1
+	cargo test --locked --features testing -- --test-threads=2
 
 chart-test: ## Lint, unit tests and schemas of charts/tablemap, and an install on a Kubernetes API
 	@hack/chart-test.sh

@@ -4,7 +4,7 @@ use crate::support::{
     process::Process,
     proxy::Proxy,
     rig::{NAMESPACE, Rig, SOON, same_map},
-    timing::timed,
+    timing::alone,
     wait::wait_until,
 };
 use nix::sys::signal::Signal;
@@ -54,7 +54,7 @@ fn leads(operator: &Process) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_operator_leads_soon_after_one_was_killed() {
-    let _time = timed("another_operator_leads_soon_after_one_was_killed");
+    let _time = alone("another_operator_leads_soon_after_one_was_killed");
     let mut operators = Operators::start().await;
     let mut first = operators.rig.controllers();
     first.line(LEADS, SOON).await;
@@ -77,7 +77,7 @@ async fn another_operator_leads_soon_after_one_was_killed() {
 /// It judges by its own clock, and stops before anybody else can lead.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_that_is_cut_off_ends_before_another_leads() {
-    let _time = timed("an_operator_that_is_cut_off_ends_before_another_leads");
+    let _time = alone("an_operator_that_is_cut_off_ends_before_another_leads");
     let mut operators = Operators::start().await;
     let proxy = Proxy::start(operators.rig.api.port);
     let mut first = operators.rig.controllers_by(proxy.port);

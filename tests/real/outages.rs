@@ -8,7 +8,7 @@ use crate::support::{
     proxy::Proxy,
     redis::Redis,
     rig::{NAMESPACE, Rig, SOON, Settings, postgres, said, same_map},
-    timing::timed,
+    timing::{alone, timed},
     wait::wait_until,
 };
 use serde_json::{Value, json};
@@ -300,7 +300,7 @@ fn ramp(elapsed: Duration) -> f64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_destination_that_was_away_is_asked_once_for_all_and_written_slowly_at_first() {
-    let _time = timed("a_destination_that_was_away_is_asked_once_for_all_and_written_slowly_at_first");
+    let _time = alone("a_destination_that_was_away_is_asked_once_for_all_and_written_slowly_at_first");
     let (rig, destination, _operator) = start_behind_a_proxy().await;
     destination.refuse();
     for map in TABLES {
@@ -392,7 +392,7 @@ async fn latency(erp: &tokio_postgres::Client, since: &str) -> f64 {
 /// Two destinations at 2,000 changes a second in all, one of which is away for a minute.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_of_one_destination_is_not_felt_at_another() {
-    let _time = timed("an_outage_of_one_destination_is_not_felt_at_another");
+    let _time = alone("an_outage_of_one_destination_is_not_felt_at_another");
     let mut rig = Rig::start().await;
     rig.destination.create_database("other").await;
     let (crm, erp) = (rig.crm().await, rig.erp().await);

@@ -5,7 +5,7 @@ use crate::support::{
     load::{COLUMNS, Load, Rate, prepare},
     process::Process,
     rig::{Rig, SOON, said, same_map},
-    timing::timed,
+    timing::{alone, timed},
     wait::{wait_for, wait_until},
 };
 use futures::StreamExt;
@@ -186,7 +186,7 @@ fn is_paused_with_queue(status: &serde_json::Value) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_pauses_under_load_let_nothing_through() {
-    let _time = timed("fifty_pauses_under_load_let_nothing_through");
+    let _time = alone("fifty_pauses_under_load_let_nothing_through");
     let mut rig = start(TABLES).await;
     let _operator = rig.operator(&[]);
     for table in TABLES {
@@ -346,7 +346,7 @@ async fn a_pause_does_not_wait_for_the_rest_of_a_spec_that_cannot_be_followed() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_waits_for_a_lock_never_lands_after_a_pause() {
-    let _time = timed("a_write_that_waits_for_a_lock_never_lands_after_a_pause");
+    let _time = alone("a_write_that_waits_for_a_lock_never_lands_after_a_pause");
     let mut rig = start(TWO).await;
     let _operator = rig.operator(&[]);
     for map in TWO {

@@ -3,7 +3,7 @@
 use crate::support::{
     process::Process,
     rig::{Rig, same_map},
-    timing::timed,
+    timing::alone,
     wait::wait_until,
 };
 use std::time::Duration;
@@ -28,7 +28,7 @@ async fn rows(rig: &Rig) -> i64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_of_a_million_rows_takes_less_than_200_mb() {
-    let _time = timed("a_transaction_of_a_million_rows_takes_less_than_200_mb");
+    let _time = alone("a_transaction_of_a_million_rows_takes_less_than_200_mb");
     let (rig, _controllers, worker) = start().await;
     let crm = rig.crm().await;
     let insert = |from: u32| {
@@ -59,7 +59,7 @@ async fn a_transaction_of_a_million_rows_takes_less_than_200_mb() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_of_50_mb_takes_less_than_400_mb() {
-    let _time = timed("a_row_of_50_mb_takes_less_than_400_mb");
+    let _time = alone("a_row_of_50_mb_takes_less_than_400_mb");
     let (rig, _controllers, worker) = start().await;
     let crm = rig.crm().await;
     let insert = |id: u32| {
