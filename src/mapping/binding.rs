@@ -202,7 +202,9 @@ impl Binding {
             .key
             .get(at)
             .and_then(|at| self.mapping.0.fields.get(*at));
-        Err(key_not_sent(field.map_or("", |field| field.destination.as_str())))
+        Err(old_key_not_sent(
+            field.map_or("", |field| field.destination.as_str()),
+        ))
     }
 
     /// The values of a row, in the order of [`Mapping::destinations`]. What is in `out` before is dropped.
@@ -299,6 +301,17 @@ fn null_key(field: &str) -> Refusal {
         object: Some(field.to_owned()),
         server_text: String::new(),
         remedy: format!("Give key field `{field}` a value at the source; this record can then be discarded."),
+    }
+}
+
+fn old_key_not_sent(field: &str) -> Refusal {
+    Refusal {
+        remedy: format!(
+            "When this update came key field `{field}` was outside the replica identity, so the key that its row had before is not \
+             known: make its column part of the replica identity, write the row again at the source, delete what the destination \
+             has left under an old key, and discard this record."
+        ),
+        ..key_not_sent(field)
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Meta {
     pub account: Account,
     /// The token at which the destination is fenced.
     pub fenced: Option<i64>,
+    /// The source table has left the publication, and the gap was not accepted since.
+    pub unpublished: bool,
     /// How the map's rules stand, as its worker writes it.
     pub rules: Option<String>,
     /// Records ever parked.
@@ -104,6 +106,7 @@ impl Meta {
             serves: optional(fields, "serves")?,
             account: Account::read(&account)?,
             fenced: optional(fields, "fenced")?,
+            unpublished: fields.contains_key("unpublished"),
             rules: optional(fields, "rules")?,
             parks: field(fields, "parks")?,
             superseded: field(fields, "superseded")?,

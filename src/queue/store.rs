@@ -4,7 +4,7 @@ use super::{
     Account, Beginning, Header, Keys, Meta, Packed, QueueError,
     scripts::{
         ADVANCE, APPEND, BASE, BEGIN, DROP_ALL, FENCED, FINISH_JOIN, JOIN, RENAME_DESTINATION, RULES,
-        TAKE_EPOCH, TRIM,
+        TAKE_EPOCH, TRIM, UNPUBLISHED,
     },
 };
 use crate::{
@@ -335,6 +335,14 @@ impl Queue {
     /// Another epoch, or Redis fails.
     pub async fn set_rules(&self, rules: &str) -> Result<(), QueueError> {
         self.run(self.invoke(&RULES).arg(rules)).await
+    }
+
+    /// Remembers that the source table has left the publication: what changes until the gap is accepted is missing.
+    ///
+    /// # Errors
+    /// Another epoch, or Redis fails.
+    pub async fn set_unpublished(&self) -> Result<(), QueueError> {
+        self.run(&self.invoke(&UNPUBLISHED)).await
     }
 
     /// The destination is another database than before.

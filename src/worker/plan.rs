@@ -74,8 +74,6 @@ pub struct StatusBefore {
     pub ledger: Ledger,
     pub queued: u64,
     pub queue_bytes: u64,
-    /// The table had left the publication: what changed meanwhile is missing, though it may be back.
-    pub unpublished: bool,
     /// Pauses that rules have begun, and what is known of them, as [`crate::worker::map::Ruling`] recovers it.
     pub pauses: Vec<PauseFacts>,
     pub rules: Option<String>,

@@ -13,7 +13,7 @@ use crate::{
     mapping::{self, FieldSpec, FilterSpec, From, Mapping, Transform, Unmatched, ValueMap},
     worker::{
         limits::{Limits, Measures},
-        map::{Blocked, Ruling},
+        map::Ruling,
         objects::{Cluster, Object, Objects},
         plan::{Plan, StatusBefore},
         rules,
@@ -426,10 +426,6 @@ fn before(status: &TableMapStatus, joined: bool) -> StatusBefore {
         ledger,
         queued: count(queue.and_then(|queue| queue.records)),
         queue_bytes: count(queue.and_then(|queue| queue.bytes)),
-        unpublished: status
-            .blocked
-            .as_ref()
-            .is_some_and(|blocked| blocked.reason.as_deref() == Some(Blocked::NOT_PUBLISHED)),
         rules: Ruling::shown(&pauses, joined),
         pauses,
     }

@@ -202,7 +202,13 @@ impl Watch {
                 let has_joined = object.status.as_ref().is_some_and(has_joined);
                 let may_have = has_joined || !object.adopts() || !is_certain;
                 if may_have && !self.known.contains_key(&uid) {
-                    let _ = self.events.send(Event::Unread(uid.clone()));
+                    let table = &object.spec.source.table;
+                    let _ = self.events.send(Event::Unread {
+                        uid: uid.clone(),
+                        table: (table.schema.clone(), table.name.clone()),
+                    });
+                } else {
+                    let _ = self.events.send(Event::UnreadGone(uid.clone()));
                 }
                 self.waiting.insert(uid, object);
             }

@@ -242,6 +242,17 @@ return redis.call('HSET', KEYS[2], 'rules', ARGV[2])
 "
 );
 
+// ARGV: epoch. The map's table has left the publication: forgotten once the gap is accepted.
+script!(
+    UNPUBLISHED,
+    WHEN_FULL,
+    EPOCH,
+    META,
+    r"
+return redis.call('HSET', KEYS[2], 'unpublished', '1')
+"
+);
+
 // ARGV: epoch, operation, what it skips.
 script!(
     SKIP,
@@ -321,7 +332,7 @@ script!(
 local operation = redis.call('HGET', KEYS[2], 'accepting')
 if not operation then return 1 end
 redis.call('HSET', KEYS[2], 'accepted', operation)
-redis.call('HDEL', KEYS[2], 'accepting')
+redis.call('HDEL', KEYS[2], 'accepting', 'unpublished')
 return 1
 "
 );

@@ -274,6 +274,9 @@ impl Engine {
             return self.lose(id, gap);
         }
         map.blocked = None;
+        if map.unpublished {
+            return self.block_unpublished(id);
+        }
         map.blocked_since = None;
         map.retry_at = None;
         map.gate.set_blocked(false);

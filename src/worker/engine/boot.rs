@@ -224,11 +224,7 @@ impl Engine {
         self.tell_stands();
         self.statuses.adopt(&id, durability);
         self.bind_again();
-        if let Some(map) = self.maps.get(&id).filter(|map| map.plan.said.unpublished) {
-            // That its table is back does not bring what changed meanwhile.
-            let blocked = Blocked::not_published(&map.plan.source_table, &self.publication());
-            self.block(&id, blocked);
-        }
+        self.block_unpublished(&id);
         if let Some(failure) = failure {
             self.check_failed(&id, failure);
         }
@@ -300,6 +296,7 @@ impl Engine {
             falls: 0,
             appender: Appender::default(),
             tail: watch::channel(crate::worker::lane::Tail::default()).0,
+            unpublished: meta.as_ref().is_some_and(|meta| meta.unpublished),
             blocked: None,
             blocked_since: None,
             unseen: Some(self.link.session()),

@@ -90,8 +90,8 @@ impl Engine {
         let leaving = match others.clone().next() {
             None if !self.knows_all() || self.is_awaited() => Leaving::Unknown,
             None => Leaving::Last,
-            Some(_) if !self.knows_all() => Leaving::Shared,
             Some(_) if others.any(|other| other.source_table == plan.source_table) => Leaving::Shared,
+            Some(_) if self.unread.values().any(|table| *table == plan.source_table) => Leaving::Shared,
             Some(_) => Leaving::Table(plan.source_table.clone()),
         };
         if leaving == Leaving::Last {
@@ -171,7 +171,7 @@ enum Leaving {
     Last,
     /// None is left that can be read.
     Unknown,
-    /// Another map takes the same table, or may.
+    /// Another map takes the same table.
     Shared,
     Table(TableName),
 }
@@ -289,8 +289,8 @@ async fn drop_sides(admin: &Admin, main: &str, prefix: &str) -> Result<(), Strin
 async fn leave_source(settings: &Settings, name: &str, side: &str, leaving: &Leaving) -> Result<(), String> {
     if *leaving == Leaving::Unknown {
         return Err(
-            "Another map of this worker cannot be read yet, or its queue may be adopted, and it needs the slot: mend or delete \
-             that map."
+            "The slot is kept for another map of this worker: mend or delete the map that cannot be read; that of which only the \
+             queue is left is waited for five minutes, since another may adopt it."
                 .into(),
         );
     }

@@ -17,7 +17,7 @@ use crate::{
         command::{Command, CountError, Counted, Ended, JobError, Work},
         lane::{Evicted, Notice},
         map::{Blocked, Left, MapId, Unusable, UnusableKind},
-        plan::Plan,
+        plan::{Plan, TableName},
         reader::Reader,
         resolve::Reached,
         wish::Wish,
@@ -33,9 +33,12 @@ pub enum Event {
     Planned(Box<Plan>),
     /// All objects that were there at first have been told.
     Listed,
-    /// An object of this UID is there, and cannot be read yet: it may have a position.
-    Unread(String),
-    /// It is gone.
+    /// What an object refers to cannot be read yet: its map may have a position.
+    Unread {
+        uid: String,
+        table: TableName,
+    },
+    /// It is gone, or has none.
     UnreadGone(String),
     /// A map's object is gone.
     Removed(MapId),

@@ -43,7 +43,7 @@ use super::{
     lane::{Lane, Stand, Stands, Timeouts},
     limits::Measures,
     map::{Map, MapId},
-    plan::Plan,
+    plan::{Plan, TableName},
     reader::{Reader, Reading},
     status::Statuses,
 };
@@ -144,8 +144,8 @@ pub struct Engine {
     listed: bool,
     /// Objects whose references cannot be read.
     unresolved: HashSet<MapId>,
-    /// Objects, by UID, of which not even that is known which map they are.
-    unread: HashSet<String>,
+    /// Objects, by UID, of which no plan is known; and their source tables.
+    unread: HashMap<String, TableName>,
     booting: HashMap<MapId, boot::Attempt>,
     lanes: HashMap<String, Seating>,
     routes: Routes,
@@ -213,7 +213,7 @@ impl Engine {
             maps: BTreeMap::new(),
             listed: false,
             unresolved: HashSet::new(),
-            unread: HashSet::new(),
+            unread: HashMap::new(),
             booting: HashMap::new(),
             lanes: HashMap::new(),
             routes: Routes::default(),
@@ -291,7 +291,7 @@ impl Engine {
                 self.listed = true;
                 self.start_source();
             }
-            Event::Unread(uid) => drop(self.unread.insert(uid)),
+            Event::Unread { uid, table } => drop(self.unread.insert(uid, table)),
             Event::UnreadGone(uid) => drop(self.unread.remove(&uid)),
             Event::Removed(map) => self.removed(&map),
             Event::Booted { map, result } => self.booted(&map, result),

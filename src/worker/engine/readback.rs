@@ -8,7 +8,7 @@ use crate::{
     gate::{Fence, Route},
     queue::{Meta, QueueError},
     record::Skip,
-    worker::map::{Blocked, Counting, MapId, Sweep},
+    worker::map::{Blocked, Counting, Map, MapId, Sweep},
 };
 use std::time::Instant;
 
@@ -26,7 +26,10 @@ impl Engine {
 
     /// Reads Redis again for one map.
     pub(super) fn ask_again(&mut self, id: &MapId) {
-        let Some(map) = self.maps.get_mut(id) else { return };
+        let emptied = self.emptied.contains(id);
+        let Some(map) = self.maps.get_mut(id).filter(|_| !emptied) else {
+            return;
+        };
         if std::mem::replace(&mut map.asking, true) {
             return;
         }
@@ -36,8 +39,8 @@ impl Engine {
 
     /// Every map that has a position, to be asked about.
     pub(super) fn asked(&self) -> Vec<Asked> {
-        let joined = self.maps.values().filter(|map| map.has_joined());
-        joined.map(Asked::of).collect()
+        let joined = |map: &&Map| map.has_joined() && !self.emptied.contains(&map.id);
+        self.maps.values().filter(joined).map(Asked::of).collect()
     }
 
     pub(super) fn read_back(&mut self, answers: Vec<ReadBack>) {
@@ -86,7 +89,14 @@ impl Engine {
             return self.lose_errors(asked, meta);
         }
         map.restock(&meta.account, None);
+        // An answer was lost, and records are gone of which the lane was not told.
+        let untold = meta.discarded > map.errors.given_up || meta.purged > map.errors.purged;
+        let renews = std::mem::take(&mut map.errors.doubtful) && untold;
+        if renews {
+            map.gate.renew();
+        }
         map.errors.learn(meta);
+        let forgets = map.unpublished && !meta.unpublished;
         map.ruling.seen(meta.rules.as_deref());
         let is_known = |skip: &Skip| meta.skips.iter().any(|known| known.operation == skip.operation);
         if !map.skips.iter().all(is_known) {
@@ -117,6 +127,12 @@ impl Engine {
         }
         if forgotten {
             self.forget_fence(id);
+        }
+        if forgets {
+            self.remember_unpublished(id);
+        }
+        if renews {
+            self.drive(id);
         }
     }
 

@@ -64,14 +64,7 @@ impl Engine {
         map.errors.reading = false;
         map.errors.retry_at = result.is_err().then(|| Instant::now() + retry);
         match result {
-            Ok(summary) => {
-                map.errors.summary = summary;
-                // Redis is there again: the lane is told what waits when the map comes back.
-                if std::mem::take(&mut map.errors.doubtful) {
-                    map.gate.renew();
-                    self.drive(id);
-                }
-            }
+            Ok(summary) => map.errors.summary = summary,
             Err(error) => {
                 map.errors.look_again();
                 tracing::info!(map = %map.plan.name, %error, "the errors were not read; looking again");
@@ -187,7 +180,8 @@ impl Engine {
                 .and_then(|blocked| gap(blocked, Some(durable.commit))),
             kept: self.kept_for(map).filter(|_| map.blocked.is_some()),
             received: seen(through),
-            durable: seen(durable),
+            // Who finds one takes a position that is missing for a lost one.
+            durable: seen(durable).filter(|_| map.has_joined()),
             commit_time: map.commit_time,
             lag_seconds,
             lag_bytes,

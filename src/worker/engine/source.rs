@@ -302,7 +302,7 @@ impl Engine {
         }
         for map in self.maps.values_mut().filter(|map| map.may_take()) {
             map.received = map.taken(through);
-            map.current = !map.is_beside();
+            map.current = !map.is_beside() && map.unseen.is_none();
         }
         self.through = Position::ZERO;
         self.routes.clear();

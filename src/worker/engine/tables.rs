@@ -56,7 +56,6 @@ impl Engine {
 
     pub(super) fn tables_seen(&mut self, tables: Vec<TableSeen>) {
         self.looking_at_tables = false;
-        let publication = self.publication();
         for TableSeen { map: id, state, end } in tables {
             let confirmed = self.link.confirmed();
             let Some(map) = self
@@ -84,12 +83,32 @@ impl Engine {
                     self.block(&id, Blocked::TableGone { message });
                 }
                 TableState::NotPublished => {
-                    let blocked = Blocked::not_published(&map.plan.source_table, &publication);
+                    map.unpublished = true;
                     self.expel(&id);
-                    self.block(&id, blocked);
+                    self.block_unpublished(&id);
+                    self.remember_unpublished(&id);
                 }
             }
         }
+    }
+
+    /// That its table is back does not bring what changed meanwhile.
+    pub(super) fn block_unpublished(&mut self, id: &MapId) {
+        if let Some(map) = self.maps.get(id).filter(|map| map.unpublished) {
+            let blocked = Blocked::not_published(&map.plan.source_table, &self.publication());
+            self.block(id, blocked);
+        }
+    }
+
+    /// Redis is told, for the next worker. If it does not hear of that, it is told again when it is read back.
+    pub(super) fn remember_unpublished(&mut self, id: &MapId) {
+        let Some(map) = self.maps.get(id) else { return };
+        let (queue, name) = (map.queue.clone(), map.plan.name.clone());
+        self.tasks.spawn(async move {
+            if let Err(error) = queue.set_unpublished().await {
+                tracing::info!(map = %name, %error, "that its table is not published could not be stored; trying again");
+            }
+        });
     }
 
     /// Asks the source whether a table has its key again.

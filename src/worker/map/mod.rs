@@ -261,6 +261,8 @@ pub struct Map {
     pub falls: u64,
     pub appender: Appender,
     pub tail: watch::Sender<Tail>,
+    /// The source table has left the publication: what changed since is missing, though it may be back.
+    pub unpublished: bool,
     pub blocked: Option<Blocked>,
     pub blocked_since: Option<Instant>,
     /// The session in which it was taken over: looks at the source that began by then do not know of its side slot.

@@ -2,6 +2,7 @@
 //! there before it acts.
 
 use crate::{
+    clock,
     failure::Class,
     queue::Meta,
     rule::{Fired, Past, Rule, Rules, Tally},
@@ -92,6 +93,12 @@ impl Ruling {
             Stored::default()
         });
         let mut ruling = Self::default();
+        let trial = |rule: &str| rules.iter().find(|known| known.name == rule)?.trial;
+        let trials: Vec<Option<i64>> = stored
+            .pauses
+            .iter()
+            .map(|pause| trial(&pause.rule).map(|trial| trial.next(clock::now(), 0)))
+            .collect();
         ruling.rules.set(rules);
         ruling.resumed = stored.resumed.map(Into::into);
         for past in stored.pasts {
@@ -102,9 +109,13 @@ impl Ruling {
             };
             ruling.rules.restore(&past.rule, known);
         }
-        for pause in stored.pauses {
+        for (pause, trial) in stored.pauses.into_iter().zip(trials) {
             ruling.rules.hold(&pause.rule);
-            ruling.pauses.push(pause.into());
+            let mut pause = RulePause::from(pause);
+            if lost {
+                pause.next_trial = trial;
+            }
+            ruling.pauses.push(pause);
         }
         if lost {
             ruling.changed();
@@ -124,7 +135,7 @@ impl Ruling {
                 tally: Tally::default(),
             },
             joined,
-            next_trial: known.since,
+            next_trial: None,
             failed_trials: 0,
         };
         let ruling = Self {

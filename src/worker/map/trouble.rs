@@ -58,9 +58,6 @@ pub enum Blocked {
 }
 
 impl Blocked {
-    /// The reason of a map whose table has left the publication.
-    pub const NOT_PUBLISHED: &str = "TableNotPublished";
-
     /// A table has left the publication: what changed since was not sent, and will not be when it is back.
     #[must_use]
     pub fn not_published((schema, name): &(String, String), publication: &str) -> Self {
@@ -85,7 +82,7 @@ impl Blocked {
             Self::SourceReplaced(_) => "SourceReplaced",
             Self::KeyColumnsGone { .. } => "KeyColumnsGone",
             Self::TableGone { .. } => "SourceTableGone",
-            Self::NotPublished(_) => Self::NOT_PUBLISHED,
+            Self::NotPublished(_) => "TableNotPublished",
             Self::EpochLost { .. } => "EpochLost",
         }
     }

@@ -35,8 +35,6 @@ pub struct Acceptance {
     pub source: Source,
     /// How the name of the map's side slot begins, if it has one.
     pub side: String,
-    /// Its table had left the publication, and may be back: what changed meanwhile is missing, though no position is.
-    pub unpublished: bool,
     /// The newest era that a map of this worker has a position in.
     pub newest: Option<Era>,
     /// Whose turn it is to change the publication.
@@ -107,7 +105,9 @@ impl Acceptance {
         let table = self.published_table(&admin, &offer).await?;
         let joined = custodians.meta.as_ref().and_then(|meta| meta.table);
         let same = table.is_some() && (joined.is_none() || joined == table);
-        let goes_on = !offer.new && !self.unpublished && custodians.era() == Some(&offer.era) && same;
+        // A table that left the publication and is back lacks what changed meanwhile, though no position is missing.
+        let unpublished = custodians.meta.as_ref().is_some_and(|meta| meta.unpublished);
+        let goes_on = !offer.new && !unpublished && custodians.era() == Some(&offer.era) && same;
         let begun = custodians
             .meta
             .as_ref()

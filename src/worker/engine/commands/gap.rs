@@ -74,7 +74,6 @@ impl Engine {
             lease_epoch: self.lease_epoch,
             source: self.source.clone(),
             side: self.side_prefix(map),
-            unpublished: matches!(blocked, Some(Blocked::NotPublished(_))),
             newest: self.newest_era(),
             publication: self.permits.publication(),
         };
@@ -112,7 +111,6 @@ impl Engine {
                 ledger: facts.ledger,
                 queued: facts.queue_records,
                 queue_bytes: facts.queue_bytes,
-                unpublished: matches!(map.blocked, Some(Blocked::NotPublished(_))),
                 pauses: wanted::by_rules(map),
                 rules: map.ruling.known(),
             },
@@ -136,8 +134,7 @@ impl Engine {
         match result {
             Ok(outcome) => {
                 let message = told(&outcome);
-                if let Some(plan) = self.plans.get_mut(map) {
-                    Arc::make_mut(plan).said.unpublished = false;
+                if let Some(plan) = self.plans.get(map) {
                     self.statuses.warn(plan, GAP_ACCEPTED, message.clone());
                 }
                 let reason = "GapAccepted";
