@@ -28,7 +28,7 @@ func TestRedis(t *testing.T) {
 		return strings.TrimSpace(string(said))
 	}
 	// As the probe does.
-	c.until("Redis", func() bool { return ask("probe", "x", "ping") == "PONG" })
+	c.until("Redis", func() bool { return ask("_probe", "x", "ping") == "PONG" })
 	for command, answer := range map[string]string{
 		"xadd {tm:sales:1}:stream 1-1 a b":   "1-1",
 		"config get appendfsync":             "appendfsync\nalways",
@@ -50,7 +50,7 @@ func TestRedis(t *testing.T) {
 		{"sales", "not-a-good-password", "dbsize"}, {"sales", "not-a-good-password", "client tracking on bcast"},
 		{"sales", "not-a-good-password", "script flush"}, {"sales", "not-a-good-password", "script kill"},
 		{"sales", "not-a-good-password", "function flush"},
-		{"sales", "wrong", "ping"}, {"probe", "x", "get {tm:sales:1}:meta"}, {"default", "", "ping"},
+		{"sales", "wrong", "ping"}, {"_probe", "x", "get {tm:sales:1}:meta"}, {"default", "", "ping"},
 		{"default", "", "config get appendonly"},
 	} {
 		said := ask(refused[0], refused[1], refused[2])
@@ -66,7 +66,7 @@ func TestRedis(t *testing.T) {
 	_ = server.Process.Kill()
 	_ = server.Wait()
 	c.serve("redis-server-again", "redis-server", file)
-	c.until("Redis again", func() bool { return ask("probe", "x", "ping") == "PONG" })
+	c.until("Redis again", func() bool { return ask("_probe", "x", "ping") == "PONG" })
 	for key, value := range map[string]string{"a": "a", "b": "b"} {
 		if said := ask("sales", "not-a-good-password", "get {tm:sales:1}:"+key); said != value {
 			t.Errorf("after a restart %s is %q", key, said)

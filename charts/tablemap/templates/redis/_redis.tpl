@@ -29,6 +29,11 @@ Sets .Values.redisPasswords, by namespace, once for all templates: given, or tha
 {{- end }}
 {{- end }}
 
+{{/* The user of a namespace. Redis has one of the name default; no namespace begins with an underscore. */}}
+{{- define "tablemap.redisUser" -}}
+{{ eq . "default" | ternary "_default" . }}
+{{- end }}
+
 {{/*
 Its users: of each namespace one that reaches the queues of that namespace alone, and one that is for probes and may do
 nothing else. Only hashes of passwords. What names no key is held to none: it would tell the names of others' keys, or end
@@ -38,9 +43,9 @@ that a script or a transaction has written would be left out, and lost (valkey-i
 {{- define "tablemap.redisUsers" -}}
 {{- include "tablemap.redisPasswords" . }}
 user default off ~* &* +@all
-user probe on nopass -@all +ping
+user _probe on nopass -@all +ping
 {{- range $namespace, $password := .Values.redisPasswords }}
-user {{ $namespace }} on #{{ sha256sum $password }} ~{tm:{{ $namespace }}:* -@all +@read +@write +@scripting +@connection -@dangerous -scan -randomkey -dbsize -client|tracking -function -script|flush -script|kill +info +config|get
+user {{ include "tablemap.redisUser" $namespace }} on #{{ sha256sum $password }} ~{tm:{{ $namespace }}:* -@all +@read +@write +@scripting +@connection -@dangerous -scan -randomkey -dbsize -client|tracking -function -script|flush -script|kill +info +config|get
 {{- end }}
 {{- end }}
 
