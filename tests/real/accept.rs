@@ -70,6 +70,14 @@ impl Scene {
         self.rig.condition(map, "Paused", "True").await;
     }
 
+    /// Changes the worker's publication.
+    async fn publication(&self, change: &str) {
+        let name = "SELECT pubname::text FROM pg_publication";
+        let name: String = self.crm.query_one(name, &[]).await.unwrap().get(0);
+        let sql = format!("ALTER PUBLICATION {name} {change}");
+        self.crm.batch_execute(&sql).await.unwrap();
+    }
+
     async fn queued(&self, map: &str, records: u64) {
         wait_until(SOON, &format!("{records} queued records of {map}"), async || {
             self.rig.status(map).await["queue"]["records"] == records
@@ -363,10 +371,7 @@ async fn drop_slot(scene: &Scene) {
 async fn a_table_that_left_the_publication_joins_again() {
     let _time = timed("a_table_that_left_the_publication_joins_again");
     let scene = Scene::start().await;
-    let publication = "SELECT pubname::text FROM pg_publication";
-    let publication: String = scene.crm.query_one(publication, &[]).await.unwrap().get(0);
-    let leave = format!("ALTER PUBLICATION {publication} DROP TABLE items");
-    scene.crm.batch_execute(&leave).await.unwrap();
+    scene.publication("DROP TABLE items").await;
     scene.insert("items", 20).await;
     let lost_after = scene.lost("items", "TableNotPublished").await;
     let accepted = scene.accept("items", "items", &lost_after).await;
@@ -383,11 +388,8 @@ async fn a_table_that_left_the_publication_joins_again() {
 async fn a_table_that_is_back_in_the_publication_lacks_what_changed_meanwhile() {
     let _time = timed("a_table_that_is_back_in_the_publication_lacks_what_changed_meanwhile");
     let mut scene = Scene::start().await;
-    let publication = "SELECT pubname::text FROM pg_publication";
-    let publication: String = scene.crm.query_one(publication, &[]).await.unwrap().get(0);
     for change in ["DROP", "ADD"] {
-        let sql = format!("ALTER PUBLICATION {publication} {change} TABLE items");
-        scene.crm.batch_execute(&sql).await.unwrap();
+        scene.publication(&format!("{change} TABLE items")).await;
         scene.insert("items", 20).await;
         scene.lost("items", "TableNotPublished").await;
     }

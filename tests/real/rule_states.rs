@@ -1,7 +1,7 @@
 //! Rules that change while changes come, and workers and operators that end in each state of a rule.
 
 use crate::{
-    rules::{CLASSES, COUNT, ends_well, insert, mend, paused_by_rule, pauses, scene, set},
+    rules::{CLASSES, COUNT, ends_well, insert, mend, paused_by_rule, pauses, scene, set, tried},
     scene::{ON_ITEMS, REFUSES, Scene},
     support::{
         load::{COLUMNS, Load, Rate, prepare},
@@ -126,16 +126,13 @@ async fn holds_nothing(scene: &Scene, quiet: bool) {
     assert_eq!(status["pauses"].as_array().map(Vec::len), Some(0), "{status:#}");
 }
 
-const LATER: &str = r#"{"name":"refusals","match":{"classes":["Application"]},"threshold":{"count":3},"action":"Pause",
-    "cooldownSeconds":3600,"resume":{"policy":"WhenHealthy","whenHealthy":{"canaryRecords":5,"afterSeconds":300}}}"#;
-
 /// Quiet, paused and waiting for a trial, and cooling down: whoever comes next goes on there.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_state_of_a_rule_outlives_worker_and_operator() {
     let _time = timed("each_state_of_a_rule_outlives_worker_and_operator");
     let mut scene = scene().await;
     let mut programs = Programs::start(&mut scene);
-    set(&scene.rig, LATER);
+    set(&scene.rig, &tried(3600, 300));
     scene.rig.observed("items").await;
     let ids = std::sync::atomic::AtomicU32::new(1000);
     let next = || ids.fetch_add(10, std::sync::atomic::Ordering::Relaxed);

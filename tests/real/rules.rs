@@ -341,15 +341,20 @@ async fn what_the_documentation_shows_is_accepted() {
     rig.condition("items", "CaughtUp", "True").await;
 }
 
-const TRIED: &str = r#"{"name":"refusals","match":{"classes":["Application"]},"threshold":{"count":3},"action":"Pause",
-    "cooldownSeconds":0,"resume":{"policy":"WhenHealthy","whenHealthy":{"canaryRecords":5,"afterSeconds":5}}}"#;
+/// A rule whose pause a trial of five records may end.
+pub fn tried(cooldown: u32, after: u32) -> String {
+    format!(
+        r#"{{"name":"refusals","match":{CLASSES},"threshold":{COUNT},"action":"Pause","cooldownSeconds":{cooldown},
+            "resume":{{"policy":"WhenHealthy","whenHealthy":{{"canaryRecords":5,"afterSeconds":{after}}}}}}}"#
+    )
+}
 
 /// A trial writes no more than it may, in order; one that is refused leaves the pause, and one that is not ends it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trial_ends_a_pause_by_rule_only_if_nothing_is_refused() {
     let _time = timed("a_trial_ends_a_pause_by_rule_only_if_nothing_is_refused");
     let mut scene = scene().await;
-    set(&scene.rig, TRIED);
+    set(&scene.rig, &tried(0, 5));
     scene.rig.observed("items").await;
     insert(&scene, "bad", 1, 3).await;
     paused_by_rule(&scene.rig).await;

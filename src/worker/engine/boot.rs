@@ -22,7 +22,10 @@ use crate::{
         plan::Plan,
     },
 };
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::watch;
 
 /// A map that is not taken over yet.
@@ -43,6 +46,16 @@ pub struct Torn {
     pub may_forget: Option<Position>,
 }
 
+/// So long the source keeps what a map has still to take whose object went without its clean-up.
+const ADOPTED: Duration = Duration::from_secs(300);
+
+impl Torn {
+    /// Another object may adopt its queue, and needs what the source has for it.
+    pub fn may_be_adopted(&self, now: Instant) -> bool {
+        now.duration_since(self.at) < ADOPTED
+    }
+}
+
 impl Engine {
     /// A map's object is new or changed.
     pub(super) fn planned(&mut self, plan: Plan) {
@@ -52,7 +65,6 @@ impl Engine {
             return;
         }
         let plan = Arc::new(plan);
-        self.unresolved.remove(&id);
         self.unread.remove(&plan.uid);
         self.plans.insert(id.clone(), plan.clone());
         let Some(map) = self.maps.get_mut(&id) else {
@@ -104,7 +116,6 @@ impl Engine {
         self.plans.remove(id);
         self.emptied.remove(id);
         self.cleaning_since.remove(id);
-        self.unresolved.remove(id);
         self.booting.remove(id);
         if self.maps.contains_key(id) {
             drop(self.evict(id));

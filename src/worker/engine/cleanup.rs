@@ -1,6 +1,6 @@
 //! Deleting a map: what it has outside Kubernetes goes; a queue that is not empty only with `deletionPolicy: Discard`.
 
-use super::{Engine, Event, boot::Torn, confirm::ADOPTED};
+use super::{Engine, Event};
 use crate::{
     api::{DeletionPolicy, reasons::LEFT_BEHIND},
     connection::postgres::Settings,
@@ -109,10 +109,11 @@ impl Engine {
         });
     }
 
-    /// Another object may adopt the queue of one that went, and needs what the source has for it.
+    /// The slot is kept for a map whose object went.
     fn is_awaited(&self) -> bool {
-        let is_recent = |torn: &Torn| torn.may_forget.is_some() && torn.at.elapsed() < ADOPTED;
-        self.torn.values().any(is_recent)
+        let now = Instant::now();
+        let mut torn = self.torn.values();
+        torn.any(|torn| torn.may_forget.is_some() && torn.may_be_adopted(now))
     }
 
     fn attempt_cleaned_up(&mut self, id: &MapId, result: Result<Left, String>) {
@@ -287,16 +288,13 @@ async fn drop_sides(admin: &Admin, main: &str, prefix: &str) -> Result<(), Strin
 }
 
 async fn leave_source(settings: &Settings, name: &str, side: &str, leaving: &Leaving) -> Result<(), String> {
-    if *leaving == Leaving::Unknown {
-        return Err(
+    let admin = Admin::connect(settings).await.map_err(text)?;
+    match leaving {
+        Leaving::Unknown => Err(
             "The slot is kept for another map of this worker: mend or delete the map that cannot be read; that of which only the \
              queue is left is waited for five minutes, since another may adopt it."
                 .into(),
-        );
-    }
-    let admin = Admin::connect(settings).await.map_err(text)?;
-    match leaving {
-        Leaving::Unknown => Ok(()),
+        ),
         Leaving::Shared => drop_sides(&admin, name, side).await,
         Leaving::Last => {
             admin.drop_slots(name).await.map_err(text)?;

@@ -2,10 +2,7 @@
 
 use super::Engine;
 use crate::{failpoint, record::Position, worker::map::Map};
-use std::time::{Duration, Instant};
-
-/// So long the source keeps what a map has still to take whose object went without its clean-up: another may adopt its queue.
-pub(super) const ADOPTED: Duration = Duration::from_secs(300);
+use std::time::Instant;
 
 impl Engine {
     /// Tells the source the least position that every map holds durably. Without maps, all that was handed out.
@@ -24,10 +21,7 @@ impl Engine {
             Some(blocked) if blocked.is_loss() => Position::ZERO,
             _ => map.confirmable.position(now),
         };
-        let torn = self
-            .torn
-            .values()
-            .filter(|torn| now.duration_since(torn.at) < ADOPTED);
+        let torn = self.torn.values().filter(|torn| torn.may_be_adopted(now));
         let torn: Vec<Position> = torn.filter_map(|torn| torn.may_forget).collect();
         let least: Position = keeping.map(may_forget).chain(torn).min().unwrap_or(self.through);
         let least = if failpoint::is_broken("confirm-early") {

@@ -142,8 +142,6 @@ pub struct Engine {
     maps: BTreeMap<MapId, Map>,
     /// Every object that was there when the worker began is known.
     listed: bool,
-    /// Objects whose references cannot be read.
-    unresolved: HashSet<MapId>,
     /// Objects, by UID, of which no plan is known; and their source tables.
     unread: HashMap<String, TableName>,
     booting: HashMap<MapId, boot::Attempt>,
@@ -212,7 +210,6 @@ impl Engine {
             plans: BTreeMap::new(),
             maps: BTreeMap::new(),
             listed: false,
-            unresolved: HashSet::new(),
             unread: HashMap::new(),
             booting: HashMap::new(),
             lanes: HashMap::new(),
@@ -400,7 +397,7 @@ impl Engine {
 
     /// Every map that there is, is known with all that its object refers to: one that is not may need what the source keeps.
     fn knows_all(&self) -> bool {
-        self.listed && self.unresolved.is_empty() && self.unread.is_empty()
+        self.listed && self.unread.is_empty()
     }
 
     /// The maps for which this holds: whoever acts on them may change any.

@@ -17,10 +17,7 @@ impl Engine {
         wish: Wish,
         deletion: Option<DeletionPolicy>,
     ) {
-        let Some(plan) = self.plans.get(id) else {
-            self.unresolved.insert(id.clone());
-            return;
-        };
+        let Some(plan) = self.plans.get(id) else { return };
         // Of a generation that asks for nothing else nothing is followed yet.
         let wished = if wish == plan.wish {
             plan.wished

@@ -4,7 +4,6 @@
 
 use super::{
     Engine, Event,
-    confirm::ADOPTED,
     effects::SideNames,
     route::{Fit, Routes, admit, item},
 };
@@ -282,10 +281,10 @@ impl Engine {
                 self.drop_slot(name);
             }
         }
-        // Another object may adopt the queue of one that went.
-        for (id, torn) in &self.torn {
+        let now = Instant::now();
+        for (id, _) in self.torn.iter().filter(|(_, torn)| torn.may_be_adopted(now)) {
             let prefix = self.side_prefix(id);
-            unknown.retain(|known| torn.at.elapsed() >= ADOPTED || !known.starts_with(&prefix));
+            unknown.retain(|known| !known.starts_with(&prefix));
         }
         if self.knows_all() {
             for slot in unknown {

@@ -92,15 +92,18 @@ impl Ruling {
             tracing::warn!(%error, "how a map's rules stood cannot be read: did something else write there?");
             Stored::default()
         });
-        let mut ruling = Self::default();
-        let trial = |rule: &str| rules.iter().find(|known| known.name == rule)?.trial;
-        let trials: Vec<Option<i64>> = stored
-            .pauses
-            .iter()
-            .map(|pause| trial(&pause.rule).map(|trial| trial.next(clock::now(), 0)))
-            .collect();
+        let mut ruling = Self {
+            pauses: stored.pauses.into_iter().map(RulePause::from).collect(),
+            resumed: stored.resumed.map(Into::into),
+            ..Self::default()
+        };
+        if lost {
+            for pause in &mut ruling.pauses {
+                pause.next_trial = next_trial(&rules, pause, clock::now());
+            }
+            ruling.changed();
+        }
         ruling.rules.set(rules);
-        ruling.resumed = stored.resumed.map(Into::into);
         for past in stored.pasts {
             let known = Past {
                 last_fired: past.last_fired,
@@ -109,16 +112,8 @@ impl Ruling {
             };
             ruling.rules.restore(&past.rule, known);
         }
-        for (pause, trial) in stored.pauses.into_iter().zip(trials) {
-            ruling.rules.hold(&pause.rule);
-            let mut pause = RulePause::from(pause);
-            if lost {
-                pause.next_trial = trial;
-            }
-            ruling.pauses.push(pause);
-        }
-        if lost {
-            ruling.changed();
+        for pause in &ruling.pauses {
+            ruling.rules.hold(&pause.fired.rule);
         }
         ruling
     }
@@ -261,11 +256,8 @@ impl Ruling {
     pub fn fail_trial(&mut self, now: i64, rules: &[Rule]) -> Option<i64> {
         self.trial = None;
         for pause in &mut self.pauses {
-            let rule = rules.iter().find(|rule| rule.name == pause.fired.rule);
             pause.failed_trials += 1;
-            pause.next_trial = rule
-                .and_then(|rule| rule.trial)
-                .map(|trial| trial.next(now, pause.failed_trials));
+            pause.next_trial = next_trial(rules, pause, now);
         }
         self.changed();
         self.pauses.iter().filter_map(|pause| pause.next_trial).max()
@@ -349,6 +341,12 @@ impl Ruling {
         };
         serde_json::to_string(&stored).unwrap_or_default()
     }
+}
+
+/// When the next trial of a pause is due, if its rule has trials.
+fn next_trial(rules: &[Rule], pause: &RulePause, now: i64) -> Option<i64> {
+    let rule = rules.iter().find(|rule| rule.name == pause.fired.rule)?;
+    rule.trial.map(|trial| trial.next(now, pause.failed_trials))
 }
 
 impl From<&RulePause> for StoredPause {

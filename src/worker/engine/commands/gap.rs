@@ -61,9 +61,6 @@ impl Engine {
         let Some(plan) = self.plans.get(map).map(|plan| Arc::new(self.remembered(plan))) else {
             return;
         };
-        let blocked = self.maps.get(map).and_then(|map| map.blocked.clone());
-        let known = self.attempt(map).and_then(|attempt| attempt.blocked.clone());
-        let blocked = blocked.or(known);
         self.commands.accepting = Some(id.clone());
         let message = "The map is put beyond the gap.".to_owned();
         self.commands.say(id, Stand::Running { message });
@@ -78,6 +75,7 @@ impl Engine {
             publication: self.permits.publication(),
         };
         self.plans.insert(map.clone(), plan);
+        let blocked = self.maps.get(map).and_then(|map| map.blocked.clone());
         self.feeds.end(map);
         let evicted = self.evict(map);
         if self.take_out(map) {
@@ -87,7 +85,7 @@ impl Engine {
         let attempt = self.booting.entry(map.clone()).or_default();
         *attempt = Attempt {
             under_way: true,
-            blocked,
+            blocked: blocked.or_else(|| attempt.blocked.take()),
             ..Attempt::default()
         };
         let (command, map) = (id.clone(), map.clone());
