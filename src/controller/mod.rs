@@ -19,10 +19,18 @@ use crate::{
 };
 use futures::StreamExt;
 use kube::{
-    Api, Client,
-    runtime::{Controller, WatchStreamExt, reflector::ObjectRef, watcher},
+    Api, Client, Resource,
+    runtime::{
+        Controller, WatchStreamExt, controller,
+        reflector::{ObjectRef, Store},
+        watcher,
+    },
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::{Ready, pending, ready},
+    sync::Arc,
+    time::Duration,
+};
 use tokio_util::sync::CancellationToken;
 
 /// Every call to the API server ends within this.
@@ -115,21 +123,29 @@ async fn run_in(client: &Client, options: &Options, namespace: Option<&str>, shu
         maps.map(|map| ObjectRef::from_obj(&*map)).collect::<Vec<_>>()
     };
     let changed = changes::changes(watcher(connections.clone(), config()).default_backoff());
+    let unlisted_maps = unlisted(tablemaps.store(), shutdown.clone());
     let tablemaps = tablemaps
         .watches_stream(changed, naming)
         .reconcile_on(told)
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .run(tablemap::reconcile, tablemap::error_policy, context.clone())
-        .for_each(|_| async {});
-    let connections = Controller::new(connections, config())
+        .take_until(unlisted_maps)
+        .for_each(|result| tell_of("TableMaps", &result));
+    let connections = Controller::new(connections, config());
+    let unlisted_connections = unlisted(connections.store(), shutdown.clone());
+    let connections = connections
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .run(connection::reconcile, connection::error_policy, context.clone())
-        .for_each(|_| async {});
+        .take_until(unlisted_connections)
+        .for_each(|result| tell_of("Connections", &result));
     let operations = scoped::<crate::api::TableMapOperation>(client, namespace);
-    let operations = Controller::new(operations, config())
+    let operations = Controller::new(operations, config());
+    let unlisted_operations = unlisted(operations.store(), shutdown.clone());
+    let operations = operations
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .run(operation::reconcile, operation::error_policy, context.clone())
-        .for_each(|_| async {});
+        .take_until(unlisted_operations)
+        .for_each(|result| tell_of("TableMapOperations", &result));
     let pods = async {
         if let Workers::Pods(pods) = &workers {
             pods.clone().run(namespace, shutdown.clone()).await;
@@ -138,7 +154,7 @@ async fn run_in(client: &Client, options: &Options, namespace: Option<&str>, shu
     let controllers = async { tokio::join!(tablemaps, connections, operations, pods) };
     let followed = async {
         follow.await;
-        std::future::pending::<()>().await;
+        pending::<()>().await;
     };
     tokio::select! {
         _ = controllers => {}
@@ -151,13 +167,38 @@ async fn run_in(client: &Client, options: &Options, namespace: Option<&str>, shu
 
 fn scoped<K>(client: &Client, namespace: Option<&str>) -> Api<K>
 where
-    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+    K: Resource<Scope = k8s_openapi::NamespaceResourceScope>,
     K::DynamicType: Default,
 {
     match namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     }
+}
+
+/// Ends once a controller is to end that has no list of its objects yet: kube's own waits for the list all the same, and
+/// while it ends it does not ask for one. Never ends once they are listed: what is being reconciled then comes to its end.
+async fn unlisted<K>(store: Store<K>, shutdown: CancellationToken)
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    // It wakes only one task of those that wait: this has to run in the controller's.
+    tokio::select! {
+        biased;
+        Ok(()) = store.wait_until_ready() => pending::<()>().await,
+        () = shutdown.cancelled() => {}
+    }
+}
+
+/// Tells what no reconcile tells: that a controller cannot watch.
+fn tell_of<T, E>(of: &str, result: &Result<T, controller::Error<E, watcher::Error>>) -> Ready<()>
+where
+    E: std::error::Error + 'static,
+{
+    if let Err(error @ (controller::Error::QueueError(_) | controller::Error::RunnerError(_))) = result {
+        tracing::warn!(controller = of, %error, "a controller's watch failed");
+    }
+    ready(())
 }
 
 /// Why a reconcile has to be tried again.
@@ -174,4 +215,49 @@ pub enum Error {
 /// A deadline on a call to the API server.
 pub(crate) async fn within<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Error> {
     Ok(apiserver::within(DEADLINE, call).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::Connection;
+    use futures::{poll, stream};
+    use kube::runtime::{controller::Action, reflector};
+    use std::pin::pin;
+
+    fn reconcile(_: Arc<Connection>, _: Arc<()>) -> Ready<Result<Action, Error>> {
+        ready(Ok(Action::await_change()))
+    }
+
+    fn error_policy(_: Arc<Connection>, _: &Error, _: Arc<()>) -> Action {
+        Action::await_change()
+    }
+
+    #[tokio::test]
+    async fn a_controller_ends_without_a_list() {
+        let (store, _writer) = reflector::store::<Connection>();
+        let shutdown = CancellationToken::new();
+        let controller = Controller::for_stream(stream::pending(), store.clone())
+            .graceful_shutdown_on(shutdown.clone().cancelled_owned())
+            .run(reconcile, error_policy, Arc::new(()))
+            .take_until(unlisted(store, shutdown.clone()))
+            .for_each(|result| tell_of("Connections", &result));
+        let mut controller = pin!(controller);
+        assert!(poll!(controller.as_mut()).is_pending());
+        shutdown.cancel();
+        let ended = tokio::time::timeout(Duration::from_secs(5), controller).await;
+        assert!(ended.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_controller_that_has_a_list_is_not_broken_off() {
+        let (store, mut writer) = reflector::store::<Connection>();
+        let shutdown = CancellationToken::new();
+        let mut unlisted = pin!(unlisted(store, shutdown.clone()));
+        assert!(poll!(unlisted.as_mut()).is_pending());
+        writer.apply_watcher_event(&watcher::Event::Init);
+        writer.apply_watcher_event(&watcher::Event::InitDone);
+        shutdown.cancel();
+        assert!(poll!(unlisted.as_mut()).is_pending());
+    }
 }

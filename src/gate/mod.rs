@@ -194,6 +194,12 @@ impl Gate {
         self.busy.is_some()
     }
 
+    /// The destination was looked at, and nothing has asked for another look since.
+    #[must_use]
+    pub fn is_checked(&self) -> bool {
+        self.checked
+    }
+
     /// The destination must be looked at again before anything is written.
     pub fn recheck(&mut self) {
         self.checked = false;

@@ -54,6 +54,16 @@ impl Held {
     }
 }
 
+/// Waits until a Lease is held. False: it was given up.
+pub async fn until_held(lease: &mut watch::Receiver<Held>) -> bool {
+    while !lease.borrow_and_update().is_valid() {
+        if lease.changed().await.is_err() {
+            return false;
+        }
+    }
+    true
+}
+
 /// A Lease that is held, and renewed in the background until it is released or dropped.
 #[derive(Debug)]
 pub struct HeldLease {

@@ -6,7 +6,7 @@ mod holder;
 mod leader;
 mod watcher;
 
-pub use holder::{Held, HeldLease, LeaseError};
+pub use holder::{Held, HeldLease, LeaseError, until_held};
 pub use leader::{Candidate, LeaderError, lead};
 pub use watcher::{Observed, has_begun, is_current};
 

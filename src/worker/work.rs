@@ -136,7 +136,8 @@ async fn serve(context: &Context, lease: &HeldLease, shutdown: CancellationToken
     let _slots = AbortOnDropHandle::new(tokio::spawn(slots));
     let publish = super::status::publish(client.clone(), context.identity.clone(), to_publish);
     let _publisher = AbortOnDropHandle::new(tokio::spawn(publish));
-    let telling = AbortOnDropHandle::new(tokio::spawn(command::write(client.clone(), told, events.clone())));
+    let telling = command::write(client.clone(), told, events.clone(), lease.held());
+    let telling = AbortOnDropHandle::new(tokio::spawn(telling));
     let commands = command::watch(client.clone(), context.namespace.clone(), events.clone());
     let mut commanding = AbortOnDropHandle::new(tokio::spawn(commands));
     let (names, wanted) = watch::channel(BTreeSet::from([context.connection.clone()]));

@@ -15,7 +15,7 @@ const TABLES: &[&str] = &["customers", "orders"];
 const RATE: Rate = Rate {
     connections: 3,
     rows: 5,
-    pause: Duration::from_millis(10),
+    pause: Duration::from_millis(30),
     keys: 500,
 };
 

@@ -210,3 +210,48 @@ async fn a_child_that_waits_in_the_middle_of_a_batch_takes_nothing_of_its_siblin
         assert_eq!(rig.settled(map).await["errors"]["count"], 0);
     }
 }
+
+/// The destination alone has the foreign key, so that the source may leave a child without its parent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_child_of_a_deleted_parent_is_refused_and_does_not_go_with_it() {
+    let _time = timed("a_child_of_a_deleted_parent_is_refused_and_does_not_go_with_it");
+    let mut rig = Rig::start().await;
+    rig.both(
+        "CREATE TABLE parents (id bigint PRIMARY KEY);
+         CREATE TABLE children (id bigint PRIMARY KEY, parent_id bigint)",
+    )
+    .await;
+    rig.erp()
+        .await
+        .batch_execute(
+            "ALTER TABLE children ADD FOREIGN KEY (parent_id) REFERENCES parents ON DELETE CASCADE",
+        )
+        .await
+        .unwrap();
+    let _operator = rig.operator(&[]);
+    rig.api.apply(&same_map("parents", &["id"], &["id"]));
+    rig.api
+        .apply(&same_map("children", &["id"], &["id", "parent_id"]));
+    for map in ["parents", "children"] {
+        rig.condition(map, "CaughtUp", "True").await;
+    }
+    let crm = rig.crm().await;
+    crm.batch_execute("INSERT INTO parents VALUES (1), (2)")
+        .await
+        .unwrap();
+    rig.equal("parents", "id").await;
+    crm.batch_execute(
+        "BEGIN; DELETE FROM parents WHERE id = 1; INSERT INTO children VALUES (1, 2), (2, 1), (3, NULL); COMMIT",
+    )
+    .await
+    .unwrap();
+    rig.equal("parents", "id").await;
+    wait_until(SOON, "the child as an error", async || {
+        rig.status("children").await["errors"]["count"] == 1
+    })
+    .await;
+    let sql = "SELECT string_agg(id::text, ' ' ORDER BY id) FROM children";
+    let children: String = rig.erp().await.query_one(sql, &[]).await.unwrap().get(0);
+    assert_eq!(children, "1 3");
+    rig.settled("children").await;
+}

@@ -46,6 +46,7 @@ mod side;
 mod sizes;
 mod soak;
 mod source;
+mod statuses;
 mod traces;
 mod types;
 mod versions;

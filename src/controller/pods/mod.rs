@@ -13,7 +13,7 @@ use super::{
     DEADLINE, Error,
     changes::changes,
     references::{named, naming},
-    scoped, within,
+    scoped, tell_of, unlisted, within,
 };
 use crate::{
     api::{Connection, TableMap},
@@ -162,6 +162,7 @@ impl Pods {
             maps,
             connections: connections.clone(),
         });
+        let unlisted = unlisted(connections.clone(), shutdown.clone());
         // It waits itself until the Connections are listed.
         Controller::for_stream(stream::empty(), connections)
             .owns(scoped::<Deployment>(&self.client, namespace), ours)
@@ -169,7 +170,8 @@ impl Pods {
             .watches_stream(connection_changes, sources)
             .graceful_shutdown_on(shutdown.cancelled_owned())
             .run(reconcile, error_policy, context)
-            .for_each(|_| async {})
+            .take_until(unlisted)
+            .for_each(|result| tell_of("workers", &result))
             .await;
     }
 }

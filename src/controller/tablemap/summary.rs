@@ -198,7 +198,6 @@ fn summary(map: &TableMap, found: &Found, now: Timestamp) -> Vec<Said> {
     let text = match ready.1.as_str() {
         "Running" => "Changes are written directly.".to_owned(),
         "PausedAsRequested" => "Paused as the spec asks; changes are queued.".into(),
-        "CatchingUp" => "The queue is being replayed.".into(),
         "SpecInvalid" => found
             .spec
             .as_ref()

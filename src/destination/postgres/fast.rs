@@ -4,6 +4,7 @@
 use super::{
     batch::{Act, Planned},
     bulk,
+    cascade::refers_to_deleted,
     error::{Meaning, meaning},
     progress::Progress,
     session::Session,
@@ -83,7 +84,7 @@ pub fn coalesce<'p, 'a>(planned: &'p [Planned<'a>], targets: &[Target]) -> Optio
             _ => return None,
         }
     }
-    if share_a_table(&maps, targets) {
+    if share_a_table(&maps, targets) || refers_to_deleted(planned, targets) {
         return None;
     }
     for batch in &mut maps {

@@ -45,7 +45,13 @@ const INDEXES: &str = "SELECT array_agg(a.attname::text ORDER BY a.attname::text
   WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
   GROUP BY i.indexrelid, i.indimmediate, c.relname, i.indisprimary";
 
-const FOREIGN_KEYS: &str = "SELECT k.conname, n.nspname, c.relname, k.conrelid = $1
+/// What a delete does to the rows that refer to the one deleted: `pg_constraint.confdeltype`, where `c` is CASCADE, `n` SET NULL
+/// and `d` SET DEFAULT.
+const FOREIGN_KEYS: &str = "SELECT k.conname, n.nspname, c.relname, k.conrelid = $1, k.confdeltype IN ('c', 'n', 'd'),
+    (SELECT array_agg(a.attname::text ORDER BY u.number) FROM unnest(k.conkey) WITH ORDINALITY u (attnum, number)
+      JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.attnum),
+    (SELECT array_agg(a.attname::text ORDER BY u.number) FROM unnest(k.confkey) WITH ORDINALITY u (attnum, number)
+      JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.attnum)
   FROM pg_constraint k
   JOIN pg_class c ON c.oid = CASE WHEN k.conrelid = $1 THEN k.confrelid ELSE k.conrelid END
   JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -128,6 +134,9 @@ pub(super) async fn inspect(
                 name: row.get(0),
                 other: (row.get(1), row.get(2)),
                 refers: row.get(3),
+                reaches: row.get(4),
+                own: row.get(if row.get(3) { 5 } else { 6 }),
+                others: row.get(if row.get(3) { 6 } else { 5 }),
             })
             .collect(),
         fixed_key: key.iter().any(|column| column.identity_always),

@@ -8,6 +8,7 @@
 mod asleep;
 mod batch;
 mod bulk;
+mod cascade;
 mod control;
 mod direct;
 mod error;

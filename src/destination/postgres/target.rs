@@ -34,6 +34,11 @@ pub struct ForeignKey {
     pub other: (String, String),
     /// This table refers to the other, and not the other way round.
     pub refers: bool,
+    /// A delete takes the rows along that refer to the one deleted, or changes them.
+    pub reaches: bool,
+    /// The columns of this table, and those of the other that belong to them.
+    pub own: Vec<String>,
+    pub others: Vec<String>,
 }
 
 /// What the destination table looks like.

@@ -1,14 +1,19 @@
 //! Says how far an operation is: all of its status in one apply.
 
 use super::{Command, Failure, Said, Stand, Work};
-use crate::{api::TableMapOperation, apiserver, clock, worker::engine::Event};
+use crate::{
+    api::TableMapOperation,
+    apiserver, clock,
+    lease::{Held, until_held},
+    worker::engine::Event,
+};
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
 };
 use serde_json::{Value, json};
 use std::{collections::HashMap, sync::Arc, time::Duration};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(500);
@@ -16,17 +21,25 @@ const RETRY: Duration = Duration::from_millis(500);
 /// What must survive from one write to the next: since when each condition is as it is.
 type Since = HashMap<(Arc<str>, &'static str), (&'static str, String)>;
 
-/// Writes until the engine is gone. An end is written until it is seen written: a worker that has carried something out
-/// and could not say so would do it again.
+/// Writes until the engine is gone, or the Lease was given up. An end is written until it is seen written: a worker that
+/// has carried something out and could not say so would do it again.
 pub async fn write(
     client: Client,
     mut said: mpsc::UnboundedReceiver<Said>,
     events: mpsc::UnboundedSender<Event>,
+    mut lease: watch::Receiver<Held>,
 ) {
     let mut since = Since::new();
     while let Some(said) = said.recv().await {
         let status = status(&said, &mut since);
-        while let Err(error) = apply(&client, &said.command, &status).await {
+        loop {
+            // Else another worker may carry it out, and what that says is true.
+            if !until_held(&mut lease).await {
+                return;
+            }
+            let Err(error) = apply(&client, &said.command, &status).await else {
+                break;
+            };
             if matches!(&error, kube::Error::Api(status) if matches!(status.code, 404 | 409)) {
                 break;
             }

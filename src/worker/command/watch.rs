@@ -49,6 +49,8 @@ fn id(object: &TableMapOperation) -> Arc<str> {
 fn tell(object: &TableMapOperation, events: &mpsc::UnboundedSender<Event>) {
     if let Some(command) = command(object) {
         let _ = events.send(Event::Commanded(command));
+    } else if object.is_finished() {
+        let _ = events.send(Event::Finished(id(object)));
     }
 }
 

@@ -90,7 +90,8 @@ impl Engine {
         let mut due = Vec::new();
         for (index, map) in (0_u32..).zip(self.maps.values_mut()) {
             // Maps that were paused together are looked at one after the other.
-            let every = match (map.needs_a_look(), map.gate.paused()) {
+            let unknown = map.gate.paused() && !map.looked.destination;
+            let every = match (map.needs_a_look() || unknown, map.gate.paused()) {
                 (true, _) => Some((retry, Duration::ZERO)),
                 (false, true) => Some((paused, BETWEEN_LOOKS * index)),
                 (false, false) => None,
@@ -208,7 +209,7 @@ impl Engine {
             }
             match &result {
                 Ok(()) => self.probe(&id),
-                Err(error) => self.probed(&id, Err(CheckFailure::Away(error.clone()))),
+                Err(error) => self.found_unfit(&id, CheckFailure::Away(error.clone())),
             }
         }
     }
@@ -222,49 +223,54 @@ impl Engine {
         self.spawn(async move {
             let _turn = turn.await;
             let result = effects::probe(&plan).await;
-            Event::Probed { map, result }
+            let stamp = plan.stamp.clone();
+            Event::Probed { map, stamp, result }
         });
     }
 
-    pub(super) fn probed(&mut self, id: &MapId, result: Result<(), CheckFailure>) {
-        // Other trouble may have come meanwhile, of which a destination knows nothing.
-        let Some(map) = self.maps.get(id) else { return };
-        let is_its = |unusable: &Unusable| {
-            matches!(
-                unusable.kind,
-                UnusableKind::Away | UnusableKind::Unfit | UnusableKind::Stuck
-            )
-        };
-        if map.unusable.as_ref().is_some_and(|unusable| !is_its(unusable)) {
+    pub(super) fn probed(&mut self, id: &MapId, stamp: &str, result: Result<(), CheckFailure>) {
+        let Some(map) = self.maps.get_mut(id) else { return };
+        if map.plan.stamp != stamp {
+            map.look_at = Some(Instant::now());
             return;
         }
         match result {
-            Ok(()) if map.unusable.is_none() => {}
-            Ok(()) => self.usable_again(id),
-            Err(failure) => {
-                if let Some(map) = self.maps.get_mut(id) {
-                    // A look that a paused map began is no news of one that is not paused any more.
-                    if map.unusable.is_none() && !map.gate.paused() {
-                        return;
-                    }
-                    map.unusable = match failure {
-                        CheckFailure::Unfit(message) => Some(Unusable {
-                            reason: "SchemaMismatch",
-                            message,
-                            kind: UnusableKind::Unfit,
-                        }),
-                        CheckFailure::Away(error) => Some(Unusable {
-                            reason: error.reason(),
-                            message: error.to_string(),
-                            kind: UnusableKind::Away,
-                        }),
-                        _ => map.unusable.take(),
-                    };
-                    map.gate.set_usable(map.unusable.is_none());
+            Ok(()) => {
+                map.looked.destination = true;
+                if map.unusable.as_ref().is_some_and(Unusable::is_of_destination) {
+                    self.usable_again(id);
                 }
-                self.report(id);
             }
+            Err(failure) => self.found_unfit(id, failure),
         }
+    }
+
+    fn found_unfit(&mut self, id: &MapId, failure: CheckFailure) {
+        let Some(map) = self.maps.get_mut(id) else { return };
+        let is_news = match &map.unusable {
+            // Other trouble may have come meanwhile, of which a destination knows nothing.
+            Some(unusable) => unusable.is_of_destination(),
+            // A look that a paused map began is no news of one that is not paused any more.
+            None => map.gate.paused(),
+        };
+        if !is_news {
+            return;
+        }
+        map.unusable = match failure {
+            CheckFailure::Unfit(message) => Some(Unusable {
+                reason: "SchemaMismatch",
+                message,
+                kind: UnusableKind::Unfit,
+            }),
+            CheckFailure::Away(error) => Some(Unusable {
+                reason: error.reason(),
+                message: error.to_string(),
+                kind: UnusableKind::Away,
+            }),
+            _ => map.unusable.take(),
+        };
+        map.gate.set_usable(map.unusable.is_none());
+        self.report(id);
     }
 
     /// Changes may be taken again: the source sends what the map does not have.
@@ -279,6 +285,12 @@ impl Engine {
         }
         map.blocked_since = None;
         map.retry_at = None;
+        // It is caught up once it has this.
+        let handed_out = self.through.max(self.reached.end_of_transaction());
+        map.waited = [map.waited, handed_out, map.unfit_until, confirmed]
+            .into_iter()
+            .max()
+            .unwrap_or_default();
         map.gate.set_blocked(false);
         map.gate.set_lost(false);
         tracing::info!(map = %map.plan.name, "taking changes again");

@@ -16,8 +16,8 @@ use crate::{
         custody::{Confirmable, Held},
         limits::Meter,
         map::{
-            Appender, Blocked, Counting, Errors, Left, Map, MapId, Operations, Outage, Ruling, Stage, Stock,
-            Sweep,
+            Appender, Blocked, Counting, Errors, Left, Looked, Map, MapId, Operations, Outage, Ruling, Stage,
+            Stock, Sweep,
         },
         plan::Plan,
     },
@@ -103,6 +103,8 @@ impl Engine {
         self.feeds.end(id);
         if let Some(map) = self.maps.get_mut(id) {
             map.gate.renew();
+            map.looked = Looked::default();
+            map.look_at = Some(Instant::now());
         }
         // The next change tells whether a column is still missing.
         self.source_fits(id);
@@ -262,6 +264,8 @@ impl Engine {
             Ok(target) => (target, None),
             Err(failure) => (None, Some(failure)),
         };
+        // Of a map that has still to join, the join looks at both.
+        let inspected = target.is_some();
         let stage = meta.as_ref().map_or(Stage::Joining, |_| Stage::Serving);
         let held = Held {
             destination: None,
@@ -304,6 +308,10 @@ impl Engine {
             held: Vec::new(),
             held_bytes: 0,
             waited: Position::ZERO,
+            looked: Looked {
+                source: None,
+                destination: inspected,
+            },
             falls: 0,
             appender: Appender::default(),
             tail: watch::channel(crate::worker::lane::Tail::default()).0,

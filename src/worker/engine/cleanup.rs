@@ -7,6 +7,7 @@ use crate::{
     destination::postgres::Control,
     gate::{Route, Step},
     queue::Queue,
+    record::Position,
     source::postgres::Admin,
     worker::{
         map::{Left, MapId, Stage},
@@ -317,7 +318,7 @@ impl crate::worker::map::Map {
     pub fn is_drained(&self) -> bool {
         match self.gate.route() {
             // What waited for the cutover was not queued only since it came late.
-            Route::Lane => self.reached() >= self.waited,
+            Route::Lane => self.waited == Position::ZERO,
             // What its lane gives back is on its way to the queue.
             _ if self.gate.busy() == Some(Step::Leave) => false,
             _ => self.waiting() == 0 && self.appender.is_idle() && self.held.is_empty(),

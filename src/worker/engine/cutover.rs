@@ -121,10 +121,9 @@ impl Engine {
             }
             map.gate.done(Step::Direct, Outcome::Done);
             tracing::debug!(map = %map.plan.name, held = map.held.len(), "going direct");
-            map.waited = map
-                .held
-                .last()
-                .map_or(Position::ZERO, |(item, _)| item.change.position);
+            if let Some((item, _)) = map.held.last() {
+                map.waited = map.waited.max(item.change.position);
+            }
             held.append(&mut map.held);
             map.held_bytes = 0;
             if map.cutover_since.take().is_some() {

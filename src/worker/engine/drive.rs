@@ -6,7 +6,7 @@ use super::{
     event::CheckFailure,
 };
 use crate::{
-    destination::postgres::{Item, Progress, Skips},
+    destination::postgres::{Item, LaneError, Progress, Skips},
     failpoint,
     gate::{Outcome, Step},
     queue::Counts,
@@ -90,10 +90,11 @@ impl Engine {
             } else {
                 None
             };
-            let failure = raised
-                .as_ref()
-                .and_then(|raised| raised.as_ref().err().map(ToString::to_string));
-            let fenced = raised.and_then(Result::ok);
+            let (fenced, failure) = match raised {
+                Some(Ok(fenced)) => (Some(fenced), None),
+                Some(Err(failure)) => (None, Some(failure)),
+                None => (None, None),
+            };
             let base = base(fenced.as_ref(), evicted.flushed.as_ref(), known.as_ref());
             let begun = effects::begin(&queue, step == Step::Leave, base.as_ref(), floor).await;
             let closed = Closed {
@@ -155,6 +156,7 @@ impl Engine {
                     (_, fenced) => halted(fenced, map.gate.wanted()),
                 };
                 self.done(id, step, outcome);
+                self.not_fenced(id, closed.failure);
                 self.write_failed(id, &error);
                 return self.drive(id);
             }
@@ -168,9 +170,6 @@ impl Engine {
             Counts::GoOn => begun.account.base.is_none() && !is_since,
         };
         map.restock(&begun.account, Some(begun.partial));
-        if let Some(failure) = &closed.failure {
-            tracing::warn!(map = %map.plan.name, %failure, "the destination could not be fenced; trying again");
-        }
         let outcome = halted(closed.fenced.is_some(), map.gate.wanted());
         match step {
             Step::Leave if map.blocked.is_some() || counts_anew || went_back => self.fall_back(id),
@@ -180,8 +179,20 @@ impl Engine {
             _ => {}
         }
         self.done(id, step, outcome);
+        self.not_fenced(id, closed.failure);
         self.pump(id);
         self.drive(id);
+    }
+
+    /// The fence is tried again; meanwhile a person is told what is wrong. Other trouble than the destination's is said first.
+    fn not_fenced(&mut self, id: &MapId, failure: Option<LaneError>) {
+        let (Some(failure), Some(map)) = (failure, self.maps.get(id)) else {
+            return;
+        };
+        tracing::warn!(map = %map.plan.name, %failure, "the destination could not be fenced; trying again");
+        if map.unusable.as_ref().is_none_or(Unusable::is_of_destination) {
+            self.check_failed(id, CheckFailure::Away(failure));
+        }
     }
 
     /// Remembers or forgets the fence in Redis.
@@ -280,6 +291,9 @@ impl Engine {
                             map.gate.set_usable(true);
                         }
                         self.done(id, Step::Check, Outcome::Done);
+                        if let Some(map) = self.maps.get_mut(id) {
+                            map.looked.destination |= map.gate.is_checked();
+                        }
                     }
                     Err(gap) => {
                         self.done(id, Step::Check, Outcome::Failed);

@@ -3,7 +3,7 @@
 use super::{
     accept::{AcceptError, Outcome},
     effects::{Booted, Checked, Closed, ReadBack, SourceState},
-    tables::TableSeen,
+    tables::{ColumnsSeen, TableSeen},
 };
 use crate::{
     api::DeletionPolicy,
@@ -100,6 +100,8 @@ pub enum Event {
     /// A destination that could not be written was asked again.
     Probed {
         map: MapId,
+        /// Of the mapping that was held against the destination table.
+        stamp: String,
         result: Result<(), CheckFailure>,
     },
     /// The custodians of a map for which something was missing were asked again.
@@ -118,7 +120,10 @@ pub enum Event {
         result: Result<Lsn, JoinError>,
     },
     /// The source was asked for the tables of the maps.
-    TablesSeen(Vec<TableSeen>),
+    TablesSeen {
+        tables: Vec<TableSeen>,
+        columns: Vec<ColumnsSeen>,
+    },
     /// What a map's object asks for, whether or not what it refers to can be read.
     Wished {
         map: MapId,
@@ -182,6 +187,8 @@ pub enum Event {
     Commanded(Command),
     /// An operation was deleted.
     TakenBack(Arc<str>),
+    /// An operation has ended, by this worker or by somebody else.
+    Finished(Arc<str>),
     /// A gap was accepted, or not.
     Accepted {
         command: Arc<str>,

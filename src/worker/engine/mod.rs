@@ -165,6 +165,7 @@ pub struct Engine {
     /// Maps whose objects went without their clean-up.
     torn: HashMap<MapId, boot::Torn>,
     looking_at_tables: bool,
+    columns_asked: Instant,
     /// Destinations that are away, and being asked whether they still are.
     knocking: HashSet<String>,
     /// Deleted maps of which nothing is left but, maybe, their part of publication and slot.
@@ -228,6 +229,7 @@ impl Engine {
             tails_told: Instant::now(),
             torn: HashMap::new(),
             looking_at_tables: false,
+            columns_asked: Instant::now(),
             knocking: HashSet::new(),
             emptied: HashSet::new(),
             cleaning_since: HashMap::new(),
@@ -314,10 +316,13 @@ impl Engine {
             Event::Stepped { map, step, ended } => self.stepped(&map, step, ended),
             Event::Checked { map, result } => self.checked(&map, result),
             Event::Answered { destination, result } => self.answered(&destination, result),
-            Event::Probed { map, result } => self.probed(&map, result),
+            Event::Probed { map, stamp, result } => self.probed(&map, &stamp, result),
             Event::Mended { map, result } => self.mended(&map, *result),
             Event::KeySeen { map, result } => self.key_seen(&map, result),
-            Event::TablesSeen(tables) => self.tables_seen(tables),
+            Event::TablesSeen { tables, columns } => {
+                self.tables_seen(tables);
+                self.columns_seen(columns);
+            }
             Event::Wished {
                 map,
                 generation,
@@ -338,6 +343,7 @@ impl Engine {
             Event::FeedStarted { session, result } => self.feed_started(session, result),
             Event::Commanded(command) => self.commanded(command),
             Event::TakenBack(command) => self.taken_back(&command),
+            Event::Finished(command) => self.finished(&command),
             Event::Accepted { command, map, result } => self.accepted(&command, &map, result),
             Event::CommandsListed(all) => self.commands_listed(&all),
             Event::Swept { map, result } => self.swept(&map, &result),
@@ -379,6 +385,7 @@ impl Engine {
         self.look_at_cutovers();
         self.look_at_errors(now);
         self.look_at_commands(now);
+        self.look_at_columns(now);
         self.look_at_limits();
         self.look_at_outages();
         self.tell_stands();

@@ -16,9 +16,14 @@ use std::time::Instant;
 impl Engine {
     /// Tells the status writer how a map stands. It decides when that is written.
     pub(super) fn report(&mut self, id: &MapId) {
-        let Some(map) = self.maps.get(id) else {
+        let through = self.through;
+        let Some(map) = self.maps.get_mut(id) else {
             return self.report_starting(id);
         };
+        if map.gate.is_direct() && map.has_what_waited(through) {
+            map.waited = Position::ZERO;
+        }
+        let Some(map) = self.maps.get(id) else { return };
         let facts = self.facts(map);
         self.statuses.tell(id, facts);
     }
@@ -266,7 +271,10 @@ fn phase_of(map: &Map) -> Phase {
         Stage::Gone => Phase::Deleting,
         _ if map.plan.deletion.is_some() => Phase::Deleting,
         Stage::Joining | Stage::Holding => Phase::Starting,
-        Stage::Serving => phase(&map.gate),
+        Stage::Serving => match phase(&map.gate) {
+            Phase::Running if map.waited > Position::ZERO => Phase::CatchingUp,
+            phase => phase,
+        },
     }
 }
 
@@ -377,6 +385,12 @@ fn caught_up(map: &Map, phase: Phase) -> Said {
                 format!("Changes are being queued. {why}"),
             )
         }
+        Phase::CatchingUp if map.gate.is_direct() => said(
+            "CaughtUp",
+            false,
+            "Replaying",
+            "What has waited, at the source or for the end of the replay, is being written.",
+        ),
         Phase::CatchingUp => said(
             "CaughtUp",
             false,
@@ -395,18 +409,27 @@ fn schema_valid(map: &Map) -> Said {
             message,
             kind: UnusableKind::Unfit | UnusableKind::SourceUnfit,
         }) => said("SchemaValid", false, reason, message.clone()),
-        _ if map.progress.is_none() => Said {
-            type_: "SchemaValid",
-            status: None,
-            reason: "NotChecked".into(),
-            message: "The destination was not reached yet.".into(),
+        _ if map.progress.is_none() => not_checked("The destination was not reached yet."),
+        _ if !map.looked.destination => not_checked("The destination table was not looked at yet."),
+        _ => match &map.looked.source {
+            None => not_checked("The source table was not looked at yet."),
+            Some(Err(lacks)) => said("SchemaValid", false, "SourceColumnMissing", lacks.clone()),
+            Some(Ok(())) => said(
+                "SchemaValid",
+                true,
+                "Matches",
+                "Source and destination tables fit the mapping.",
+            ),
         },
-        _ => said(
-            "SchemaValid",
-            true,
-            "Matches",
-            "Source and destination tables fit the mapping.",
-        ),
+    }
+}
+
+fn not_checked(message: &str) -> Said {
+    Said {
+        type_: "SchemaValid",
+        status: None,
+        reason: "NotChecked".into(),
+        message: message.into(),
     }
 }
 

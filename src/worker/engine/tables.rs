@@ -2,10 +2,18 @@
 
 use super::{Engine, Event};
 use crate::{
+    connection::postgres::Settings,
     record::Lsn,
     source::postgres::{Admin, JoinError, TableState, WantedTable},
-    worker::map::{Blocked, MapId},
+    worker::{
+        map::{Blocked, Map, MapId},
+        plan::TableName,
+    },
 };
+use std::time::{Duration, Instant};
+
+/// A source that did not say which columns a new map's table has is asked again after this.
+const UNKNOWN: Duration = Duration::from_secs(1);
 
 /// What was found of one map's table.
 #[derive(Debug)]
@@ -14,6 +22,50 @@ pub struct TableSeen {
     pub state: TableState,
     /// The end of the source's log then.
     pub end: Lsn,
+}
+
+/// Whether a source table has the columns that the mapping of this stamp reads.
+#[derive(Debug)]
+pub struct ColumnsSeen {
+    pub map: MapId,
+    pub stamp: String,
+    pub found: Result<(), String>,
+}
+
+/// A map's columns at the source, which are not known to be there.
+#[derive(Debug)]
+struct Columns {
+    map: MapId,
+    stamp: String,
+    table: TableName,
+    read: Vec<String>,
+}
+
+impl Columns {
+    fn of(map: &Map) -> Self {
+        let read = map.plan.mapping.source_columns();
+        Self {
+            map: map.id.clone(),
+            stamp: map.plan.stamp.clone(),
+            table: map.plan.source_table.clone(),
+            read: read.map(ToOwned::to_owned).collect(),
+        }
+    }
+
+    /// None: that is not known, and asked again.
+    async fn look(self, admin: &Admin) -> Option<ColumnsSeen> {
+        let table = (self.table.0.as_str(), self.table.1.as_str());
+        let found = match admin.has_columns(table, &self.read).await {
+            Ok(()) => Ok(()),
+            Err(JoinError::NoColumn(lacks)) => Err(lacks),
+            Err(_) => return None,
+        };
+        Some(ColumnsSeen {
+            map: self.map,
+            stamp: self.stamp,
+            found,
+        })
+    }
 }
 
 impl Engine {
@@ -35,23 +87,28 @@ impl Engine {
                 Some((map.id.clone(), WantedTable { schema, name, oid }))
             })
             .collect();
-        if wanted.is_empty() {
+        let maps = self.maps.values();
+        let unknown: Vec<Columns> = maps.filter(|map| is_unknown(map)).map(Columns::of).collect();
+        if wanted.is_empty() && unknown.is_empty() {
             return;
         }
         self.looking_at_tables = true;
         let settings = self.source.settings.clone();
         self.spawn(async move {
-            let (maps, tables): (Vec<_>, Vec<_>) = wanted.into_iter().unzip();
-            let asked = async {
-                let admin = Admin::connect(&settings).await.map_err(JoinError::from)?;
-                admin.tables(&publication, &tables).await
-            };
             // A source that cannot be asked is asked again.
-            let (states, end) = asked.await.unwrap_or_default();
-            let seen = maps.into_iter().zip(states);
-            let seen = seen.map(|(map, state)| TableSeen { map, state, end });
-            Event::TablesSeen(seen.collect())
+            let seen = look(&settings, &publication, wanted, unknown).await;
+            let (tables, columns) = seen.unwrap_or_default();
+            Event::TablesSeen { tables, columns }
         });
+    }
+
+    /// A map that is new here, or whose mapping is, is not kept waiting for the next look.
+    pub(super) fn look_at_columns(&mut self, now: Instant) {
+        let never = |map: &Map| map.has_joined() && map.looked.source.is_none();
+        if now.duration_since(self.columns_asked) >= UNKNOWN && self.maps.values().any(never) {
+            self.columns_asked = now;
+            self.look_at_tables();
+        }
     }
 
     pub(super) fn tables_seen(&mut self, tables: Vec<TableSeen>) {
@@ -88,6 +145,24 @@ impl Engine {
                     self.block_unpublished(&id);
                     self.remember_unpublished(&id);
                 }
+            }
+        }
+    }
+
+    /// Of a table that is gone nobody needs to hear that its columns are.
+    pub(super) fn columns_seen(&mut self, columns: Vec<ColumnsSeen>) {
+        for ColumnsSeen {
+            map: id,
+            stamp,
+            found,
+        } in columns
+        {
+            let is_asked = |map: &&mut Map| {
+                map.plan.stamp == stamp && !matches!(map.blocked, Some(Blocked::TableGone { .. }))
+            };
+            if let Some(map) = self.maps.get_mut(&id).filter(is_asked) {
+                map.looked.source = Some(found);
+                self.report(&id);
             }
         }
     }
@@ -138,4 +213,26 @@ impl Engine {
             self.unblock(id, confirmed);
         }
     }
+}
+
+fn is_unknown(map: &Map) -> bool {
+    map.has_joined() && !matches!(map.looked.source, Some(Ok(())))
+}
+
+async fn look(
+    settings: &Settings,
+    publication: &str,
+    wanted: Vec<(MapId, WantedTable)>,
+    unknown: Vec<Columns>,
+) -> Result<(Vec<TableSeen>, Vec<ColumnsSeen>), JoinError> {
+    let (maps, tables): (Vec<_>, Vec<_>) = wanted.into_iter().unzip();
+    let admin = Admin::connect(settings).await.map_err(JoinError::from)?;
+    let (states, end) = admin.tables(publication, &tables).await?;
+    let mut columns = Vec::new();
+    for asked in unknown {
+        columns.extend(asked.look(&admin).await);
+    }
+    let seen = maps.into_iter().zip(states);
+    let seen = seen.map(|(map, state)| TableSeen { map, state, end });
+    Ok((seen.collect(), columns))
 }

@@ -65,7 +65,7 @@ pub(super) fn paused(map: &Map) -> Said {
             let message = format!("No write to the destination is possible; wanted by {wanted}.");
             said("Paused", true, reason, message)
         }
-        (false, true) if !gate.usable() => said(
+        (false, true) if map.is_away() => said(
             "Paused",
             false,
             "CannotFence",

@@ -192,6 +192,15 @@ impl Errors {
     }
 }
 
+/// What is known of a map's tables since its mapping became what it is.
+#[derive(Clone, Debug, Default)]
+pub struct Looked {
+    /// The source table has all columns that are read, or lacks one. None: it was not asked.
+    pub source: Option<Result<(), String>>,
+    /// The destination table was held against the mapping.
+    pub destination: bool,
+}
+
 /// What is remembered of outages of its destination.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Outage {
@@ -255,8 +264,9 @@ pub struct Map {
     /// Changes between gate and queue or lane: while leaving, or in a cutover.
     pub held: Vec<(Item, Option<Share>)>,
     pub held_bytes: usize,
-    /// The last that waited for a cutover.
+    /// The last that waited for a cutover, or at the source while no changes were taken. Zero: nothing waits any more.
     pub waited: Position,
+    pub looked: Looked,
     /// How often it has fallen back.
     pub falls: u64,
     pub appender: Appender,
@@ -355,6 +365,14 @@ impl Map {
             Some(UnusableKind::Waits { since, .. }) => has.max(before(*since)),
             _ => has,
         }
+    }
+
+    /// All that waited is written, now that the stream has handed out all through `through`: of what waited at the source
+    /// nothing may have been the map's.
+    #[must_use]
+    pub fn has_what_waited(&self, through: Position) -> bool {
+        let is_even = self.current && self.taken(through) >= self.waited && self.in_flight() == 0;
+        is_even || self.reached() >= self.waited
     }
 
     /// The destination is away, or refuses us.

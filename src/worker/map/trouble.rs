@@ -180,6 +180,17 @@ pub struct Unusable {
     pub kind: UnusableKind,
 }
 
+impl Unusable {
+    /// Whether a look at the destination says how it is now.
+    #[must_use]
+    pub const fn is_of_destination(&self) -> bool {
+        matches!(
+            self.kind,
+            UnusableKind::Away | UnusableKind::Unfit | UnusableKind::Stuck
+        )
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UnusableKind {
     /// The destination is away, or refuses us.

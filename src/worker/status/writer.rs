@@ -4,7 +4,7 @@ use super::{Facts, document::Memory};
 use crate::{
     api::TableMap,
     apiserver,
-    lease::Held,
+    lease::{Held, until_held},
     worker::{engine::Event, map::MapId},
 };
 use futures::StreamExt;
@@ -66,7 +66,8 @@ impl StatusWriter {
         while let Some(update) = self.updates.recv().await {
             self.put(update);
             while !self.waiting.is_empty() {
-                if !self.may_write().await {
+                // Else another worker may have taken the maps over, and what it says is true (I6).
+                if !until_held(&mut self.lease).await {
                     return;
                 }
                 while let Ok(update) = self.updates.try_recv() {
@@ -75,17 +76,6 @@ impl StatusWriter {
                 self.write_all().await;
             }
         }
-    }
-
-    /// Waits until the Lease is held: else another worker may have taken the maps over, and what it says is true (I6).
-    /// False: the Lease was given up.
-    async fn may_write(&mut self) -> bool {
-        while !self.lease.borrow_and_update().is_valid() {
-            if self.lease.changed().await.is_err() {
-                return false;
-            }
-        }
-        true
     }
 
     fn put(&mut self, mut update: Update) {

@@ -226,6 +226,12 @@ impl Engine {
     /// An operation was deleted. A gap that is being accepted is accepted all the same.
     pub(super) fn taken_back(&mut self, id: &str) {
         self.commands.ended.remove(id);
+        self.finished(id);
+    }
+
+    /// If somebody else has ended an operation, it does not begin, or go on. What has ended here stays known: a late write may
+    /// make it look open again.
+    pub(super) fn finished(&mut self, id: &str) {
         if let Some(open) = self.commands.open.remove(id) {
             self.cancel_job(&open.command);
         }

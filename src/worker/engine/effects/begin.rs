@@ -1,7 +1,7 @@
 //! Beginning a queue, and what one still holds.
 
 use crate::{
-    destination::postgres::Progress,
+    destination::postgres::{LaneError, Progress},
     queue::{Account, Counts, Queue, QueueError},
     record::{Counters, Position},
     worker::map::Counting,
@@ -64,7 +64,8 @@ fn base(account: &Account, counted: Option<Counters>, known: &Progress) -> Optio
 pub struct Closed {
     /// The fence, if one was wanted and held.
     pub fenced: Option<Progress>,
-    pub failure: Option<String>,
+    /// Why it did not hold.
+    pub failure: Option<LaneError>,
     /// What the queue holds now, and how many records of it the destination has; or why it could not begin.
     pub begun: Result<Begun, QueueError>,
     /// How often the map had fallen back when the step began, and from where it counted.
