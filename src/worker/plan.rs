@@ -12,7 +12,7 @@ use crate::{
     rule::Rule,
     worker::{
         limits::Limits,
-        status::{Ledger, PauseFacts},
+        status::{Ledger, Memory, PauseFacts},
         wish::Wish,
     },
 };
@@ -77,6 +77,8 @@ pub struct StatusBefore {
     /// Pauses that rules have begun, and what is known of them, as [`crate::worker::map::Ruling`] recovers it.
     pub pauses: Vec<PauseFacts>,
     pub rules: Option<String>,
+    /// Since when things are as they are.
+    pub memory: Arc<Memory>,
 }
 
 impl Plan {

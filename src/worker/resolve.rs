@@ -6,10 +6,12 @@ use crate::{
         PostgresSpec, QueueBounds, QueueLimits, RedisSpec, TableMap, TableMapStatus, TlsSpec,
         TlsVerification, Transform as TransformSpec, UnmatchedPolicy,
     },
+    clock,
     connection::{
         postgres::{self, Tls, TlsMode},
         redis,
     },
+    gate::Phase,
     mapping::{self, FieldSpec, FilterSpec, From, Mapping, Transform, Unmatched, ValueMap},
     worker::{
         limits::{Limits, Measures},
@@ -17,7 +19,7 @@ use crate::{
         objects::{Cluster, Object, Objects},
         plan::{Plan, StatusBefore},
         rules,
-        status::{Ledger, PauseFacts},
+        status::{Facts, Ledger, Memory, PauseFacts, Starting},
         wish::{self, Wish},
     },
 };
@@ -99,24 +101,13 @@ impl Resolver {
         self.has_queue(object).await?;
         let destination = self.connection(&spec.destination.connection_ref.name).await?;
         let destination_settings = self.postgres(&destination).await?;
-        let queue_name = spec
-            .queue
-            .as_ref()
-            .and_then(|queue| queue.connection_ref.as_ref())
-            .map(|reference| reference.name.clone())
-            .or_else(|| self.default_queue.clone())
-            .ok_or_else(|| {
-                ResolveError::Missing(
-                    "`spec.queue.connectionRef` is not given, and the operator has no --default-queue".into(),
-                )
-            })?;
+        let queue_name = self.queue_name(object).ok_or_else(|| {
+            let text = "`spec.queue.connectionRef` is not given, and the operator has no --default-queue";
+            ResolveError::Missing(text.into())
+        })?;
         let queue = self.connection(&queue_name).await?;
         let errors = spec.errors.clone().unwrap_or_default();
         let status = object.status.clone().unwrap_or_default();
-        let shown = status
-            .conditions
-            .iter()
-            .any(|said| said.type_ == "Paused" && said.status == "True");
         if !wish::is_readable(object) {
             let text = "`spec.pauseUntilTime` is not a time: write it like 2026-11-24T22:00:00Z";
             return Err(ResolveError::Invalid(text.into()));
@@ -130,8 +121,8 @@ impl Resolver {
             generation: object.meta().generation.unwrap_or(0),
             wish: Wish::of(object),
             wished: object.meta().generation.unwrap_or(0),
-            state_by: actor(object, "/f:spec/f:state"),
-            until_by: actor(object, "/f:spec/f:pauseUntilTime"),
+            state_by: state_by(object),
+            until_by: until_by(object),
             source_table: (spec.source.table.schema.clone(), spec.source.table.name.clone()),
             mapping: Arc::new(mapping(object)?),
             stamp: serde_json::to_string(&(&spec.fields, &spec.source.filter, errors.max_records))
@@ -162,9 +153,47 @@ impl Resolver {
                 .deletion_timestamp
                 .is_some()
                 .then_some(spec.deletion_policy),
-            shown,
+            shown: is_shown(&status),
             said: before(&status, Wish::of(object).paused),
         })
+    }
+
+    /// The status of a map whose references cannot be read: nobody works for it.
+    #[must_use]
+    pub fn unread(&self, object: &TableMap, error: &ResolveError) -> Facts {
+        let status = object.status.clone().unwrap_or_default();
+        let wish = Wish::of(object);
+        let said = before(&status, wish.paused);
+        let (state_by, until_by) = (state_by(object), until_by(object));
+        let mut pauses = wish.pauses(wish.lasts(clock::now()), state_by.as_ref(), until_by.as_ref());
+        pauses.extend(said.pauses.iter().cloned());
+        let generation = object.meta().generation.unwrap_or(0);
+        let phase = match object.meta().deletion_timestamp {
+            Some(_) => Phase::Deleting,
+            None => Phase::Starting,
+        };
+        let message = format!("The map is taken over once what it refers to can be read: {error}");
+        Starting {
+            namespace: &self.namespace,
+            name: &object.name_any(),
+            uid: &object.uid().unwrap_or_default(),
+            generation,
+            wished: generation,
+            shown: is_shown(&status),
+            pauses,
+            said: &said,
+            queue_connection: &self.queue_name(object).unwrap_or_default(),
+            queue_id: &object.queue_id(),
+        }
+        .facts(phase, "Starting", &message)
+    }
+
+    fn queue_name(&self, object: &TableMap) -> Option<String> {
+        let queue = object.spec.queue.as_ref();
+        let given = queue.and_then(|queue| queue.connection_ref.as_ref());
+        given
+            .map(|reference| reference.name.clone())
+            .or_else(|| self.default_queue.clone())
     }
 
     /// A queue that is adopted serves no other map.
@@ -399,6 +428,19 @@ fn seconds(seconds: i64) -> Duration {
     Duration::from_secs(seconds.unsigned_abs())
 }
 
+fn is_shown(status: &TableMapStatus) -> bool {
+    let mut conditions = status.conditions.iter();
+    conditions.any(|said| said.type_ == "Paused" && said.status == "True")
+}
+
+fn state_by(object: &TableMap) -> Option<String> {
+    actor(object, "/f:spec/f:state")
+}
+
+fn until_by(object: &TableMap) -> Option<String> {
+    actor(object, "/f:spec/f:pauseUntilTime")
+}
+
 fn before(status: &TableMapStatus, joined: bool) -> StatusBefore {
     let count = |value: Option<i64>| value.unwrap_or(0).unsigned_abs();
     let durable = status
@@ -428,6 +470,7 @@ fn before(status: &TableMapStatus, joined: bool) -> StatusBefore {
         queue_bytes: count(queue.and_then(|queue| queue.bytes)),
         rules: Ruling::shown(&pauses, joined),
         pauses,
+        memory: Arc::new(Memory::of(status)),
     }
 }
 

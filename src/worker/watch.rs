@@ -206,6 +206,8 @@ impl Watch {
                     let _ = self.events.send(Event::Unread {
                         uid: uid.clone(),
                         table: (table.schema.clone(), table.name.clone()),
+                        map: now.map.clone(),
+                        facts: Box::new(self.resolver.unread(&object, &error)),
                     });
                 } else {
                     let _ = self.events.send(Event::UnreadGone(uid.clone()));

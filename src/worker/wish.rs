@@ -1,7 +1,12 @@
 //! What the spec says of pauses.
 
+use super::status::PauseFacts;
 use crate::api::{State, TableMap};
 use jiff::Timestamp;
+
+/// The fields of the spec that ask for a pause.
+const STATE: &str = "spec.state";
+const UNTIL: &str = "spec.pauseUntilTime";
 
 /// The pauses that the spec of a map asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +37,27 @@ impl Wish {
     #[must_use]
     pub fn lasts(self, now: i64) -> Option<i64> {
         self.until.filter(|until| now < *until)
+    }
+
+    /// The pauses, and who has asked for each; `until` is when the one that ends by itself does.
+    #[must_use]
+    pub fn pauses(
+        self,
+        until: Option<i64>,
+        state_by: Option<&String>,
+        until_by: Option<&String>,
+    ) -> Vec<PauseFacts> {
+        let spec = |name: &str, until, actor: Option<&String>| PauseFacts {
+            cause: "Spec",
+            name: name.into(),
+            since: None,
+            until,
+            actor: actor.cloned(),
+            message: None,
+        };
+        let state = self.paused.then(|| spec(STATE, None, state_by));
+        let until = until.map(|until| spec(UNTIL, Some(until), until_by));
+        state.into_iter().chain(until).collect()
     }
 }
 

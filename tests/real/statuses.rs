@@ -145,3 +145,68 @@ async fn never_fits_before(rig: &Rig, reason: &str) {
     })
     .await;
 }
+
+/// A restart is no news of a pause that goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn times_outlive_a_worker() {
+    let _time = timed("times_outlive_a_worker");
+    let (mut rig, _destination, mut operator) = start(&["id"], ITEMS).await;
+    rig.pause("items");
+    let status = rig.condition("items", "Paused", "True").await;
+    let times = |status: &Value| {
+        let paused = said(status, "Paused").unwrap();
+        (
+            status["pauses"][0]["sinceTime"].clone(),
+            paused["lastTransitionTime"].clone(),
+        )
+    };
+    let before = times(&status);
+    assert!(before.0.is_string(), "{status:#}");
+    // They are told to the second.
+    let second = jiff::Timestamp::now();
+    operator.kill9();
+    wait_until(SOON, "another second", async || {
+        second.duration_until(jiff::Timestamp::now()).as_secs() >= 1
+    })
+    .await;
+    let _operator = rig.operator(&[]);
+    rig.crm()
+        .await
+        .batch_execute("INSERT INTO items VALUES (1)")
+        .await
+        .unwrap();
+    let status = wait_for(SOON, "what the next worker has queued", async || {
+        let status = rig.status("items").await;
+        (status["queue"]["records"] == 1).then_some(status)
+    })
+    .await;
+    assert_eq!(times(&status), before, "{status:#}");
+}
+
+/// The worker before said that it runs: that is over, though nobody has taken it over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_map_whose_references_cannot_be_read_does_not_run() {
+    let _time = timed("a_map_whose_references_cannot_be_read_does_not_run");
+    let (mut rig, _destination, mut operator) = start(&["id"], ITEMS).await;
+    operator.kill9();
+    let patch = r#"{"spec":{"postgres":{"credentials":{"secretRef":{"name":"mislaid"}}}}}"#;
+    rig.api
+        .kubectl(&["patch", "tmc", "erp", "--type=merge", "-p", patch]);
+    let _operator = rig.operator(&[]);
+    let status = rig.reason("items", "CaughtUp", "Starting").await;
+    assert_eq!(status["phase"], "Starting", "{status:#}");
+    let told = said(&status, "SourceConnected").unwrap();
+    assert_eq!(told["status"], "Unknown", "{status:#}");
+    assert!(told["message"].as_str().unwrap().contains("mislaid"), "{told}");
+    rig.reason("items", "Ready", "SpecInvalid").await;
+
+    rig.api.apply(
+        "apiVersion: v1
+kind: Secret
+metadata: {name: mislaid, namespace: default}
+stringData: {username: postgres, password: unused}
+",
+    );
+    rig.condition("items", "CaughtUp", "True").await;
+    rig.condition("items", "Ready", "True").await;
+}

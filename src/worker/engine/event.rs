@@ -20,6 +20,7 @@ use crate::{
         plan::{Plan, TableName},
         reader::Reader,
         resolve::Reached,
+        status::Facts,
         wish::Wish,
     },
 };
@@ -37,6 +38,8 @@ pub enum Event {
     Unread {
         uid: String,
         table: TableName,
+        map: MapId,
+        facts: Box<Facts>,
     },
     /// It is gone, or has none.
     UnreadGone(String),

@@ -290,7 +290,15 @@ impl Engine {
                 self.listed = true;
                 self.start_source();
             }
-            Event::Unread { uid, table } => drop(self.unread.insert(uid, table)),
+            Event::Unread {
+                uid,
+                table,
+                map,
+                facts,
+            } => {
+                self.unread.insert(uid, table);
+                self.statuses.tell(&map, *facts);
+            }
             Event::UnreadGone(uid) => drop(self.unread.remove(&uid)),
             Event::Removed(map) => self.removed(&map),
             Event::Booted { map, result } => self.booted(&map, result),

@@ -8,7 +8,7 @@ use crate::{
     worker::{
         limits::{Level, Meter},
         map::{Blocked, Counting, Left, Map, MapId, Stage, Unusable, UnusableKind},
-        status::{CatchUpFacts, Facts, GapFacts, Ledger, Said},
+        status::{CatchUpFacts, Facts, GapFacts, Ledger, Said, Starting},
     },
 };
 use std::time::Instant;
@@ -91,69 +91,25 @@ impl Engine {
                 "The map is being taken over.".to_owned(),
             ),
         };
-        let unknown = |type_| Said {
-            type_,
-            status: None,
-            reason: reason.into(),
-            message: message.clone(),
-        };
-        let mut conditions: Vec<Said> = [
-            "SchemaValid",
-            "SourceConnected",
-            "DestinationConnected",
-            "QueueDurable",
-        ]
-        .map(unknown)
-        .into();
-        let paused = Said {
-            type_: "Paused",
-            status: Some(plan.shown),
-            reason: reason.into(),
-            message: message.clone(),
-        };
-        conditions.push(paused);
-        let caught = Said {
-            type_: "CaughtUp",
-            status: Some(false),
-            reason: reason.into(),
-            message,
-        };
-        conditions.push(caught);
-        conditions.push(within_limits(&Meter::default()));
-        if plan.deletion.is_some() {
-            conditions.push(cleaned(
-                self.attempt(id).and_then(|attempt| attempt.cleaned.as_ref()),
-            ));
-        }
-        let facts = Facts {
-            namespace: plan.namespace.clone(),
-            name: plan.name.clone(),
-            uid: plan.uid.clone(),
+        let mut facts = Starting {
+            namespace: &plan.namespace,
+            name: &plan.name,
+            uid: &plan.uid,
             generation: plan.generation,
             wished: plan.wished,
-            phase,
+            shown: plan.shown,
             pauses: wanted::before(plan),
-            rules: Vec::new(),
-            blocked: blocked.map(|blocked| (blocked.reason().to_owned(), Phase::Starting)),
-            gap: blocked.and_then(|blocked| gap(blocked, None)),
-            kept: None,
-            received: None,
-            durable: plan.said.durable,
-            commit_time: None,
-            lag_seconds: 0,
-            lag_bytes: 0,
-            truncates: 0,
-            queue_connection: plan.queue_connection.clone(),
-            queue_id: id.to_string(),
-            queue_records: plan.said.queued,
-            queue_bytes: plan.said.queue_bytes,
-            queue_oldest: None,
-            catch_up: None,
-            errors: ErrorSummary::default(),
-            ledger: plan.said.ledger,
-            next_purge: None,
-            conditions,
-        };
+            said: &plan.said,
+            queue_connection: &plan.queue_connection,
+            queue_id: id,
+        }
+        .facts(phase, reason, &message);
+        facts.blocked = blocked.map(|blocked| (blocked.reason().to_owned(), Phase::Starting));
+        facts.gap = blocked.and_then(|blocked| gap(blocked, None));
+        if plan.deletion.is_some() {
+            let result = self.attempt(id).and_then(|attempt| attempt.cleaned.as_ref());
+            facts.conditions.push(cleaned(result));
+        }
         self.statuses.tell(id, facts);
     }
 
@@ -172,6 +128,7 @@ impl Engine {
             uid: map.plan.uid.clone(),
             generation: map.plan.generation,
             wished: map.plan.wished,
+            before: map.plan.said.memory.clone(),
             phase,
             pauses: wanted::by_all(map),
             rules: rules::facts(map),
@@ -333,7 +290,7 @@ fn next_purge(map: &Map) -> Option<i64> {
 }
 
 fn catch_up(map: &Map) -> Option<CatchUpFacts> {
-    let begun = map.catch_up?;
+    let begun = map.catch_up.filter(|_| map.gate.draining())?;
     let progress = map.progress.as_ref()?;
     let replayed = progress.written.saturating_sub(begun.written_before);
     let seconds = begun.started.elapsed().as_secs().max(1);

@@ -10,23 +10,10 @@ use crate::{
     },
 };
 
-/// The fields of the spec that ask for a pause.
-const STATE: &str = "spec.state";
-const UNTIL: &str = "spec.pauseUntilTime";
-
 /// Those that the spec asks for; `until` is when the one that ends by itself does.
-pub(super) fn by_spec(plan: &Plan, until: Option<i64>) -> Vec<PauseFacts> {
-    let spec = |name: &str, until, actor: &Option<String>| PauseFacts {
-        cause: "Spec",
-        name: name.into(),
-        since: None,
-        until,
-        actor: actor.clone(),
-        message: None,
-    };
-    let state = plan.wish.paused.then(|| spec(STATE, None, &plan.state_by));
-    let until = until.map(|until| spec(UNTIL, Some(until), &plan.until_by));
-    state.into_iter().chain(until).collect()
+fn by_spec(plan: &Plan, until: Option<i64>) -> Vec<PauseFacts> {
+    plan.wish
+        .pauses(until, plan.state_by.as_ref(), plan.until_by.as_ref())
 }
 
 /// Those of a map that is not taken over yet.

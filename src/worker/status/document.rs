@@ -1,16 +1,17 @@
 //! Facts as the JSON of one apply: always the whole set, since a smaller second apply deletes the rest.
 
 use super::{Facts, Said};
-use crate::gate::Phase;
+use crate::{api::TableMapStatus, gate::Phase};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 
-/// What must survive from one write to the next: times that only move when something flips.
-#[derive(Clone, Debug, Default)]
+/// What must survive from one write to the next, and from one worker to the next: times that only move when something flips.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    phase: Option<(Phase, String)>,
-    conditions: HashMap<&'static str, (Option<bool>, String)>,
+    phase: Option<(String, String)>,
+    conditions: HashMap<String, (&'static str, String)>,
     pauses: HashMap<String, String>,
     blocked: Option<(String, String)>,
 }
@@ -29,23 +30,48 @@ fn micro_time(at: Timestamp) -> String {
 }
 
 impl Memory {
+    /// As a status tells it.
+    #[must_use]
+    pub fn of(status: &TableMapStatus) -> Self {
+        let text = |at: &Time| time(at.0.as_microsecond());
+        let phase = status.phase.clone().zip(status.phase_time.as_ref());
+        let conditions = status.conditions.iter().map(|known| {
+            let since = text(&known.last_transition_time);
+            (known.type_.clone(), (as_known(&known.status), since))
+        });
+        let pauses = status.pauses.iter().flatten().filter_map(|pause| {
+            let since = pause.since_time.as_ref()?;
+            Some((pause_key(&pause.cause, &pause.name), text(since)))
+        });
+        let blocked = status.blocked.as_ref();
+        Self {
+            phase: phase.map(|(phase, since)| (phase, micro_time(since.0))),
+            conditions: conditions.collect(),
+            pauses: pauses.collect(),
+            blocked: blocked
+                .and_then(|blocked| Some((blocked.reason.clone()?, text(blocked.since_time.as_ref()?)))),
+        }
+    }
+
     fn phase_time(&mut self, phase: Phase, now: Timestamp) -> String {
         match &self.phase {
-            Some((known, since)) if *known == phase => since.clone(),
+            Some((known, since)) if *known == phase.as_str() => since.clone(),
             _ => {
                 let since = micro_time(now);
-                self.phase = Some((phase, since.clone()));
+                self.phase = Some((phase.as_str().to_owned(), since.clone()));
                 since
             }
         }
     }
 
     fn transition(&mut self, said: &Said, now: Timestamp) -> String {
+        let status = as_said(said.status);
         match self.conditions.get(said.type_) {
-            Some((status, since)) if *status == said.status => since.clone(),
+            Some((known, since)) if *known == status => since.clone(),
             _ => {
                 let since = time(now.as_microsecond());
-                self.conditions.insert(said.type_, (said.status, since.clone()));
+                self.conditions
+                    .insert(said.type_.to_owned(), (status, since.clone()));
                 since
             }
         }
@@ -80,29 +106,23 @@ impl Memory {
     }
 
     fn condition(&mut self, said: &Said, generation: i64, now: Timestamp) -> Value {
-        let status = match said.status {
-            Some(true) => "True",
-            Some(false) => "False",
-            None => "Unknown",
-        };
         json!({
-            "type": said.type_, "status": status, "reason": said.reason, "message": said.message,
+            "type": said.type_, "status": as_said(said.status), "reason": said.reason, "message": said.message,
             "observedGeneration": generation, "lastTransitionTime": self.transition(said, now),
         })
     }
 
     fn pauses(&mut self, facts: &Facts, now: Timestamp) -> Value {
-        let key = |cause: &str, name: &str| format!("{cause}/{name}");
         self.pauses.retain(|known, _| {
             facts
                 .pauses
                 .iter()
-                .any(|pause| key(pause.cause, &pause.name) == *known)
+                .any(|pause| pause_key(pause.cause, &pause.name) == *known)
         });
         let pauses = facts.pauses.iter().map(|pause| {
             let since = self
                 .pauses
-                .entry(key(pause.cause, &pause.name))
+                .entry(pause_key(pause.cause, &pause.name))
                 .or_insert_with(|| time(pause.since.unwrap_or(now.as_microsecond())))
                 .clone();
             let mut value = json!({"cause": pause.cause, "name": pause.name, "sinceTime": since});
@@ -144,6 +164,26 @@ impl Memory {
             }
         }
         Some(value)
+    }
+}
+
+fn pause_key(cause: &str, name: &str) -> String {
+    format!("{cause}/{name}")
+}
+
+fn as_said(status: Option<bool>) -> &'static str {
+    match status {
+        Some(true) => "True",
+        Some(false) => "False",
+        None => "Unknown",
+    }
+}
+
+fn as_known(status: &str) -> &'static str {
+    match status {
+        "True" => "True",
+        "False" => "False",
+        _ => "Unknown",
     }
 }
 

@@ -1,6 +1,8 @@
 //! What a map's status is made of.
 
+use super::Memory;
 use crate::{gate::Phase, record::Lsn};
+use std::sync::Arc;
 
 /// One condition before it becomes Kubernetes' own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +87,8 @@ pub struct Facts {
     pub generation: i64,
     /// The generation whose `state` is followed: a later one, if the rest of it cannot be.
     pub wished: i64,
+    /// What the status said before this worker did.
+    pub before: Arc<Memory>,
     pub phase: Phase,
     pub pauses: Vec<PauseFacts>,
     pub rules: Vec<RuleFacts>,

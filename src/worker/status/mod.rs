@@ -4,12 +4,15 @@ mod connection;
 mod document;
 mod facts;
 mod publish;
+mod starting;
 mod statuses;
 mod stores;
 mod writer;
 
 pub use connection::{Of, SlotFacts, write_slots};
+pub use document::Memory;
 pub use facts::{CatchUpFacts, Facts, GapFacts, Ledger, PauseFacts, RuleFacts, Said};
 pub use publish::publish;
+pub use starting::Starting;
 pub use statuses::Statuses;
 pub use writer::{StatusWriter, Update};

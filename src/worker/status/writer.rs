@@ -93,7 +93,7 @@ impl StatusWriter {
             let status = self
                 .memories
                 .entry(update.map.clone())
-                .or_default()
+                .or_insert_with(|| Memory::clone(&update.facts.before))
                 .status(&update.facts, now);
             let client = self.client.clone();
             async move {

@@ -111,6 +111,7 @@ impl Engine {
                 queue_bytes: facts.queue_bytes,
                 pauses: wanted::by_rules(map),
                 rules: map.ruling.known(),
+                memory: plan.said.memory.clone(),
             },
             ..plan.clone()
         }
