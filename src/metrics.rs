@@ -165,8 +165,6 @@ pub fn set(facts: &Facts) {
         (&METRICS.errored, facts.ledger.errored),
         (&METRICS.filtered, facts.ledger.filtered),
         (&METRICS.truncates, facts.truncates),
-        (&METRICS.lag_seconds, facts.lag_seconds.unsigned_abs()),
-        (&METRICS.lag_bytes, facts.lag_bytes),
         (&METRICS.paused, u64::from(is("Paused", true))),
         (&METRICS.blocked, u64::from(facts.blocked.is_some())),
         (&METRICS.rule_pauses, by_rules as u64),
@@ -174,12 +172,15 @@ pub fn set(facts: &Facts) {
     ] {
         family.get_or_create(&labels).set(value.cast_signed());
     }
-    for (family, at) in [
-        (&METRICS.oldest_queued, facts.queue_oldest),
-        (&METRICS.next_purge, facts.next_purge),
+    let seconds = |at: i64| at / 1_000_000;
+    for (family, value) in [
+        (&METRICS.oldest_queued, facts.queue_oldest.map(seconds)),
+        (&METRICS.next_purge, facts.next_purge.map(seconds)),
+        (&METRICS.lag_seconds, facts.lag.map(|lag| lag.seconds)),
+        (&METRICS.lag_bytes, facts.lag.map(|lag| lag.bytes.cast_signed())),
     ] {
-        match at {
-            Some(at) => drop(family.get_or_create(&labels).set(at / 1_000_000)),
+        match value {
+            Some(value) => drop(family.get_or_create(&labels).set(value)),
             None => drop(family.remove(&labels)),
         }
     }

@@ -19,7 +19,7 @@ use crate::{
         objects::{Cluster, Object, Objects},
         plan::{Plan, StatusBefore},
         rules,
-        status::{Facts, Ledger, Memory, PauseFacts, Starting},
+        status::{Facts, Ledger, Memory, PauseFacts, Said, Starting},
         wish::{self, Wish},
     },
 };
@@ -173,7 +173,7 @@ impl Resolver {
             None => Phase::Starting,
         };
         let message = format!("The map is taken over once what it refers to can be read: {error}");
-        Starting {
+        let mut facts = Starting {
             namespace: &self.namespace,
             name: &object.name_any(),
             uid: &object.uid().unwrap_or_default(),
@@ -185,7 +185,10 @@ impl Resolver {
             queue_connection: &self.queue_name(object).unwrap_or_default(),
             queue_id: &object.queue_id(),
         }
-        .facts(phase, "Starting", &message)
+        .facts(phase, "Starting", &message);
+        // Who waits for its clean-up must not forget what that waits for.
+        facts.conditions.extend(cleaned_up(&status));
+        facts
     }
 
     fn queue_name(&self, object: &TableMap) -> Option<String> {
@@ -431,6 +434,21 @@ fn seconds(seconds: i64) -> Duration {
 fn is_shown(status: &TableMapStatus) -> bool {
     let mut conditions = status.conditions.iter();
     conditions.any(|said| said.type_ == "Paused" && said.status == "True")
+}
+
+fn cleaned_up(status: &TableMapStatus) -> Option<Said> {
+    let mut conditions = status.conditions.iter();
+    let known = conditions.find(|said| said.type_ == "CleanedUp")?;
+    Some(Said {
+        type_: "CleanedUp",
+        status: match known.status.as_str() {
+            "True" => Some(true),
+            "False" => Some(false),
+            _ => None,
+        },
+        reason: known.reason.clone(),
+        message: known.message.clone(),
+    })
 }
 
 fn state_by(object: &TableMap) -> Option<String> {

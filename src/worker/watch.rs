@@ -201,13 +201,15 @@ impl Watch {
                 // One that has still to adopt its queue has nothing at the source.
                 let has_joined = object.status.as_ref().is_some_and(has_joined);
                 let may_have = has_joined || !object.adopts() || !is_certain;
+                // What is said of a queue that is another's would be said of the other.
+                let is_its_own = has_joined && !matches!(error, ResolveError::QueueInUse(_));
                 if may_have && !self.known.contains_key(&uid) {
                     let table = &object.spec.source.table;
                     let _ = self.events.send(Event::Unread {
                         uid: uid.clone(),
                         table: (table.schema.clone(), table.name.clone()),
                         map: now.map.clone(),
-                        facts: Box::new(self.resolver.unread(&object, &error)),
+                        facts: is_its_own.then(|| Box::new(self.resolver.unread(&object, &error))),
                     });
                 } else {
                     let _ = self.events.send(Event::UnreadGone(uid.clone()));

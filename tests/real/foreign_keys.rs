@@ -217,8 +217,8 @@ async fn a_child_of_a_deleted_parent_is_refused_and_does_not_go_with_it() {
     let _time = timed("a_child_of_a_deleted_parent_is_refused_and_does_not_go_with_it");
     let mut rig = Rig::start().await;
     rig.both(
-        "CREATE TABLE parents (id bigint PRIMARY KEY);
-         CREATE TABLE children (id bigint PRIMARY KEY, parent_id bigint)",
+        "CREATE TABLE parents (id char(4) PRIMARY KEY);
+         CREATE TABLE children (id bigint PRIMARY KEY, parent_id char(4))",
     )
     .await;
     rig.erp()
@@ -241,7 +241,7 @@ async fn a_child_of_a_deleted_parent_is_refused_and_does_not_go_with_it() {
         .unwrap();
     rig.equal("parents", "id").await;
     crm.batch_execute(
-        "BEGIN; DELETE FROM parents WHERE id = 1; INSERT INTO children VALUES (1, 2), (2, 1), (3, NULL); COMMIT",
+        "BEGIN; DELETE FROM parents WHERE id = '1'; INSERT INTO children VALUES (1, 2), (2, 1), (3, NULL); COMMIT",
     )
     .await
     .unwrap();

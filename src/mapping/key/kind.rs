@@ -178,13 +178,21 @@ impl KeyType {
     /// # Errors
     /// As [`KeyType::of`].
     pub fn check(destination: ColumnType) -> Result<(), UnsupportedKey> {
+        Self::own(destination).map(|_| ())
+    }
+
+    /// Of texts that the type itself has written.
+    ///
+    /// # Errors
+    /// As [`KeyType::of`].
+    pub fn own(destination: ColumnType) -> Result<Self, UnsupportedKey> {
         let anything = Column {
             name: String::new(),
             type_oid: destination.oid,
             type_modifier: destination.modifier,
             key: true,
         };
-        Self::of(destination, &anything).map(|_| ())
+        Self::of(destination, &anything)
     }
 
     /// What a source column alone tells, until the destination has been seen.

@@ -237,7 +237,9 @@ impl Engine {
         match result {
             Ok(()) => {
                 map.looked.destination = true;
-                if map.unusable.as_ref().is_some_and(Unusable::is_of_destination) {
+                // One that answers and cannot be fenced is not well.
+                let is_closing = map.gate.wanted() && map.unfenced.is_some();
+                if !is_closing && map.unusable.as_ref().is_some_and(Unusable::is_of_destination) {
                     self.usable_again(id);
                 }
             }

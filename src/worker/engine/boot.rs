@@ -325,6 +325,7 @@ impl Engine {
             asking: false,
             awaited: 0,
             unusable: None,
+            unfenced: None,
             outage: Outage::default(),
             comes: None,
             unbegun: false,

@@ -318,7 +318,7 @@ impl crate::worker::map::Map {
     pub fn is_drained(&self) -> bool {
         match self.gate.route() {
             // What waited for the cutover was not queued only since it came late.
-            Route::Lane => self.waited == Position::ZERO,
+            Route::Lane => self.waited == Position::ZERO || self.in_flight() == 0,
             // What its lane gives back is on its way to the queue.
             _ if self.gate.busy() == Some(Step::Leave) => false,
             _ => self.waiting() == 0 && self.appender.is_idle() && self.held.is_empty(),

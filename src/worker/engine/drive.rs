@@ -186,9 +186,9 @@ impl Engine {
 
     /// The fence is tried again; meanwhile a person is told what is wrong. Other trouble than the destination's is said first.
     fn not_fenced(&mut self, id: &MapId, failure: Option<LaneError>) {
-        let (Some(failure), Some(map)) = (failure, self.maps.get(id)) else {
-            return;
-        };
+        let Some(map) = self.maps.get_mut(id) else { return };
+        map.unfenced = failure.as_ref().map(ToString::to_string);
+        let Some(failure) = failure else { return };
         tracing::warn!(map = %map.plan.name, %failure, "the destination could not be fenced; trying again");
         if map.unusable.as_ref().is_none_or(Unusable::is_of_destination) {
             self.check_failed(id, CheckFailure::Away(failure));

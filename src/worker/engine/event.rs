@@ -39,7 +39,8 @@ pub enum Event {
         uid: String,
         table: TableName,
         map: MapId,
-        facts: Box<Facts>,
+        /// What is to be said of it, if it was taken over before.
+        facts: Option<Box<Facts>>,
     },
     /// It is gone, or has none.
     UnreadGone(String),

@@ -297,7 +297,9 @@ impl Engine {
                 facts,
             } => {
                 self.unread.insert(uid, table);
-                self.statuses.tell(&map, *facts);
+                if let Some(facts) = facts {
+                    self.statuses.tell(&map, *facts);
+                }
             }
             Event::UnreadGone(uid) => drop(self.unread.remove(&uid)),
             Event::Removed(map) => self.removed(&map),

@@ -60,6 +60,7 @@ impl Engine {
         }
         let wanted = wish.wants(now) || map.ruling.holds();
         map.gate.set_wanted(wanted);
+        map.unfenced = map.unfenced.take().filter(|_| wanted);
         let before = std::mem::replace(&mut map.timed, wish.lasts(now));
         if before.is_some_and(|until| until <= now) && !wanted {
             let note = "The time of spec.pauseUntilTime has come: the queue is written.";

@@ -8,7 +8,7 @@ use crate::{
     worker::{
         limits::{Level, Meter},
         map::{Blocked, Counting, Left, Map, MapId, Stage, Unusable, UnusableKind},
-        status::{CatchUpFacts, Facts, GapFacts, Ledger, Said, Starting},
+        status::{CatchUpFacts, Facts, GapFacts, Lag, Ledger, Said, Starting},
     },
 };
 use std::time::Instant;
@@ -117,10 +117,13 @@ impl Engine {
         let phase = phase_of(map);
         let through = map.taken(self.through);
         let durable = map.held_by().durable();
-        let lag_bytes = through.commit.0.saturating_sub(durable.commit.0);
-        let lag_seconds = match (map.in_flight(), map.commit_time) {
+        let seconds = match (map.in_flight(), map.commit_time) {
             (0, _) | (_, None) => 0,
             (_, Some(at)) => (jiff::Timestamp::now().as_microsecond() - at).max(0) / 1_000_000,
+        };
+        let lag = Lag {
+            seconds,
+            bytes: through.commit.0.saturating_sub(durable.commit.0),
         };
         Facts {
             namespace: map.plan.namespace.clone(),
@@ -145,8 +148,7 @@ impl Engine {
             // Who finds one takes a position that is missing for a lost one.
             durable: seen(durable).filter(|_| map.has_joined()),
             commit_time: map.commit_time,
-            lag_seconds,
-            lag_bytes,
+            lag: Some(lag),
             truncates: map.truncates,
             queue_connection: map.plan.queue_connection.clone(),
             queue_id: map.id.to_string(),

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// A source that did not say which columns a new map's table has is asked again after this.
 const UNKNOWN: Duration = Duration::from_secs(1);
+/// So many tables are asked for their columns at once: the state of the others waits for that.
+const AT_ONCE: usize = 250;
 
 /// What was found of one map's table.
 #[derive(Debug)]
@@ -52,15 +54,14 @@ impl Columns {
         }
     }
 
-    /// None: that is not known, and asked again.
-    async fn look(self, admin: &Admin) -> Option<ColumnsSeen> {
+    async fn look(self, admin: &Admin) -> Result<ColumnsSeen, JoinError> {
         let table = (self.table.0.as_str(), self.table.1.as_str());
         let found = match admin.has_columns(table, &self.read).await {
             Ok(()) => Ok(()),
             Err(JoinError::NoColumn(lacks)) => Err(lacks),
-            Err(_) => return None,
+            Err(error) => return Err(error),
         };
-        Some(ColumnsSeen {
+        Ok(ColumnsSeen {
             map: self.map,
             stamp: self.stamp,
             found,
@@ -88,7 +89,8 @@ impl Engine {
             })
             .collect();
         let maps = self.maps.values();
-        let unknown: Vec<Columns> = maps.filter(|map| is_unknown(map)).map(Columns::of).collect();
+        let unknown = maps.filter(|map| is_unknown(map)).take(AT_ONCE);
+        let unknown: Vec<Columns> = unknown.map(Columns::of).collect();
         if wanted.is_empty() && unknown.is_empty() {
             return;
         }
@@ -230,7 +232,9 @@ async fn look(
     let (states, end) = admin.tables(publication, &tables).await?;
     let mut columns = Vec::new();
     for asked in unknown {
-        columns.extend(asked.look(&admin).await);
+        // What is known by then is known.
+        let Ok(seen) = asked.look(&admin).await else { break };
+        columns.push(seen);
     }
     let seen = maps.into_iter().zip(states);
     let seen = seen.map(|(map, state)| TableSeen { map, state, end });

@@ -52,12 +52,14 @@ pub(super) fn paused(map: &Map) -> Said {
             let message = format!("No write to the destination is possible; wanted by {wanted}.");
             said("Paused", true, reason, message)
         }
-        (false, true) if map.is_away() => said(
-            "Paused",
-            false,
-            "CannotFence",
-            "Changes are queued, but the destination cannot be reached: a write that was under way may still land.",
-        ),
+        (false, true) if map.unfenced.is_some() || map.is_away() => {
+            let why = map.unfenced.as_deref().unwrap_or_default();
+            let message = format!(
+                "Changes are queued, but the destination cannot be closed to them: a write that was under way may still land. \
+                 {why}"
+            );
+            said("Paused", false, "CannotFence", message.trim_end())
+        }
         (false, true) => said(
             "Paused",
             false,

@@ -288,6 +288,8 @@ pub struct Map {
     /// The version of the status write that the gate waits for (rule 6).
     pub awaited: u64,
     pub unusable: Option<Unusable>,
+    /// Why the last try to fence it failed.
+    pub unfenced: Option<String>,
     pub outage: Outage,
     /// It waited for another map, and has been on its way into the lane since.
     pub comes: Option<Instant>,

@@ -210,7 +210,11 @@ fn rules(facts: &Facts) -> Value {
 }
 
 fn position(facts: &Facts) -> Value {
-    let mut value = json!({"lagSeconds": facts.lag_seconds, "lagBytes": facts.lag_bytes});
+    let mut value = json!({});
+    if let Some(lag) = facts.lag {
+        value["lagSeconds"] = json!(lag.seconds);
+        value["lagBytes"] = json!(lag.bytes);
+    }
     if let Some(received) = facts.received {
         value["received"] = json!(received.to_string());
     }

@@ -78,6 +78,13 @@ pub struct GapFacts {
     pub until: Option<Lsn>,
 }
 
+/// How far a map stands behind its source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lag {
+    pub seconds: i64,
+    pub bytes: u64,
+}
+
 /// A map as its worker sees it: all that the worker's part of the status says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
@@ -99,8 +106,8 @@ pub struct Facts {
     pub received: Option<Lsn>,
     pub durable: Option<Lsn>,
     pub commit_time: Option<i64>,
-    pub lag_seconds: i64,
-    pub lag_bytes: u64,
+    /// None: nobody reads.
+    pub lag: Option<Lag>,
     pub truncates: u64,
     pub queue_connection: String,
     pub queue_id: String,

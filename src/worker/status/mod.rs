@@ -11,7 +11,7 @@ mod writer;
 
 pub use connection::{Of, SlotFacts, write_slots};
 pub use document::Memory;
-pub use facts::{CatchUpFacts, Facts, GapFacts, Ledger, PauseFacts, RuleFacts, Said};
+pub use facts::{CatchUpFacts, Facts, GapFacts, Lag, Ledger, PauseFacts, RuleFacts, Said};
 pub use publish::publish;
 pub use starting::Starting;
 pub use statuses::Statuses;
