@@ -194,3 +194,58 @@ async fn a_deletion_gives_up_what_is_gone_for_good_and_says_so() {
     )
     .await;
 }
+
+/// What nobody has begun holds no deletion up, and leaves nothing behind of which somebody would have to hear.
+#[tokio::test(flavor = "multi_thread")]
+async fn maps_that_nobody_has_begun_go_without_a_worker() {
+    let _time = timed("maps_that_nobody_has_begun_go_without_a_worker");
+    let mut rig = Rig::start().await;
+    let _controllers = rig.controllers();
+    let map = |name: &str| same_map(name, &["id"], &["id"]);
+    let filtered = "public, name: invalid}, filter: {expression: 'row.id >'}}";
+    let invalid = map("invalid").replacen("public, name: invalid}}", filtered, 1);
+    rig.api.apply(&map("waits"));
+    rig.api
+        .apply(&map("misspelt").replacen("{name: erp}", "{name: epr}", 1));
+    rig.api.apply(&invalid);
+    rig.reason("waits", "SpecValid", "Accepted").await;
+    rig.reason("misspelt", "SpecValid", "ConnectionMissing").await;
+    rig.reason("invalid", "SpecValid", "MappingInvalid").await;
+    for map in ["waits", "misspelt", "invalid"] {
+        delete(&rig, map);
+    }
+    for map in ["waits", "misspelt", "invalid"] {
+        is_gone(&rig, map).await;
+    }
+    let told = rig
+        .api
+        .kubectl(&["get", "events", "--field-selector", "reason=LeftBehind"]);
+    assert!(!told.contains("LeftBehind"), "{told}");
+}
+
+/// Whoever works by then cannot reach the source, nor ever will.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_gives_up_a_source_whose_secret_is_gone() {
+    let _time = timed("a_deletion_gives_up_a_source_whose_secret_is_gone");
+    let mut rig = start(&["t"]).await;
+    rig.api.kubectl(&[
+        "create",
+        "secret",
+        "generic",
+        "crm",
+        "--from-literal=username=postgres",
+        "--from-literal=password=unused",
+    ]);
+    let patch = r#"{"spec":{"postgres":{"credentials":{"secretRef":{"name":"crm"}}}}}"#;
+    rig.api
+        .kubectl(&["patch", "connection", "crm", "--type=merge", "-p", patch]);
+    let operator = rig.operator(&[]);
+    caught_up(&rig, &["t"]).await;
+    drop(operator);
+    rig.api.kubectl(&["delete", "secret", "crm"]);
+    let _operator = rig.operator(&[]);
+    rig.reason("t", "SpecValid", "ConnectionMissing").await;
+    delete(&rig, "t");
+    is_gone(&rig, "t").await;
+    left_behind(&rig, "t", &["Secret crm", "slot and publication"]).await;
+}

@@ -1,11 +1,12 @@
 //! `TableMaps`: finalizer, worker, and the operator's part of the status.
 
+mod deletion;
 mod leases;
 mod summary;
 
 pub use leases::Leases;
 
-use super::{Context, Error, Workers, embedded::Key, finalizer, pods::Why, within};
+use super::{Context, Error, Workers, embedded::Key, finalizer as object, pods::Why, within};
 use crate::{
     api::{
         TableMap,
@@ -14,6 +15,7 @@ use crate::{
     lease, metrics,
     worker::{self, ResolveError, Resolver},
 };
+use deletion::{Finalizer, finalizer};
 use kube::{
     Api, Resource, ResourceExt,
     api::{Patch, PatchParams},
@@ -35,13 +37,9 @@ const SOON: Duration = Duration::from_secs(5);
 pub async fn reconcile(map: Arc<TableMap>, context: Arc<Context>) -> Result<Action, Error> {
     let namespace = map.namespace().ok_or(Error::NoNamespace)?;
     let api: Api<TableMap> = Api::namespaced(context.client.clone(), &namespace);
-    if map.metadata.deletion_timestamp.is_some() && summary::is_cleaned_up(&map) {
-        release(&api, &map).await?;
-        return Ok(Action::await_change());
-    }
     // The worker makes nothing outside Kubernetes before this is there.
     if map.metadata.deletion_timestamp.is_none() {
-        finalizer::add(&api, &map, FINALIZER).await?;
+        object::add(&api, &map, FINALIZER).await?;
     }
     if let Workers::Embedded(workers) = &context.workers {
         workers.ensure(Key {
@@ -51,28 +49,22 @@ pub async fn reconcile(map: Arc<TableMap>, context: Arc<Context>) -> Result<Acti
         });
     }
     let found = dereference(&map, &context, &namespace).await?;
-    // What it was refused is another's: it has made nothing that is to be cleaned up.
-    let has_begun = map.status.as_ref().is_some_and(|status| status.queue.is_some());
-    if map.metadata.deletion_timestamp.is_some() && found.refused && !has_begun {
-        release(&api, &map).await?;
-        return Ok(Action::await_change());
+    match finalizer(&map, &found, context.clean_up, jiff::Timestamp::now()) {
+        Finalizer::Stays => {
+            apply(&api, &map, &found).await?;
+            return Ok(Action::requeue(if found.is_well() { AGAIN } else { SOON }));
+        }
+        Finalizer::Goes => {}
+        Finalizer::GivesUp(why) => abandon(&map, &context, &why).await,
     }
-    if let Err((_, why)) = &found.spec
-        && found.missing
-        && summary::is_given_up(&map, context.clean_up, jiff::Timestamp::now())
-    {
-        abandon(&map, &context, why).await;
-        release(&api, &map).await?;
-        return Ok(Action::await_change());
-    }
-    apply(&api, &map, &found).await?;
-    Ok(Action::requeue(if found.is_well() { AGAIN } else { SOON }))
+    release(&api, &map).await?;
+    Ok(Action::await_change())
 }
 
 /// Nothing of it is left to look after.
 async fn release(api: &Api<TableMap>, map: &TableMap) -> Result<(), Error> {
     metrics::forget_sum(&map.namespace().unwrap_or_default(), &map.name_any());
-    finalizer::remove(api, map, FINALIZER).await
+    object::remove(api, map, FINALIZER).await
 }
 
 /// Says that a map goes of which nobody knows any more where its parts are; a lost event does not hold it up.
@@ -86,7 +78,7 @@ async fn abandon(map: &TableMap, context: &Context, why: &str) {
         type_: EventType::Warning,
         reason: LEFT_BEHIND.into(),
         note: Some(format!(
-            "Left behind, since what the map refers to is gone ({why}): the row of {uid} in tablemap.progress at the \
+            "Left behind, since what the map refers to cannot be used ({why}): the row of {uid} in tablemap.progress at the \
              destination, its keys in Redis, and its part of slot and publication at the source."
         )),
         action: "CleanUp".into(),
@@ -102,10 +94,7 @@ async fn abandon(map: &TableMap, context: &Context, why: &str) {
 async fn dereference(map: &TableMap, context: &Context, namespace: &str) -> Result<Found, Error> {
     let resolver = Resolver::new(context.cluster.clone(), namespace, context.default_queue.clone());
     let spec = resolver.plan(map).await.map(|_| ());
-    let source = resolver
-        .connection(&map.spec.source.connection_ref.name)
-        .await
-        .map(|_| ());
+    let source = source(&resolver, &map.spec.source.connection_ref.name).await;
     let name = worker::name(&map.spec.source.connection_ref.name, &map.spec.worker_group);
     let lease = context.leases.of(namespace, &name).await?;
     let lease = lease.filter(lease::has_begun);
@@ -118,13 +107,16 @@ async fn dereference(map: &TableMap, context: &Context, namespace: &str) -> Resu
         (false, true) => Worker::Expired { name, why },
         (false, false) => Worker::None { why },
     };
-    let spec = spec.and(source);
     Ok(Found {
-        missing: matches!(spec, Err(ResolveError::Missing(_))),
-        refused: matches!(spec, Err(ResolveError::QueueInUse(_))),
-        spec: spec.map_err(|error| (error.reason(), error.to_string())),
+        spec: spec.and(source),
         worker,
     })
+}
+
+/// What a worker needs to reach the source; what it needs for a map is of the map's plan.
+async fn source(resolver: &Resolver, name: &str) -> Result<(), ResolveError> {
+    let connection = resolver.connection(name).await?;
+    resolver.postgres(&connection).await.map(|_| ())
 }
 
 /// Why its pod does not run, or what of a worker that works was refused.

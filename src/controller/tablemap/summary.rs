@@ -1,9 +1,6 @@
 //! The operator's conditions: a function of the spec, the worker's conditions and the worker's Lease. Pure.
 
-use crate::{
-    api::{DeletionPolicy, TableMap},
-    controller::pods::Why,
-};
+use crate::{api::TableMap, controller::pods::Why, worker::ResolveError};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
@@ -20,11 +17,7 @@ pub enum Worker {
 /// What was found.
 #[derive(Clone, Debug)]
 pub struct Found {
-    pub spec: Result<(), (&'static str, String)>,
-    /// What the spec refers to is not there: the API server has said so.
-    pub missing: bool,
-    /// The queue that it would adopt is another map's.
-    pub refused: bool,
+    pub spec: Result<(), ResolveError>,
     pub worker: Worker,
 }
 
@@ -52,25 +45,12 @@ fn said(type_: &'static str, yes: bool, reason: &str, message: impl Into<String>
     }
 }
 
-/// The worker has removed what the map had outside Kubernetes.
-pub fn is_cleaned_up(map: &TableMap) -> bool {
-    condition(map, "CleanedUp").is_some_and(|found| found.status == "True")
+/// A worker has told of the map.
+pub fn has_begun(map: &TableMap) -> bool {
+    map.status.as_ref().is_some_and(|status| status.queue.is_some())
 }
 
-/// Whether a map that is to go has been without what it refers to for so long that nobody can clean up after it. Records
-/// that are to be written first are not given up: `deletionPolicy: Discard` does that.
-pub fn is_given_up(map: &TableMap, patience: Duration, now: Timestamp) -> bool {
-    let since = |time: Timestamp| now.duration_since(time).unsigned_abs() >= patience;
-    let deleted = map.metadata.deletion_timestamp.as_ref().map(|time| time.0);
-    let unresolved = condition(map, "SpecValid")
-        .filter(|found| found.status == "False")
-        .map(|found| found.last_transition_time.0);
-    let queued = condition(map, "CleanedUp").is_some_and(|found| found.reason == "QueueNotEmpty");
-    let drains = queued && map.spec.deletion_policy == DeletionPolicy::Drain;
-    deleted.is_some_and(since) && unresolved.is_some_and(since) && !drains
-}
-
-fn condition<'a>(map: &'a TableMap, type_: &str) -> Option<&'a Condition> {
+pub fn condition<'a>(map: &'a TableMap, type_: &str) -> Option<&'a Condition> {
     map.status
         .as_ref()?
         .conditions
@@ -96,15 +76,26 @@ pub fn status(map: &TableMap, found: &Found, now: Timestamp) -> Value {
     for said in [spec_valid(found), worker_available(found)] {
         conditions.push(value(map, &said, generation, now));
     }
-    if gone {
+    let is_unknown = gone || is_unclaimed(map);
+    if is_unknown {
         conditions.extend(unknown(map, generation, now));
     }
     let mut status = json!({"observedGeneration": observed, "conditions": conditions});
-    if gone {
+    if is_unknown {
         status["phase"] = json!("Unknown");
     }
     status
 }
+
+/// Nobody has taken over what we said in the worker's place. Until then it is ours: an apply without it would take fields away
+/// that no condition may lack, and the API server would refuse that.
+fn is_unclaimed(map: &TableMap) -> bool {
+    let mut theirs = THEIRS.iter().filter_map(|type_| condition(map, type_));
+    theirs.any(|known| known.reason == UNAVAILABLE)
+}
+
+/// Of the worker's conditions, while nobody works.
+pub const UNAVAILABLE: &str = "WorkerUnavailable";
 
 /// Up to which change of the spec somebody has acted: the worker, unless there is nothing for it to do.
 fn observed(map: &TableMap, found: &Found, generation: i64) -> i64 {
@@ -143,11 +134,11 @@ fn unknown(map: &TableMap, generation: i64, now: Timestamp) -> Vec<Value> {
         .iter()
         .map(|type_| {
             let status = if stays(type_) { "True" } else { "Unknown" };
-            let message = "The worker's Lease has expired; nobody knows.".to_owned();
+            let message = "Nobody has told since the worker's Lease expired.".to_owned();
             let said = Said {
                 type_,
                 status,
-                reason: "WorkerUnavailable".into(),
+                reason: UNAVAILABLE.into(),
                 message,
             };
             value(map, &said, generation, now)
@@ -198,13 +189,11 @@ fn summary(map: &TableMap, found: &Found, now: Timestamp) -> Vec<Said> {
     let text = match ready.1.as_str() {
         "Running" => "Changes are written directly.".to_owned(),
         "PausedAsRequested" => "Paused as the spec asks; changes are queued.".into(),
-        "SpecInvalid" => found
-            .spec
-            .as_ref()
-            .err()
-            .map(|(_, text)| text.clone())
-            .unwrap_or_default(),
-        "WorkerUnavailable" => worker_available(found).message,
+        "SpecInvalid" => amiss(found).unwrap_or_default(),
+        UNAVAILABLE => {
+            let known = worker_available(found).message;
+            amiss(found).map_or_else(|| known.clone(), |why| format!("{known} {why}"))
+        }
         "SchemaMismatch" => message("SchemaValid"),
         "PausedByRule" => rule(map).unwrap_or_else(|| message("Paused")),
         "CannotFence" => message("Paused"),
@@ -228,6 +217,11 @@ fn summary(map: &TableMap, found: &Found, now: Timestamp) -> Vec<Said> {
             None => said("Stalled", false, "NotStalled", stalled_text),
         },
     ]
+}
+
+/// Why the spec cannot be used.
+fn amiss(found: &Found) -> Option<String> {
+    found.spec.as_ref().err().map(ToString::to_string)
 }
 
 /// Why a rule holds a map, and what ends that.
@@ -264,11 +258,13 @@ fn judge(map: &TableMap, found: &Found, now: Timestamp) -> Judged {
     if map.metadata.deletion_timestamp.is_some() {
         return ((false, "Deleting".into()), Some("Deleting"), None);
     }
-    if found.spec.is_err() {
+    let gone = matches!(found.worker, Worker::Expired { .. });
+    // Of a map that has a slot it is more urgent that nobody works.
+    if found.spec.is_err() && !(gone && has_begun(map)) {
         return both("SpecInvalid");
     }
-    if matches!(found.worker, Worker::Expired { .. }) {
-        let reason = "WorkerUnavailable";
+    if gone {
+        let reason = UNAVAILABLE;
         return if is_left_alone(map, now) {
             both(reason)
         } else {
@@ -311,7 +307,7 @@ fn spec_valid(found: &Found) -> Said {
             "Accepted",
             "References resolve, expressions compile.",
         ),
-        Err((reason, message)) => said("SpecValid", false, reason, message.clone()),
+        Err(error) => said("SpecValid", false, error.reason(), error.to_string()),
     }
 }
 
@@ -337,5 +333,58 @@ fn unavailable(reason: &'static str, known: String, why: Option<&Why>) -> Said {
     match why {
         None => said("WorkerAvailable", false, reason, known),
         Some(Why { reason, message }) => said("WorkerAvailable", false, reason, format!("{known} {message}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the API server has it after such an apply.
+    fn after(status: &Value) -> TableMap {
+        let table = json!({"connectionRef": {"name": "c"}, "table": {"schema": "s", "name": "t"}});
+        let map = json!({
+            "apiVersion": "tablemap.dev/v1alpha1", "kind": "TableMap",
+            "metadata": {"name": "m", "generation": 1},
+            "spec": {"source": table, "destination": table, "integrationKey": ["id"], "fields": []},
+            "status": status,
+        });
+        serde_json::from_value(map).unwrap()
+    }
+
+    fn found(worker: fn(String) -> Worker) -> Found {
+        Found {
+            spec: Ok(()),
+            worker: worker("w".into()),
+        }
+    }
+
+    fn conditions(status: &Value) -> Vec<&str> {
+        let all = status["conditions"].as_array().unwrap().iter();
+        all.map(|said| said["type"].as_str().unwrap()).collect()
+    }
+
+    /// Each write of it costs the API server as much as any: of a thousand maps there must not be one more than is needed.
+    #[test]
+    fn what_was_said_in_the_workers_place_is_ours_until_the_worker_takes_it_over() {
+        let now = "2026-11-24T22:10:00Z".parse().unwrap();
+        let expired = found(|name| Worker::Expired { name, why: None });
+        let holds = found(|name| Worker::Holds { name, why: None });
+        let gone = status(&after(&json!({})), &expired, now);
+        assert!(THEIRS.iter().all(|type_| conditions(&gone).contains(type_)));
+        let back = status(&after(&gone), &holds, now);
+        assert_eq!(conditions(&back), conditions(&gone));
+        assert_eq!(back["phase"], "Unknown");
+        assert!(says(&after(&back), &status(&after(&back), &holds, now)));
+
+        let mut told = back.clone();
+        for said in told["conditions"].as_array_mut().unwrap() {
+            if THEIRS.contains(&said["type"].as_str().unwrap()) {
+                said["reason"] = json!("Starting");
+            }
+        }
+        let claimed = status(&after(&told), &holds, now);
+        assert!(!THEIRS.iter().any(|type_| conditions(&claimed).contains(type_)));
+        assert!(claimed.get("phase").is_none());
     }
 }

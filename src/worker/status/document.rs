@@ -11,7 +11,7 @@ use std::collections::HashMap;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
     phase: Option<(String, String)>,
-    conditions: HashMap<String, (&'static str, String)>,
+    conditions: HashMap<String, (Option<bool>, String)>,
     pauses: HashMap<String, String>,
     blocked: Option<(String, String)>,
 }
@@ -37,7 +37,7 @@ impl Memory {
         let phase = status.phase.clone().zip(status.phase_time.as_ref());
         let conditions = status.conditions.iter().map(|known| {
             let since = text(&known.last_transition_time);
-            (known.type_.clone(), (as_known(&known.status), since))
+            (known.type_.clone(), (Said::read(&known.status), since))
         });
         let pauses = status.pauses.iter().flatten().filter_map(|pause| {
             let since = pause.since_time.as_ref()?;
@@ -65,13 +65,12 @@ impl Memory {
     }
 
     fn transition(&mut self, said: &Said, now: Timestamp) -> String {
-        let status = as_said(said.status);
         match self.conditions.get(said.type_) {
-            Some((known, since)) if *known == status => since.clone(),
+            Some((known, since)) if *known == said.status => since.clone(),
             _ => {
                 let since = time(now.as_microsecond());
                 self.conditions
-                    .insert(said.type_.to_owned(), (status, since.clone()));
+                    .insert(said.type_.to_owned(), (said.status, since.clone()));
                 since
             }
         }
@@ -107,7 +106,7 @@ impl Memory {
 
     fn condition(&mut self, said: &Said, generation: i64, now: Timestamp) -> Value {
         json!({
-            "type": said.type_, "status": as_said(said.status), "reason": said.reason, "message": said.message,
+            "type": said.type_, "status": Said::text(said.status), "reason": said.reason, "message": said.message,
             "observedGeneration": generation, "lastTransitionTime": self.transition(said, now),
         })
     }
@@ -169,22 +168,6 @@ impl Memory {
 
 fn pause_key(cause: &str, name: &str) -> String {
     format!("{cause}/{name}")
-}
-
-fn as_said(status: Option<bool>) -> &'static str {
-    match status {
-        Some(true) => "True",
-        Some(false) => "False",
-        None => "Unknown",
-    }
-}
-
-fn as_known(status: &str) -> &'static str {
-    match status {
-        "True" => "True",
-        "False" => "False",
-        _ => "Unknown",
-    }
 }
 
 /// The generation that a condition judges. A pause and its end do not wait for the rest of the spec.

@@ -14,6 +14,28 @@ pub struct Said {
     pub message: String,
 }
 
+impl Said {
+    /// A status as Kubernetes writes it.
+    #[must_use]
+    pub const fn text(status: Option<bool>) -> &'static str {
+        match status {
+            Some(true) => "True",
+            Some(false) => "False",
+            None => "Unknown",
+        }
+    }
+
+    /// The same, read.
+    #[must_use]
+    pub fn read(text: &str) -> Option<bool> {
+        match text {
+            "True" => Some(true),
+            "False" => Some(false),
+            _ => None,
+        }
+    }
+}
+
 /// I5, as users see it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
