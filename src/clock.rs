@@ -26,13 +26,12 @@ const fn moved() -> i64 {
     0
 }
 
-/// `TABLEMAP_CLOCK_SECONDS` tells by how much.
+/// The file that `TABLEMAP_CLOCK` names tells by how many seconds, at each look.
 #[cfg(feature = "testing")]
 fn moved() -> i64 {
-    use std::sync::LazyLock;
-    static MOVED: LazyLock<i64> = LazyLock::new(|| {
-        let seconds = std::env::var("TABLEMAP_CLOCK_SECONDS").ok();
-        seconds.and_then(|text| text.parse::<i64>().ok()).unwrap_or(0) * 1_000_000
-    });
-    *MOVED
+    use std::{ffi::OsString, sync::LazyLock};
+    static FILE: LazyLock<Option<OsString>> = LazyLock::new(|| std::env::var_os("TABLEMAP_CLOCK"));
+    let Some(file) = &*FILE else { return 0 };
+    let seconds = std::fs::read_to_string(file).unwrap_or_default();
+    seconds.parse::<i64>().unwrap_or(0) * 1_000_000
 }

@@ -45,6 +45,7 @@ pub struct Metrics {
     pub lag_seconds: Family<MapLabels, Gauge>,
     pub lag_bytes: Family<MapLabels, Gauge>,
     pub paused: Family<MapLabels, Gauge>,
+    pub destination_connected: Family<MapLabels, Gauge>,
     pub blocked: Family<MapLabels, Gauge>,
     pub rule_pauses: Family<MapLabels, Gauge>,
     pub over_soft_limit: Family<MapLabels, Gauge>,
@@ -106,6 +107,10 @@ impl Metrics {
             lag_seconds: family("lag_seconds", "From the source's commit to durable"),
             lag_bytes: family("lag_bytes", "The same in bytes of the source's log"),
             paused: family("paused", "1 while no write can reach the destination"),
+            destination_connected: family(
+                "destination_connected",
+                "1 while the destination can be written, 0 while it is away or refuses the worker; absent while nobody has looked",
+            ),
             blocked: family("blocked", "1 while changes are not taken"),
             rule_pauses: family("rule_pauses", "Pauses that rules have begun and nobody has ended"),
             over_soft_limit: family("over_soft_limit", "1 while the queue has reached its soft limit"),
@@ -128,7 +133,7 @@ impl Metrics {
         }
     }
 
-    fn families(&self) -> [&Family<MapLabels, Gauge>; 15] {
+    fn families(&self) -> [&Family<MapLabels, Gauge>; 16] {
         [
             &self.received,
             &self.written,
@@ -140,6 +145,7 @@ impl Metrics {
             &self.lag_seconds,
             &self.lag_bytes,
             &self.paused,
+            &self.destination_connected,
             &self.blocked,
             &self.rule_pauses,
             &self.over_soft_limit,
@@ -153,9 +159,11 @@ impl Metrics {
 pub fn set(facts: &Facts) {
     let labels = labels(facts);
     let by_rules = facts.pauses.iter().filter(|pause| pause.cause == "Rule").count();
-    let is = |type_: &str, status: bool| {
+    let known = |type_: &str| {
         let mut conditions = facts.conditions.iter();
-        conditions.any(|said| said.type_ == type_ && said.status == Some(status))
+        conditions
+            .find(|said| said.type_ == type_)
+            .and_then(|said| said.status)
     };
     for (family, value) in [
         (&METRICS.received, facts.ledger.received),
@@ -165,15 +173,22 @@ pub fn set(facts: &Facts) {
         (&METRICS.errored, facts.ledger.errored),
         (&METRICS.filtered, facts.ledger.filtered),
         (&METRICS.truncates, facts.truncates),
-        (&METRICS.paused, u64::from(is("Paused", true))),
+        (&METRICS.paused, u64::from(known("Paused") == Some(true))),
         (&METRICS.blocked, u64::from(facts.blocked.is_some())),
         (&METRICS.rule_pauses, by_rules as u64),
-        (&METRICS.over_soft_limit, u64::from(is("WithinLimits", false))),
+        (
+            &METRICS.over_soft_limit,
+            u64::from(known("WithinLimits") == Some(false)),
+        ),
     ] {
         family.get_or_create(&labels).set(value.cast_signed());
     }
     let seconds = |at: i64| at / 1_000_000;
     for (family, value) in [
+        (
+            &METRICS.destination_connected,
+            known("DestinationConnected").map(i64::from),
+        ),
         (&METRICS.oldest_queued, facts.queue_oldest.map(seconds)),
         (&METRICS.next_purge, facts.next_purge.map(seconds)),
         (&METRICS.lag_seconds, facts.lag.map(|lag| lag.seconds)),

@@ -62,6 +62,13 @@ impl Rules {
         fired.map(|watched| (watched.rule.name.as_str(), watched.past))
     }
 
+    /// How many times in a row a rule has fired again soon after it had been quiet.
+    #[must_use]
+    pub fn flaps(&self, name: &str) -> u32 {
+        let mut of_it = self.pasts().filter(|(rule, _)| *rule == name);
+        of_it.next().map_or(0, |(_, past)| past.flaps)
+    }
+
     /// Counts a batch. Returns the rules that fire, each with why.
     pub fn observe(&mut self, now: i64, written: u64, refused: &Tally) -> Vec<(Rule, Fired)> {
         let tried = written.saturating_add(refused.total());

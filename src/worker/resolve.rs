@@ -441,11 +441,7 @@ fn cleaned_up(status: &TableMapStatus) -> Option<Said> {
     let known = conditions.find(|said| said.type_ == "CleanedUp")?;
     Some(Said {
         type_: "CleanedUp",
-        status: match known.status.as_str() {
-            "True" => Some(true),
-            "False" => Some(false),
-            _ => None,
-        },
+        status: Said::read(&known.status),
         reason: known.reason.clone(),
         message: known.message.clone(),
     })

@@ -13,6 +13,7 @@ mod demo;
 mod durability;
 mod encodings;
 mod fencing;
+mod flapping;
 mod foreign_keys;
 mod judge;
 mod kills;

@@ -225,6 +225,39 @@ async fn a_locked_table_holds_up_no_other_map() {
     judge(&rig, load, TABLES).await;
 }
 
+/// A destination that has become slow is told apart from one that is away, and from records that it refuses.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_table_buffers_refuses_nothing_and_holds_up_no_other() {
+    const SLOW: &str = "CREATE TABLE slow (since timestamptz);
+        CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $f$ BEGIN
+          IF EXISTS (SELECT FROM slow) THEN PERFORM pg_sleep(30); END IF;
+          RETURN NEW;
+        END $f$;
+        CREATE TRIGGER wait BEFORE INSERT OR UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION wait()";
+    let _time = timed("a_slow_table_buffers_refuses_nothing_and_holds_up_no_other");
+    let mut rig = start(Settings::default()).await;
+    rig.arguments.push("--statement-timeout-milliseconds=1000".into());
+    let erp = rig.erp().await;
+    erp.batch_execute(SLOW).await.unwrap();
+    let _operator = rig.operator(&[]);
+    caught_up(&rig).await;
+    let load = Load::start(&rig, TABLES, RATE);
+    rig.more_writes("orders", 200, SOON).await;
+    erp.batch_execute("INSERT INTO slow VALUES (now())")
+        .await
+        .unwrap();
+    let status = rig.phase("orders", "Buffering").await;
+    let slow = ("True", "TableSlow");
+    assert_eq!(condition(&status, "DestinationConnected"), slow);
+    queued(&rig, "orders", 1000).await;
+    rig.more_writes("customers", 1000, SOON).await;
+    let status = rig.status("orders").await;
+    assert_eq!(condition(&status, "DestinationConnected"), slow);
+    assert_eq!(status["errors"]["count"], 0, "{status:#}");
+    erp.batch_execute("DELETE FROM slow").await.unwrap();
+    judge(&rig, load, TABLES).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_destination_that_is_away_is_buffered_for_and_fenced_once_it_is_back() {
     let _time = timed("a_destination_that_is_away_is_buffered_for_and_fenced_once_it_is_back");
@@ -433,7 +466,7 @@ async fn an_outage_of_one_destination_is_not_felt_at_another() {
     assert_eq!(rig.status("alpha").await["phase"], "Buffering");
     let queued = rig.status("alpha").await["queue"]["records"].as_u64();
     assert!(
-        queued > Some(20_000),
+        queued > Some(50_000),
         "the source was too slow for the test: {queued:?}"
     );
     destination.accept();
@@ -443,7 +476,8 @@ async fn an_outage_of_one_destination_is_not_felt_at_another() {
     println!(
         "p99 of the other: {before:.1} ms before, {during:.1} ms during the outage, {after:.1} ms in the catch-up"
     );
-    assert!(during <= 1.5 * before + 10.0);
+    // Of a few milliseconds half is the machine's own noise.
+    assert!(during <= 1.5 * before.max(5.0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -136,8 +136,8 @@ async fn refuse_three(scene: &Scene, from: From, rules: &str) {
 async fn each_form_of_a_rule_fires_wherever_refusals_come_from() {
     let _time = timed("each_form_of_a_rule_fires_wherever_refusals_come_from");
     for from in [From::Live, From::CatchUp, From::Retry] {
-        let forms = [(CLASSES, COUNT), (CODES, PERCENT)];
-        for (matching, threshold) in forms {
+        let forms = [CLASSES, CODES].map(|matching| [COUNT, PERCENT].map(|threshold| (matching, threshold)));
+        for (matching, threshold) in forms.concat() {
             println!("{from:?} {matching} {threshold}");
             let scene = scene().await;
             let rig = &scene.rig;

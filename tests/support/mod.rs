@@ -5,6 +5,7 @@
 pub mod apiserver;
 pub mod audit;
 pub mod certificates;
+pub mod clock;
 pub mod cluster;
 pub mod collector;
 pub mod etcd;

@@ -19,6 +19,10 @@ struct Link {
 /// Whether a row may be written after the one that it refers to was deleted. In order the destination refuses that, and a
 /// person hears of it; with the deletes last the row would go along, and nobody would.
 pub fn refers_to_deleted(planned: &[Planned<'_>], targets: &[Target]) -> bool {
+    let is_delete = |write: &Planned<'_>| matches!(write.act, Act::Delete { .. });
+    if !planned.iter().any(is_delete) {
+        return false;
+    }
     let links = links(targets);
     if links.is_empty() {
         return false;

@@ -15,13 +15,22 @@ pub enum Seen {
     Landed {
         position: Position,
     },
+    /// The destination has refused a change, and it is parked.
+    Parked {
+        position: Position,
+    },
+    /// A newer change of its key has come in place of a parked one.
+    Superseded {
+        position: Position,
+    },
     /// A status was written.
     Status {
         paused: bool,
         running: bool,
     },
-    /// A pause by rule is in force; a person has ended it.
+    /// A pause by rule is in force; some records are written to see whether it must be; it has ended.
     Held,
+    Tried,
     Released,
     /// All was well for long enough: whatever was wanted must have come about.
     Quiet {
@@ -34,12 +43,14 @@ pub enum Seen {
 pub enum Broken {
     /// A write that the source never had.
     Invented(Position),
-    /// An older change of a key landed after a newer one, or one landed twice (I2, I4).
+    /// An older change of a key landed after a newer one, be it by a late retry, or one landed twice (I2, I3, I4).
     Backward { position: Position, after: Position },
     /// A write landed while the status said Paused=True (I6).
     LandedWhilePaused(Position),
-    /// A change never landed (I1).
+    /// A change never landed, and is not parked (I1).
     Lost(Position),
+    /// A change is counted in two places, or in a wrong one (I5).
+    Miscounted(Position),
     /// The map did not run, although nothing stood in its way.
     NeverRan,
     /// A pause was wanted, nothing stood in its way, and Paused=True was not shown.
@@ -48,10 +59,19 @@ pub enum Broken {
     ForgotThePause(Position),
 }
 
+/// Where the books have a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Nowhere,
+    Written,
+    Parked,
+    Superseded,
+}
+
 #[derive(Debug, Default)]
 struct Judge {
     keys: Vec<u8>,
-    landed: Vec<bool>,
+    books: Vec<Place>,
     newest: BTreeMap<u8, Position>,
     paused: bool,
     running: bool,
@@ -72,16 +92,20 @@ impl Judge {
             Seen::Produced { position, key } => {
                 assert_eq!(position, self.keys.len() + 1, "positions rise by one");
                 self.keys.push(key);
-                self.landed.push(false);
+                self.books.push(Place::Nowhere);
                 None
             }
-            Seen::Landed { position } => self.landed(position),
+            Seen::Landed { position } => self
+                .landed(position)
+                .or_else(|| self.book(position, &[Place::Nowhere, Place::Parked], Place::Written)),
+            Seen::Parked { position } => self.book(position, &[Place::Nowhere], Place::Parked),
+            Seen::Superseded { position } => self.book(position, &[Place::Parked], Place::Superseded),
             Seen::Status { paused, running } => {
                 (self.paused, self.running) = (paused, running);
                 self.shown |= paused;
                 None
             }
-            Seen::Held | Seen::Released => {
+            Seen::Held | Seen::Tried | Seen::Released => {
                 (self.held, self.shown) = (event == Seen::Held, false);
                 None
             }
@@ -90,12 +114,19 @@ impl Judge {
         }
     }
 
-    fn landed(&mut self, position: Position) -> Option<Broken> {
-        let index = position.wrapping_sub(1);
-        let Some(key) = self.keys.get(index) else {
+    /// A change comes from one of these places to another.
+    fn book(&mut self, position: Position, from: &[Place], to: Place) -> Option<Broken> {
+        let Some(place) = self.books.get_mut(position.wrapping_sub(1)) else {
             return Some(Broken::Invented(position));
         };
-        self.landed[index] = true;
+        let before = std::mem::replace(place, to);
+        (!from.contains(&before)).then_some(Broken::Miscounted(position))
+    }
+
+    fn landed(&mut self, position: Position) -> Option<Broken> {
+        let Some(key) = self.keys.get(position.wrapping_sub(1)) else {
+            return Some(Broken::Invented(position));
+        };
         if self.paused {
             return Some(Broken::LandedWhilePaused(position));
         }
@@ -109,7 +140,7 @@ impl Judge {
     }
 
     fn at_rest(&self) -> Option<Broken> {
-        let lost = self.landed.iter().position(|landed| !landed);
+        let lost = self.books.iter().position(|place| *place == Place::Nowhere);
         match lost {
             Some(index) => Some(Broken::Lost(index + 1)),
             None if !self.running || self.paused => Some(Broken::NeverRan),
@@ -171,6 +202,22 @@ mod tests {
             Some(Broken::Lost(1))
         );
         assert_eq!(judge(&[PAUSED, rest]), Some(Broken::NeverRan));
+        let parked = |position| Seen::Parked { position };
+        let superseded = |position| Seen::Superseded { position };
+        assert_eq!(
+            judge(&[ONE, parked(1), landed(1), RUNNING, rest]),
+            None,
+            "a retry"
+        );
+        assert_eq!(
+            judge(&[ONE, TWO, parked(1), superseded(1), landed(2), landed(1)]),
+            backward(1, 2),
+            "a late retry"
+        );
+        assert_eq!(judge(&[ONE, parked(1), parked(1)]), Some(Broken::Miscounted(1)));
+        assert_eq!(judge(&[ONE, superseded(1)]), Some(Broken::Miscounted(1)));
+        let tried = [ONE, Seen::Held, PAUSED, Seen::Tried, RUNNING, landed(1)];
+        assert_eq!(judge(&tried), None);
         let forgot = [ONE, Seen::Held, PAUSED, RUNNING, landed(1)];
         assert_eq!(judge(&forgot), Some(Broken::ForgotThePause(1)));
         let ended = [ONE, Seen::Held, PAUSED, Seen::Released, RUNNING, landed(1)];

@@ -1,6 +1,6 @@
 //! The simulated lane: one connection to the destination, as the worker's lane task keeps it.
 
-use super::world::{Fate, Position, World};
+use super::world::{Fate, Position, World, Write};
 
 /// What the map may do in the lane.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub struct Lane {
     /// What the destination has, as this connection knows: nothing at or below it is sent.
     cursor: Position,
     sent: Option<Sent>,
+    /// A parked record that is to be written again.
+    again: Option<Position>,
 }
 
 impl Lane {
@@ -83,8 +85,8 @@ impl Lane {
         Some(Notice::Has(has))
     }
 
-    /// Sends the next changes in one transaction.
-    pub fn write(&mut self, world: &mut World, most: usize) {
+    /// Sends the next changes in one transaction. The last of them may be one that the destination refuses.
+    pub fn write(&mut self, world: &mut World, most: usize, refuses: bool) {
         let Some(token) = self.token else { return };
         if self.sent.is_some() {
             return;
@@ -102,8 +104,35 @@ impl Lane {
             _ => return,
         };
         let Some(last) = batch.last().copied() else { return };
-        let id = world.destination.send(token, batch);
+        let write = |position| {
+            if refuses && position == last {
+                Write::Parked(position)
+            } else {
+                Write::Done(position)
+            }
+        };
+        let id = world
+            .destination
+            .send(token, batch.into_iter().map(write).collect());
         self.sent = Some(Sent { id, last });
+    }
+
+    /// Reads a record that was parked; and, whatever has come meanwhile, sends it once more.
+    pub fn retry(&mut self, world: &mut World) {
+        let Some(token) = self
+            .token
+            .filter(|_| self.sent.is_none() && self.seat == Seat::Direct)
+        else {
+            return;
+        };
+        match self.again.take() {
+            None => self.again = world.destination.parked.values().next().copied(),
+            Some(parked) => {
+                let id = world.destination.send(token, vec![Write::Again(parked)]);
+                let last = self.cursor;
+                self.sent = Some(Sent { id, last });
+            }
+        }
     }
 
     /// The answer to what was sent, if it has come.

@@ -32,6 +32,10 @@ enum Flaw {
     KeepsTheToken,
     /// A rule's pause acts before Redis knows of it.
     ActsBeforeItIsStored,
+    /// A trial opens although the spec asks for a pause by then.
+    TriesAgainstTheSpec,
+    /// A retry does not look whether a newer change has come.
+    RetriesBlindly,
     /// Queues what the lane gives back, although the source has begun to send it again.
     QueuesTwice,
 }
@@ -83,7 +87,8 @@ fn assert_writes_while_paused(flaw: Flaw) {
 
 fn assert_writes_twice(flaw: Flaw) {
     let broken = caught(flaw);
-    assert!(matches!(broken, Broken::Backward { .. }), "{broken:?}");
+    let is_twice = matches!(broken, Broken::Backward { .. } | Broken::Miscounted(_));
+    assert!(is_twice, "{broken:?}");
 }
 
 #[test]
@@ -126,6 +131,16 @@ fn connecting_without_a_higher_token_is_caught() {
 fn a_pause_by_rule_that_acts_before_it_is_stored_is_caught() {
     let broken = caught(Flaw::ActsBeforeItIsStored);
     assert!(matches!(broken, Broken::ForgotThePause(_)), "{broken:?}");
+}
+
+#[test]
+fn a_trial_against_the_spec_is_caught() {
+    assert_eq!(caught(Flaw::TriesAgainstTheSpec), Broken::NeverPaused);
+}
+
+#[test]
+fn a_retry_that_does_not_look_for_newer_changes_is_caught() {
+    assert_writes_twice(Flaw::RetriesBlindly);
 }
 
 #[test]

@@ -39,6 +39,8 @@ enum Event {
     Fire,
     Store,
     Resume,
+    Try,
+    RetryError,
     Destination,
     Redis,
     Unfit,
@@ -68,6 +70,7 @@ const WORK: &[(Event, u64)] = &[
     (Event::Cutover, 3),
     (Event::Confirm, 1),
     (Event::Store, 3),
+    (Event::RetryError, 2),
 ];
 
 /// What comes in between.
@@ -77,6 +80,7 @@ const TROUBLE: &[(Event, u64)] = &[
     (Event::Time, 2),
     (Event::Fire, 2),
     (Event::Resume, 2),
+    (Event::Try, 4),
     (Event::Destination, 3),
     (Event::Redis, 3),
     (Event::Unfit, 2),
@@ -244,13 +248,15 @@ impl Schedule {
             .filter(|sent| sent.fate == Fate::Open)
             .map(|sent| sent.id)
             .collect();
+        let blindly = self.flaw == Some(Flaw::RetriesBlindly);
         if self.well {
             for id in open {
-                self.world.land(id);
+                self.world.land(id, blindly);
             }
         } else if !open.is_empty() {
             let drawn = self.random.below(open.len() as u64);
-            self.world.land(open[usize::try_from(drawn).unwrap_or(0)]);
+            self.world
+                .land(open[usize::try_from(drawn).unwrap_or(0)], blindly);
         }
     }
 
@@ -265,6 +271,7 @@ impl Schedule {
     /// What happens in the worker.
     fn inside(&mut self, event: Event, worker: &mut Worker) {
         let (most, answered, delivery) = (self.most(), self.answered(), self.delivery());
+        let refuses = !self.well && self.random.chance(15);
         let raises = self.flaw != Some(Flaw::KeepsTheToken);
         let world = &mut self.world;
         let notice = match event {
@@ -278,7 +285,9 @@ impl Schedule {
         match event {
             Event::Read => worker.read(world),
             Event::Append => worker.append(world, most, answered),
-            Event::Write => worker.lane.write(world, most),
+            Event::Write => worker.lane.write(world, most, refuses),
+            Event::RetryError => worker.lane.retry(world),
+            Event::Try => worker.try_records(world, answered),
             Event::LoseConnection => worker.lane.lose(),
             Event::Trim => worker.trim(world),
             Event::Advance => worker.advance(world, answered),

@@ -49,6 +49,8 @@ pub struct Worker {
     pub retry: bool,
     /// A pause by rule is in force.
     pub holds: bool,
+    /// Records are being written to see whether it must be.
+    pub tries: bool,
     /// One is to begin once Redis knows of it.
     pub coming: bool,
     /// Redis is to be told.
@@ -93,10 +95,15 @@ impl Worker {
             blocked: None,
             retry: false,
             holds: world.redis.fired,
+            tries: false,
             coming: false,
             unstored: false,
             impatient: false,
         };
+        // Whoever comes after a trial that nobody has judged is paused again.
+        if std::mem::take(&mut world.trying) && worker.holds {
+            world.seen.push(Seen::Held);
+        }
         worker.restock(world);
         worker.fall_back();
         worker.drive();
@@ -202,7 +209,11 @@ impl Worker {
 
     /// Who wants a pause may have changed.
     pub fn planned(&mut self, world: &World) {
-        self.gate.set_wanted(world.wanted || world.timed || self.holds);
+        let by_spec = world.wanted || world.timed;
+        self.gate.set_wanted(match self.flaw {
+            Some(Flaw::TriesAgainstTheSpec) if self.tries => false,
+            _ => by_spec || self.holds && !self.tries,
+        });
         self.retry = false;
         self.drive();
     }
@@ -216,6 +227,24 @@ impl Worker {
         if self.flaw == Some(Flaw::ActsBeforeItIsStored) {
             self.hold(world);
         }
+    }
+
+    /// A trial begins, if nothing else asks for a pause; or one that is under way meets a refusal, or none.
+    pub fn try_records(&mut self, world: &mut World, is_refused: bool) {
+        let may_begin = self.gate.paused() && !world.wanted && !world.timed && !self.coming;
+        match (self.holds, self.tries) {
+            (true, false) if may_begin => {
+                (self.tries, world.trying) = (true, true);
+                world.seen.push(Seen::Tried);
+            }
+            (true, true) if is_refused => {
+                (self.tries, world.trying) = (false, false);
+                world.seen.push(Seen::Held);
+            }
+            (true, true) => return self.resume(world),
+            _ => return,
+        }
+        self.planned(world);
     }
 
     fn hold(&mut self, world: &mut World) {
@@ -242,6 +271,7 @@ impl Worker {
     pub fn resume(&mut self, world: &mut World) {
         if self.holds || self.coming {
             (self.holds, self.coming, self.unstored) = (false, false, true);
+            (self.tries, world.trying) = (false, false);
             world.seen.push(Seen::Released);
             self.planned(world);
         }

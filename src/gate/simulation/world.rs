@@ -1,7 +1,7 @@
 //! What outlives a worker: the source, Redis, the destination, the API server. And what an observer sees of them.
 
 use super::judge::Seen;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// A place in the source's stream; the first change has 1.
 pub type Position = usize;
@@ -36,12 +36,22 @@ pub enum Fate {
     Refused,
 }
 
+/// What a transaction does with a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Write {
+    Done(Position),
+    /// The destination refuses it: it is parked, and the rest goes on.
+    Parked(Position),
+    /// What was parked is written, unless a newer change of its key has come.
+    Again(Position),
+}
+
 /// A transaction that was sent to the destination.
 #[derive(Debug)]
 pub struct Transaction {
     pub id: u64,
     token: u64,
-    changes: Vec<Position>,
+    writes: Vec<Write>,
     pub fate: Fate,
 }
 
@@ -53,6 +63,8 @@ pub struct Destination {
     pub position: Position,
     token: u64,
     pub sent: Vec<Transaction>,
+    /// By key.
+    pub parked: BTreeMap<u8, Position>,
     count: u64,
 }
 
@@ -67,12 +79,12 @@ impl Destination {
         self.token
     }
 
-    pub fn send(&mut self, token: u64, changes: Vec<Position>) -> u64 {
+    pub fn send(&mut self, token: u64, writes: Vec<Write>) -> u64 {
         self.count += 1;
         self.sent.push(Transaction {
             id: self.count,
             token,
-            changes,
+            writes,
             fate: Fate::Open,
         });
         self.count
@@ -108,17 +120,22 @@ pub struct World {
     pub seen: Vec<Seen>,
     /// The key columns are gone at the source: no change may be taken.
     pub unfit: bool,
+    /// A trial of a pause by rule is under way, and its worker may be gone.
+    pub trying: bool,
+    /// Of each change.
+    keys: Vec<u8>,
 }
 
 impl World {
     pub fn produce(&mut self, key: u8) {
         self.produced += 1;
         let position = self.produced;
+        self.keys.push(key);
         self.seen.push(Seen::Produced { position, key });
     }
 
     /// One transaction that is under way commits, or fails at its token.
-    pub fn land(&mut self, id: u64) {
+    pub fn land(&mut self, id: u64, retries_blindly: bool) {
         let destination = &mut self.destination;
         let Some(sent) = destination
             .sent
@@ -132,10 +149,32 @@ impl World {
             return;
         }
         sent.fate = Fate::Landed;
-        for position in sent.changes.drain(..) {
-            destination.position = position;
-            self.seen.push(Seen::Landed { position });
+        for write in std::mem::take(&mut sent.writes) {
+            self.write(write, retries_blindly);
         }
+    }
+
+    fn write(&mut self, write: Write, retries_blindly: bool) {
+        let (Write::Done(position) | Write::Parked(position) | Write::Again(position)) = write;
+        let key = self.keys[position - 1];
+        let parked = &mut self.destination.parked;
+        let before = match write {
+            Write::Done(_) => parked.remove(&key),
+            Write::Parked(_) => parked.insert(key, position),
+            Write::Again(_) if retries_blindly || parked.get(&key) == Some(&position) => {
+                parked.remove(&key);
+                return self.seen.push(Seen::Landed { position });
+            }
+            Write::Again(_) => return,
+        };
+        self.destination.position = position;
+        if let Some(position) = before {
+            self.seen.push(Seen::Superseded { position });
+        }
+        self.seen.push(match write {
+            Write::Parked(_) => Seen::Parked { position },
+            _ => Seen::Landed { position },
+        });
     }
 
     pub fn write_status(&mut self, status: Status) {

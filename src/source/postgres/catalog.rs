@@ -5,6 +5,7 @@ use super::{
     admin::{Admin, quote, within},
 };
 use crate::record::{Column, Lsn};
+use std::collections::HashMap;
 
 /// What the catalog says of a table.
 #[derive(Clone, Debug)]
@@ -143,22 +144,51 @@ impl Admin {
     ///
     /// # Errors
     /// One is missing, or the source cannot be asked.
-    pub async fn has_columns(&self, table: (&str, &str), columns: &[String]) -> Result<(), JoinError> {
-        let sql = "SELECT wanted FROM unnest($3::text[]) wanted WHERE NOT EXISTS (
+    pub async fn has_columns(&self, table: &(String, String), columns: &[String]) -> Result<(), JoinError> {
+        let missing = self.missing_columns(&[(table, columns)]).await?;
+        missing
+            .into_iter()
+            .try_for_each(|lacks| lacks.map_err(JoinError::NoColumn))
+    }
+
+    /// Of each table, in their order, whether it has all columns that its map reads; else what it lacks, and what mends it.
+    ///
+    /// # Errors
+    /// The source cannot be asked.
+    pub async fn missing_columns(
+        &self,
+        wanted: &[(&(String, String), &[String])],
+    ) -> Result<Vec<Result<(), String>>, JoinError> {
+        let sql = "SELECT w.number, w.name FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[])
+            AS w(number, schema, tablename, name)
+          WHERE NOT EXISTS (
             SELECT FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
               JOIN pg_namespace n ON n.oid = c.relnamespace
-            WHERE n.nspname = $1 AND c.relname = $2 AND a.attname = wanted AND a.attnum > 0 AND NOT a.attisdropped)
-          LIMIT 1";
-        let missing = within(self.client().query_opt(sql, &[&table.0, &table.1, &columns])).await?;
-        match missing {
-            None => Ok(()),
-            Some(row) => Err(JoinError::NoColumn(format!(
-                "the source table {}.{} has no column {}: add it, or correct `fields` or `source.filter`",
-                quote(table.0),
-                quote(table.1),
-                quote(row.get(0))
-            ))),
+            WHERE n.nspname = w.schema AND c.relname = w.tablename AND a.attname = w.name
+              AND a.attnum > 0 AND NOT a.attisdropped)";
+        let (mut numbers, mut schemas, mut tables, mut names) = (vec![], vec![], vec![], vec![]);
+        for (number, ((schema, table), columns)) in (0_i64..).zip(wanted) {
+            for column in *columns {
+                numbers.push(number);
+                schemas.push(schema.as_str());
+                tables.push(table.as_str());
+                names.push(column.as_str());
+            }
         }
+        let rows = within(self.client().query(sql, &[&numbers, &schemas, &tables, &names])).await?;
+        let missing: HashMap<i64, &str> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        let has = |(number, ((schema, table), _)): (i64, &(&(String, String), &[String]))| match missing
+            .get(&number)
+        {
+            None => Ok(()),
+            Some(column) => Err(format!(
+                "the source table {}.{} has no column {}: add it, or correct `fields` or `source.filter`",
+                quote(schema),
+                quote(table),
+                quote(column)
+            )),
+        };
+        Ok((0_i64..).zip(wanted).map(has).collect())
     }
 
     /// A partitioned table is sent as one, but what is sent of an old row is up to each partition.

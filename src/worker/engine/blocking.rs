@@ -258,19 +258,9 @@ impl Engine {
         if !is_news {
             return;
         }
-        map.unusable = match failure {
-            CheckFailure::Unfit(message) => Some(Unusable {
-                reason: "SchemaMismatch",
-                message,
-                kind: UnusableKind::Unfit,
-            }),
-            CheckFailure::Away(error) => Some(Unusable {
-                reason: error.reason(),
-                message: error.to_string(),
-                kind: UnusableKind::Away,
-            }),
-            _ => map.unusable.take(),
-        };
+        if let Ok(unusable) = Unusable::try_from(failure) {
+            map.unusable = Some(unusable);
+        }
         map.gate.set_usable(map.unusable.is_none());
         self.report(id);
     }

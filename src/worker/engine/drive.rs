@@ -310,28 +310,11 @@ impl Engine {
     }
 
     pub(super) fn check_failed(&mut self, id: &MapId, failure: CheckFailure) {
-        match failure {
-            CheckFailure::Away(error) => {
-                let (reason, message) = (error.reason(), error.to_string());
-                self.unusable(
-                    id,
-                    Unusable {
-                        reason,
-                        message,
-                        kind: UnusableKind::Away,
-                    },
-                );
-            }
-            CheckFailure::Unfit(message) => {
-                self.unusable(
-                    id,
-                    Unusable {
-                        reason: "SchemaMismatch",
-                        message,
-                        kind: UnusableKind::Unfit,
-                    },
-                );
-            }
+        let other = match Unusable::try_from(failure) {
+            Ok(unusable) => return self.unusable(id, unusable),
+            Err(other) => other,
+        };
+        match other {
             CheckFailure::Queue(error) => self.queue_failed(id, &error),
             CheckFailure::Lost(blocked) => self.block(id, blocked),
             // It has what is queued: that does not wait any more, and what comes again is taken.
@@ -340,7 +323,7 @@ impl Engine {
                     adopt(map, *progress);
                 }
             }
-            CheckFailure::SourceNotSeen => {}
+            CheckFailure::SourceNotSeen | CheckFailure::Away(_) | CheckFailure::Unfit(_) => {}
         }
     }
 

@@ -347,3 +347,24 @@ pub enum CheckFailure {
     #[error("what was counted before the queue began is not known yet")]
     NotCounted(Box<Progress>),
 }
+
+/// What a look has found of the destination; anything else is given back.
+impl TryFrom<CheckFailure> for Unusable {
+    type Error = CheckFailure;
+
+    fn try_from(failure: CheckFailure) -> Result<Self, CheckFailure> {
+        match failure {
+            CheckFailure::Away(error) => Ok(Self {
+                reason: error.reason(),
+                message: error.to_string(),
+                kind: UnusableKind::Away,
+            }),
+            CheckFailure::Unfit(message) => Ok(Self {
+                reason: "SchemaMismatch",
+                message,
+                kind: UnusableKind::Unfit,
+            }),
+            other => Err(other),
+        }
+    }
+}

@@ -175,7 +175,7 @@ pub async fn fit(plan: &Plan, control: &Control, admin: &Admin) -> Result<Origin
         .key_columns(table, &plan.mapping.key_source_columns())
         .await?;
     let read: Vec<String> = plan.mapping.source_columns().map(ToOwned::to_owned).collect();
-    admin.has_columns(table, &read).await?;
+    admin.has_columns(&plan.source_table, &read).await?;
     let source = admin.origin().await?;
     for (destination, source) in shape.key.iter().zip(&columns) {
         let fits = KeyType::of(*destination, source);

@@ -8,7 +8,7 @@ use crate::{
     queue::{Account, BatchError, Packed, QueueError, encode},
     record::{Counters, Position},
     trace,
-    worker::map::{Batch, Blocked, Map, MapId, Refused},
+    worker::map::{Batch, Blocked, Cause, Map, MapId, Refused},
 };
 use std::time::Instant;
 
@@ -108,8 +108,12 @@ impl Engine {
     pub(super) fn write_failed(&mut self, id: &MapId, error: &QueueError) {
         let refused = !matches!(error, QueueError::WrongPredecessor | QueueError::NoBeginning);
         if let Some(map) = self.maps.get_mut(id).filter(|_| refused) {
-            let is_full = *error == QueueError::OutOfMemory;
-            map.refused = Some(Refused::again(map.refused, is_full, Instant::now()));
+            let cause = match error {
+                QueueError::OutOfMemory => Cause::Full,
+                error if error.is_away() => Cause::Away,
+                _ => Cause::Other,
+            };
+            map.refused = Some(Refused::again(map.refused, cause, Instant::now()));
         }
         if *error != QueueError::NoBeginning {
             self.queue_failed(id, error);
@@ -199,6 +203,9 @@ impl Engine {
             Ok(account) => {
                 map.restock(&account, None);
                 map.confirmable.queued(to, Instant::now());
+                if let Some(refused) = &mut map.refused {
+                    refused.taken();
+                }
                 self.pump(id);
             }
             Err(error) => self.write_failed(id, &error),

@@ -27,7 +27,12 @@ impl Engine {
 
     fn fire(&mut self, id: &MapId, rule: &Rule, fired: Fired) {
         let Some(map) = self.maps.get_mut(id) else { return };
-        let said = told(&fired, rule);
+        let said = format!(
+            "{} Within {} seconds.{}",
+            counted(&fired),
+            rule.window / 1_000_000,
+            flapping(map, &rule.name)
+        );
         map.ruling.changed();
         match (rule.action, rule.enforced) {
             (Action::Pause, true) => map.ruling.begins(rule, fired, map.plan.wish.paused),
@@ -60,7 +65,12 @@ impl Engine {
         }
         let begun = map.ruling.stored(text, result.is_ok(), again);
         for RulePause { fired, .. } in &begun {
-            let note = format!("{} The map is being paused. {}", counted(fired), remedy(map));
+            let flaps = flapping(map, &fired.rule);
+            let note = format!(
+                "{}{flaps} The map is being paused. {}",
+                counted(fired),
+                remedy(map)
+            );
             self.statuses.warn(&map.plan, RULE_FIRED, note);
         }
         if !begun.is_empty() {
@@ -125,8 +135,20 @@ fn counted(fired: &Fired) -> String {
     format!("Rule {rule} has fired: {count} of {tried} records were refused ({tally}).")
 }
 
-fn told(fired: &Fired, rule: &Rule) -> String {
-    format!("{} Within {} seconds.", counted(fired), rule.window / 1_000_000)
+/// What a person should know of a rule that fires again and again.
+fn flapping(map: &Map, name: &str) -> String {
+    let flaps = map.ruling.rules.flaps(name);
+    let rule = map.plan.rules.iter().find(|rule| rule.name == name);
+    let Some(rule) = rule.filter(|_| flaps > 0) else {
+        return String::new();
+    };
+    let (times, quiet) = (flaps.saturating_add(1), rule.quiet(flaps) / 1_000_000);
+    let from = if rule.pauses() {
+        "the end of the pause"
+    } else {
+        "now"
+    };
+    format!(" It has fired {times} times in a row, so it does not fire for {quiet} seconds from {from} on.")
 }
 
 /// What a person does about a pause by rule.
@@ -158,5 +180,6 @@ pub(super) fn message(pause: &RulePause, map: &Map) -> String {
         (None, Some(at)) if may_follow => format!(" A trial follows at {}.", clock::text(at)),
         (None, _) => String::new(),
     };
-    format!("{} {}{trial}", counted(&pause.fired), remedy(map))
+    let flaps = flapping(map, &pause.fired.rule);
+    format!("{}{flaps} {}{trial}", counted(&pause.fired), remedy(map))
 }

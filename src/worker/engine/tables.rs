@@ -14,8 +14,6 @@ use std::time::{Duration, Instant};
 
 /// A source that did not say which columns a new map's table has is asked again after this.
 const UNKNOWN: Duration = Duration::from_secs(1);
-/// So many tables are asked for their columns at once: the state of the others waits for that.
-const AT_ONCE: usize = 250;
 
 /// What was found of one map's table.
 #[derive(Debug)]
@@ -54,18 +52,12 @@ impl Columns {
         }
     }
 
-    async fn look(self, admin: &Admin) -> Result<ColumnsSeen, JoinError> {
-        let table = (self.table.0.as_str(), self.table.1.as_str());
-        let found = match admin.has_columns(table, &self.read).await {
-            Ok(()) => Ok(()),
-            Err(JoinError::NoColumn(lacks)) => Err(lacks),
-            Err(error) => return Err(error),
-        };
-        Ok(ColumnsSeen {
+    fn seen(self, found: Result<(), String>) -> ColumnsSeen {
+        ColumnsSeen {
             map: self.map,
             stamp: self.stamp,
             found,
-        })
+        }
     }
 }
 
@@ -89,7 +81,7 @@ impl Engine {
             })
             .collect();
         let maps = self.maps.values();
-        let unknown = maps.filter(|map| is_unknown(map)).take(AT_ONCE);
+        let unknown = maps.filter(|map| is_unknown(map));
         let unknown: Vec<Columns> = unknown.map(Columns::of).collect();
         if wanted.is_empty() && unknown.is_empty() {
             return;
@@ -230,12 +222,11 @@ async fn look(
     let (maps, tables): (Vec<_>, Vec<_>) = wanted.into_iter().unzip();
     let admin = Admin::connect(settings).await.map_err(JoinError::from)?;
     let (states, end) = admin.tables(publication, &tables).await?;
-    let mut columns = Vec::new();
-    for asked in unknown {
-        // What is known by then is known.
-        let Ok(seen) = asked.look(&admin).await else { break };
-        columns.push(seen);
-    }
+    let asked: Vec<_> = unknown.iter().map(|of| (&of.table, of.read.as_slice())).collect();
+    // What is known of the tables is told, though their columns are not.
+    let missing = admin.missing_columns(&asked).await.unwrap_or_default();
+    let columns = unknown.into_iter().zip(missing);
+    let columns = columns.map(|(asked, found)| asked.seen(found)).collect();
     let seen = maps.into_iter().zip(states);
     let seen = seen.map(|(map, state)| TableSeen { map, state, end });
     Ok((seen.collect(), columns))

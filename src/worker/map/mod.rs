@@ -8,7 +8,7 @@ mod trouble;
 
 pub use appender::{Appender, Batch};
 pub use left::Left;
-pub use refused::Refused;
+pub use refused::{Cause, Refused};
 pub use rules::{RulePause, Ruling};
 pub use trouble::{Blocked, Lost, Unusable, UnusableKind};
 

@@ -5,8 +5,20 @@ use std::time::{Duration, Instant};
 
 const LEAST: Duration = Duration::from_secs(2);
 const MOST: Duration = Duration::from_secs(60);
+/// Of a Redis that goes and comes, and takes what it is given while it is there.
+const MOST_AWAY: Duration = Duration::from_secs(8);
 /// A try takes a while: the source is read again.
 const TRY: Duration = Duration::from_secs(10);
+
+/// Why it does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// For want of memory: what is drained may help.
+    Full,
+    /// It cannot be reached, or is not ready: a look tells when it is back.
+    Away,
+    Other,
+}
 
 /// When a queue that could not be written is tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,8 +27,7 @@ pub struct Refused {
     wait: Duration,
     /// None: the wait is over.
     until: Option<Instant>,
-    /// For want of memory: what is drained may help.
-    is_full: bool,
+    cause: Cause,
     /// Something was taken since.
     taken: bool,
 }
@@ -25,14 +36,18 @@ impl Refused {
     /// Redis has not taken a change. Without any that it took since the last time, or so soon after it, that was no good
     /// try: the next one comes later.
     #[must_use]
-    pub fn again(before: Option<Self>, is_full: bool, now: Instant) -> Self {
+    pub fn again(before: Option<Self>, cause: Cause, now: Instant) -> Self {
         let no_good = before.filter(|last| !last.taken || now.duration_since(last.at) < 2 * last.wait + TRY);
-        let wait = no_good.map_or(LEAST, |last| (2 * last.wait).min(MOST));
+        let most = |last: &Self| match (cause, last.taken) {
+            (Cause::Away, true) => MOST_AWAY,
+            _ => MOST,
+        };
+        let wait = no_good.map_or(LEAST, |last| (2 * last.wait).min(most(&last)));
         Self {
             at: now,
             wait,
             until: Some(now + wait),
-            is_full,
+            cause,
             taken: false,
         }
     }
@@ -44,7 +59,7 @@ impl Refused {
 
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.is_full
+        self.cause == Cause::Full
     }
 
     /// Redis has taken a change again.
@@ -59,7 +74,7 @@ impl Refused {
 
     /// Memory was freed: the next look need not wait.
     pub fn freed(&mut self, now: Instant) {
-        if self.waits() && self.is_full {
+        if self.waits() && self.is_full() {
             self.until = Some(now);
         }
     }
@@ -76,7 +91,7 @@ mod tests {
         let mut at = start;
         let mut waits = Vec::new();
         for _ in 0..7 {
-            let mut next = Refused::again(refused, true, at);
+            let mut next = Refused::again(refused, Cause::Full, at);
             assert!(!next.is_due(at));
             waits.push(next.wait.as_secs());
             at += next.wait;
@@ -87,7 +102,7 @@ mod tests {
         assert_eq!(waits, [2, 4, 8, 16, 32, 60, 60]);
         let later = at + Duration::from_secs(140);
         assert_eq!(
-            Refused::again(refused, true, later).wait,
+            Refused::again(refused, Cause::Full, later).wait,
             LEAST,
             "it has worked for a while"
         );
@@ -96,20 +111,39 @@ mod tests {
     #[test]
     fn a_redis_that_took_nothing_since_has_not_worked_for_a_while() {
         let now = Instant::now();
-        let first = Refused::again(None, false, now);
+        let first = Refused::again(None, Cause::Away, now);
         let later = now + Duration::from_secs(3600);
-        assert_eq!(Refused::again(Some(first), false, later).wait, 2 * LEAST);
+        assert_eq!(Refused::again(Some(first), Cause::Away, later).wait, 2 * LEAST);
+    }
+
+    #[test]
+    fn a_redis_that_goes_and_comes_is_not_waited_for_long_if_it_takes_something_meanwhile() {
+        let waits = |takes: bool| {
+            let (mut at, mut refused) = (Instant::now(), None);
+            let each = (0..6).map(|_| {
+                let mut next = Refused::again(refused, Cause::Away, at);
+                at += next.wait;
+                if takes {
+                    next.taken();
+                }
+                refused = Some(next);
+                next.wait.as_secs()
+            });
+            each.collect::<Vec<_>>()
+        };
+        assert_eq!(waits(true), [2, 4, 8, 8, 8, 8]);
+        assert_eq!(waits(false), [2, 4, 8, 16, 32, 60]);
     }
 
     #[test]
     fn freed_memory_is_tried_at_once() {
         let now = Instant::now();
-        let mut full = Refused::again(None, true, now);
+        let mut full = Refused::again(None, Cause::Full, now);
         full.freed(now);
         assert!(full.is_due(now));
         full.freed(now);
         assert!(!full.waits(), "it is being tried");
-        let mut away = Refused::again(None, false, now);
+        let mut away = Refused::again(None, Cause::Away, now);
         away.freed(now);
         assert!(!away.is_due(now));
     }
