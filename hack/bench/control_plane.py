@@ -99,11 +99,15 @@ class ControlPlane:
         ])
         return folder
 
-    def connect(self, name):
-        """For patches of a map whose time is measured."""
-        path = f"/apis/tablemap.dev/v1alpha1/namespaces/{NAMESPACE}/tablemaps/{name}"
+    def connect(self, *names):
+        """For patches whose time is measured: of each map what patches it, all by one connection."""
         ask = self._asker()
-        return lambda spec: ask("PATCH", path, json.dumps({"spec": spec}))
+
+        def of(name):
+            path = f"/apis/tablemap.dev/v1alpha1/namespaces/{NAMESPACE}/tablemaps/{name}"
+            return lambda spec: ask("PATCH", path, json.dumps({"spec": spec}))
+
+        return [of(name) for name in names]
 
     def reader(self):
         """For reads whose time is measured."""

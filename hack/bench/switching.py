@@ -54,7 +54,7 @@ def measure(rig):
         _, load = scene.live(RATE // TRANSACTIONS, TRANSACTIONS, 60 + rig.settings.switches * 30)
         time.sleep(1)
         before, used = rig.servers_cpu(), ours.usage().cpu
-        patch = rig.plane.connect(ours.maps[0])
+        [patch] = rig.plane.connect(ours.maps[0])
         pauses = [pause(ours, patch) for _ in range(rig.settings.switches)]
         own = ours.usage()
         own.cpu -= used
