@@ -46,6 +46,17 @@ func TestFiring(t *testing.T) {
 		{"TableMapStalled", "nothing is", []string{blocked(0)}, false},
 		{"TableMapStalled", "another operator has begun to lead",
 			[]string{stalled("SchemaMismatch"), strings.Replace(stalled("SchemaMismatch"), `pod="a"`, `pod="b"`, 1)}, true},
+		{"TableMapStalled", "a rule has paused it, which has its own alert", []string{stalled("PausedByRule"), blocked(0)}, false},
+		{"TableMapPausedByRule", "a rule has paused it", []string{byRules(1)}, true},
+		{"TableMapPausedByRule", "no rule has", []string{byRules(0)}, false},
+		{"TableMapDestinationAway", "it is away", append(connected(0, 0), blocked(0)), true},
+		{"TableMapDestinationAway", "it is away, and changes are held back: Blocked has its own alert",
+			append(connected(0, 0), blocked(1)), false},
+		{"TableMapDestinationAway", "it is away while the map is paused, perhaps for that", append(connected(0, 1), blocked(0)), false},
+		{"TableMapDestinationAway", "it cannot be fenced, which Stalled tells",
+			append(connected(0, 0), blocked(0), stalled("CannotFence")), false},
+		{"TableMapDestinationAway", "it is there", append(connected(1, 0), blocked(0)), false},
+		{"TableMapDestinationAway", "nobody has looked", []string{blocked(0)}, false},
 		{"TableMapBlocked", "it is Blocked, and no operator leads", []string{blocked(1)}, true},
 		{"TableMapQueueOld", "a record has waited for four days", stamp("oldest_queued", -4*24*3600), true},
 		{"TableMapQueueOld", "a record has waited for two days", stamp("oldest_queued", -2*24*3600), false},
@@ -84,6 +95,18 @@ func stalled(reason string) string {
 
 func blocked(is int) string {
 	return fmt.Sprintf(`tablemap_blocked{namespace="sales", tablemap="customers", tablemap_dev_connection="crm"} %dx60`, is)
+}
+
+func byRules(pauses int) string {
+	return fmt.Sprintf(`tablemap_rule_pauses{namespace="sales", tablemap="customers"} %dx60`, pauses)
+}
+
+func connected(is, paused int) []string {
+	labels := `{namespace="sales", tablemap="customers", tablemap_dev_connection="crm"}`
+	return []string{
+		fmt.Sprintf("tablemap_destination_connected%s %dx60", labels, is),
+		fmt.Sprintf("tablemap_paused%s %dx60", labels, paused),
+	}
 }
 
 func errored(records int) string {

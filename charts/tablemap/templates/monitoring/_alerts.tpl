@@ -21,16 +21,31 @@
   summary: A worker does not run
   description: "Nobody works for maps in {{ "{{ $labels.namespace }}" }}, or their worker does not answer, and the source keeps its log for them. WorkerAvailable of the maps says why."
 - alert: TableMapStalled
-  # Each trouble calls once. A Blocked map is Stalled too, but TableMapBlocked comes from its worker, so also while no operator
-  # leads, and is more urgent: the source keeps its log. A worker that is gone has TableMapWorkerDown. Another operator that
-  # leads is no new alert.
+  # Each trouble calls once. A pause by rule has TableMapPausedByRule, a worker that is gone TableMapWorkerDown. A Blocked map is
+  # Stalled too, but TableMapBlocked comes from its worker, so also while no operator leads, and is more urgent: the source keeps
+  # its log. Another operator that leads is no new alert.
   expr: >-
-    max by (namespace, tablemap, reason) (tablemap_stalled{reason!="WorkerUnavailable"}) == 1
+    max by (namespace, tablemap, reason) (tablemap_stalled{reason!~"WorkerUnavailable|PausedByRule"}) == 1
     unless on (namespace, tablemap) tablemap_blocked == 1
   for: 5m
   severity: warning
   summary: A map needs somebody
   description: "{{ $map }} cannot go on by itself: {{ "{{ $labels.reason }}" }}. Its condition Stalled says what to do."
+- alert: TableMapPausedByRule
+  expr: tablemap_rule_pauses > 0
+  for: 1m
+  severity: warning
+  summary: A rule has paused a map
+  description: "The destination has refused too many records of {{ $map }}, and a rule of its spec has paused it. Changes are queued. status.pauses says what was refused."
+- alert: TableMapDestinationAway
+  # A pause may be for just that. One that holds changes back is Blocked, and one that cannot be fenced Stalled.
+  expr: >-
+    tablemap_destination_connected == 0 and tablemap_blocked == 0 and tablemap_paused == 0
+    unless on (namespace, tablemap) tablemap_stalled{reason="CannotFence"} == 1
+  for: {{ $at.destinationAwayMinutes | int }}m
+  severity: warning
+  summary: A destination takes no records
+  description: "For {{ $at.destinationAwayMinutes | int }} minutes nothing of {{ $map }} could be written. Changes are queued. DestinationConnected says why."
 - alert: TableMapSlotNearlyLost
   expr: tablemap_slot_safe_bytes / (tablemap_slot_safe_bytes + tablemap_slot_retained_bytes) * 100 < {{ $at.slotSafePercent }}
   for: 1m
