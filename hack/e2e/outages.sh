@@ -26,17 +26,15 @@ caught_up() { kubectl wait --for=condition=CaughtUp=True "${maps[@]}" --timeout=
 
 holder() { kubectl get lease "$1" --namespace "$2" -o 'jsonpath={.spec.holderIdentity}'; }
 worker_lease() { kubectl get leases --namespace "$namespace" -o 'jsonpath={.items[0].metadata.name}'; }
-worker_pod() {
-  kubectl get pods --namespace "$namespace" -l app.kubernetes.io/component=worker \
-    --field-selector status.phase=Running -o 'jsonpath={.items[0].metadata.name}'
-}
+worker_pod() { holder "$(worker_lease)" "$namespace" | pod_of; }
+# A holder is named after its pod, its process and a number.
+pod_of() { sed -E 's/-[0-9]+-[0-9a-f]{32}$//'; }
 
 kill_the_leader() {
   step "the operator that leads is killed: the other one leads within 15 seconds"
   local before pod since=$SECONDS
   before=$(holder tablemap-operator "$system")
-  # A holder is named after its pod, its process and a number.
-  pod=$(sed -E 's/-[0-9]+-[0-9a-f]{32}$//' <<< "$before")
+  pod=$(pod_of <<< "$before")
   run kubectl delete pod "$pod" --namespace "$system" --force --grace-period=0
   another_leads() { local now; now=$(holder tablemap-operator "$system"); [ -n "$now" ] && [ "$now" != "$before" ]; }
   within 15 "another operator that leads" another_leads
@@ -82,16 +80,37 @@ replace_workers() {
   wait $!
   note "while it was replaced nothing arrived for $(cat "$folder/watching.worst") ms at most"
   [ "$(cat "$folder/watching.worst")" -lt 5000 ] || fail "a worker's restart took more than 5 seconds"
+  destination_away
+  replace_worker Buffering --wait=false
+  within 30 "maps that are Buffering again" all_are Buffering
+  destination_back
+  run kubectl wait --for=condition=CaughtUp=True "${maps[@]}" --timeout=60s
   run kubectl patch "${maps[@]}" --type=merge -p '{"spec":{"state":"Paused"}}'
+  replace_worker Pausing --force --grace-period=0
   run kubectl wait --for=condition=Paused=True "${maps[@]}" --timeout=60s
   replace_worker Paused --wait=false
   before=$(content erp)
   psql -qX -v ON_ERROR_STOP=1 -f hack/demo/import.sql service=crm
   run kubectl wait --for=condition=Paused=True "${maps[@]}" --timeout=60s
   [ "$(content erp)" = "$before" ] || fail "the destination has changed during the pause"
-  run kubectl patch "${maps[@]}" --type=merge -p '{"spec":{"state":"Running"}}'
+  # Slowly, so that it lasts until the limit is taken away.
+  run kubectl patch "${maps[@]}" --type=merge -p '{"spec":{"state":"Running","catchUp":{"maxRecordsPerSecond":50}}}'
+  within 30 "maps that catch up" all_are CatchingUp
   replace_worker CatchingUp --force --grace-period=0
+  within 30 "maps that catch up again" all_are CatchingUp
+  run kubectl patch "${maps[@]}" --type=merge -p '{"spec":{"catchUp":{"maxRecordsPerSecond":null}}}'
   write_no_more
+}
+
+destination_away() {
+  psql -qXc 'ALTER DATABASE erp ALLOW_CONNECTIONS false' 'service=erp dbname=postgres'
+  psql -qXAtc "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'erp'" 'service=erp dbname=postgres' > /dev/null
+  within 30 "maps that are Buffering" all_are Buffering
+  note "the destination takes no connections"
+}
+destination_back() {
+  psql -qXc 'ALTER DATABASE erp ALLOW_CONNECTIONS true' 'service=erp dbname=postgres'
+  note "it does again"
 }
 
 restart_the_node() {
@@ -101,11 +120,9 @@ restart_the_node() {
   pods=$(kubectl get pods -A -o 'jsonpath={range .items[*]}{.metadata.uid} {.status.containerStatuses[0].restartCount}{"\n"}{end}' | sort)
   for part in kubelet containerd; do kill -KILL "$(cat "$cluster/pid/$part")"; done
   # It is Ready for a while yet, as far as anybody knows.
-  local renewed
   renewed=$(node_lease)
   hack/cluster/start-node.sh "$cluster"
-  is_back() { [ "$(node_lease)" != "$renewed" ] && kubectl wait --for=condition=Ready node --all --timeout=1s; }
-  within 60 "a node that is ready" is_back
+  within 60 "a node that is ready" node_is_back
   same_pods() {
     [ "$(kubectl get pods -A -o 'jsonpath={range .items[*]}{.metadata.uid} {.status.containerStatuses[0].restartCount}{"\n"}{end}' | sort)" = "$pods" ]
   }
@@ -113,12 +130,15 @@ restart_the_node() {
   write_no_more
 }
 
+# Since `renewed` was noted.
+node_is_back() { [ "$(node_lease)" != "$renewed" ] && kubectl wait --for=condition=Ready node --all --timeout=1s; }
 node_lease() { kubectl get leases --namespace kube-node-lease -o 'jsonpath={.items[0].spec.renewTime}'; }
 
 apiserver_away() {
   step "the API server is away for a minute, under load: changes go on, and the status catches up"
   write_on
   local before after
+  renewed=$(node_lease)
   end_process apiserver
   before=$(query erp 'SELECT max(order_no) FROM sales.sales_order')
   sleep 60
@@ -128,6 +148,8 @@ apiserver_away() {
   (cd "$cluster" && exec setsid bash start-apiserver) >> "$cluster/log/apiserver.log" 2>&1 < /dev/null &
   echo $! > "$cluster/pid/apiserver"
   within 60 "an answer of the API server" kubectl get --raw /readyz
+  # Nothing is scheduled until kubelet has said that it lives: it tries again ever more slowly.
+  within 120 "a node that is ready" node_is_back
   write_no_more
 }
 

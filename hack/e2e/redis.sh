@@ -12,7 +12,7 @@ install_redis() {
   local values=redis.enabled=true,redis.programs=redis,redis.memory=256Mi
   values+=,redis.image.repository=${redis_image%:*},redis.image.tag=${redis_image##*:},redis.image.pullPolicy=Never
   local IFS=,
-  run "$helm" upgrade tablemap charts/tablemap --namespace "$system" --reuse-values --wait --timeout 60s \
+  run "$helm" upgrade tablemap charts/tablemap --namespace "$system" --reuse-values --wait --timeout 180s \
     --set "$values" --set "redis.namespaces={${teams[*]}}"
 }
 
@@ -24,7 +24,7 @@ no_keys() {
 }
 
 remove_redis() {
-  run "$helm" upgrade tablemap charts/tablemap --namespace "$system" --reuse-values --wait --timeout 60s --set redis.enabled=false
+  run "$helm" upgrade tablemap charts/tablemap --namespace "$system" --reuse-values --wait --timeout 180s --set redis.enabled=false
   run kubectl delete pvc "data-$redis" --namespace "$system" --timeout=60s
   run kubectl delete pv redis --timeout=60s
 }

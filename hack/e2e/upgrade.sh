@@ -8,16 +8,18 @@ repository=tablemap.local/tablemap
 # The older version; and a newer one, whose queue entries have a format and whose maps have a field that this one does not know.
 build_versions() {
   local built=${CARGO_TARGET_DIR:-target} source=target/e2e/older chart=target/e2e/newer-chart
-  git cat-file -e "$older^{commit}" 2> /dev/null ||
-    fail "the commit $older, which the upgrade begins from, is not in this clone. If it is shallow: git fetch --unshallow"
+  has_older() { git cat-file -e "$older^{commit}" 2> /dev/null; }
+  has_older || git fetch --quiet --unshallow || true
+  has_older || fail "the commit $older, which the upgrade begins from, is neither in this clone nor where it came from"
   # Files have the time of the commit, so that an unchanged one is not built again.
-  rm -rf "$source" "$chart"
+  rm -rf "$source" "$chart" target/e2e/tablemap-older
   mkdir -p "$source"
   git archive "$older" | tar -x -C "$source"
   # Among the builds of this checkout, to share what both depend on. Moved, since this checkout's program has the same name.
   cargo build --locked --manifest-path "$source/Cargo.toml" --target-dir "$built" --bin tablemap
   mv "$built/debug/tablemap" target/e2e/tablemap-older
-  cargo build --locked --features testing --bin tablemap-testing
+  # As `make test` builds it, so that it need not be built twice.
+  cargo test --locked --features testing --test real --no-run
   pack target/e2e/tablemap-older older
   IMAGE_ENVIRONMENT=TABLEMAP_BROKEN=newer-entries pack "$built/debug/tablemap-testing" newer
   cp -r charts/tablemap "$chart"
