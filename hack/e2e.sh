@@ -29,6 +29,7 @@ source hack/demo/servers.sh
 source hack/demo/story.sh
 source hack/e2e/outages.sh
 source hack/e2e/leaving.sh
+source hack/e2e/rights.sh
 source hack/e2e/tenants.sh
 source hack/e2e/redis.sh
 source hack/e2e/requests.sh
@@ -135,6 +136,7 @@ new_state
 start_servers
 start_operator
 tell_story
+secure_the_destination
 run kubectl get pods,deployments,leases --namespace "$namespace"
 kill_the_leader
 replace_workers
@@ -142,9 +144,11 @@ restart_the_node
 apiserver_away
 make_teams
 restart_redis
+compare_teams
 keep_teams_apart
 end_teams
-compare_rights "$(worker_account)"
+end_operations
+compare_worker
 leave
 upgrade_and_go_back
 leave_nothing

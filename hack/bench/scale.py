@@ -4,6 +4,7 @@ import json
 import re
 import threading
 import time
+from collections import Counter
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 
@@ -15,10 +16,11 @@ from .scene import Scene
 
 # Rows a second, over all tables.
 RATE = 500
-# Of the operator's maps, and the workers that they are spread over.
-MAPS, WORKERS = 5_000, 5
+# Over which the operator's maps are spread.
+WORKERS = 5
 # Seconds in which nothing is asked for.
 IDLE = 60
+RESOURCES = {"tablemaps", "connections", "tablemapoperations", "leases", "events", "secrets", "configmaps"}
 TRAFFIC = """CREATE PROCEDURE traffic(tables int, rate int) LANGUAGE plpgsql AS $$
 BEGIN
   FOR number IN 1 .. 1000000 LOOP
@@ -31,17 +33,18 @@ END $$"""
 
 
 def measure(rig):
-    count = rig.settings.maps
+    count, operated = rig.settings.maps, rig.settings.operated
     figures = {
         "idle worker with one map, memory": ("MB", 15),
         f"worker with {count} maps, memory": ("MB", 100),
         f"{count} maps, start": ("s", 60),
-        f"{count} maps, until all are Paused": ("s", 10),
-        f"{count} maps, until all are direct again": ("s", 60),
+        f"{count} maps, from the first patch until all are Paused": ("s", 10),
+        f"{count} maps, from the last patch until all are Paused": ("s", 10),
+        f"{count} maps, from the first patch until all are direct": ("s", 60),
         f"worker with {count} idle maps, API requests a minute": ("", 600),
-        f"operator with {MAPS} maps, memory": ("MB", 150),
-        f"operator with {MAPS} maps, start": ("s", 60),
-        f"operator with {MAPS} idle maps, API requests a minute": ("", 600),
+        f"operator with {operated} maps, memory": ("MB", 150),
+        f"operator with {operated} maps, start": ("s", 60),
+        f"operator with {operated} idle maps, API requests a minute": ("", 600),
     }
     measures = [Measure(f"s {name}", unit, "", target, False) for name, (unit, target) in figures.items()]
     values = []
@@ -62,10 +65,10 @@ def lone_worker(rig, stack):
     ours.start()
     scene.wait_for(ours, scene.backlog(2))
     time.sleep(5)
-    memory = resident(ours.worker.pid)
+    memory, file = resident(ours.worker.pid, "VmRSS"), resident(ours.worker.pid, "RssFile")
     usage = ours.usage()
     ours.stop()
-    say(f"{memory:.1f} MB are resident, {usage.peak / 1e6:.1f} MB at most")
+    say(f"{memory:.1f} MB are resident, of which {file:.1f} MB are the program itself; {usage.peak / 1e6:.1f} MB at most")
     return memory, usage
 
 
@@ -87,25 +90,27 @@ def many(rig, stack, count):
     scene.source.sql(scene.name, TRAFFIC)
     traffic = scene.source.aside(scene.name, f"CALL traffic({count}, {RATE})")
     time.sleep(5)
-    paused = switch(ours, "Paused", "Paused=True")
+    paused, after_patches = switch(ours, "Paused", "Paused=True")
     time.sleep(5)
-    running = switch(ours, "Running", "CaughtUp=True")
+    running, _ = switch(ours, "Running", "CaughtUp=True")
     scene.source.sql("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'CALL traffic%'")
     traffic.communicate()
     wait_until_equal(scene, ours, None)
     usage = ours.usage()
     say(f"{usage.peak / 1e6:.1f} MB were resident at most")
-    step(f"(s) {count} idle maps, for {IDLE} s")
+    step(f"(s) {count} idle maps, for {IDLE} s, once their last counters are told")
+    time.sleep(IDLE)
     requests = idle(rig)
     ours.stop()
     return [
-        (usage.peak / 1e6, usage), (started, usage), (paused, usage), (running, usage), (requests, usage),
+        (usage.peak / 1e6, usage), (started, usage), (paused, usage), (after_patches, usage), (running, usage),
+        (requests, usage),
     ]
 
 
 def switch(ours, state, condition):
-    """From the first patch until all maps are so, in seconds. One after the other by one connection, since `kubectl patch` makes
-    no more than five patches a second."""
+    """From the first patch until all maps are so, and from the last one, in seconds. One after the other by one connection, since
+    `kubectl patch` makes no more than five patches a second."""
     patches = ours.plane.connect(*ours.maps)
     begin = time.monotonic()
     for patch in patches:
@@ -114,7 +119,7 @@ def switch(ours, state, condition):
     ours.condition(condition, 300)
     all_are = time.monotonic() - begin
     say(f"the patches took {patched:.1f} s, and after {all_are:.1f} s all had {condition}")
-    return all_are
+    return all_are, all_are - patched
 
 
 def wait_until_equal(scene, ours, backlog):
@@ -127,7 +132,8 @@ def wait_until_equal(scene, ours, backlog):
 
 
 def operator(rig):
-    step(f"(s) {MAPS} maps of {WORKERS} workers, for an operator of their own")
+    count = rig.settings.operated // WORKERS * WORKERS
+    step(f"(s) {count} maps of {WORKERS} workers, for an operator of their own")
     namespace = "operated"
     rig.plane.kubectl("create", "namespace", namespace)
     objects = []
@@ -136,7 +142,7 @@ def operator(rig):
         spec = {"hosts": [{"host": "127.0.0.1", "port": 1}], "database": "none",
                 "credentials": {"secretRef": {"name": "login"}}, "tls": {"mode": "Disable"}}
         objects.append(connection(source, {"postgres": spec}))
-        objects += [table_map(f"map-{number}-{map}", source, source, f"t{map}") for map in range(MAPS // WORKERS)]
+        objects += [table_map(f"map-{number}-{map}", source, source, f"t{map}") for map in range(count // WORKERS)]
     objects.append({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "login"},
                     "type": "kubernetes.io/basic-auth", "stringData": {"username": "u", "password": "p"}})
     for kind in objects:
@@ -159,12 +165,12 @@ def operator(rig):
         def all_are_told():
             path = '{range .items[*]}{.status.conditions[?(@.type=="WorkerAvailable")].status}{"\\n"}{end}'
             said = rig.plane.kubectl("get", "tablemaps", "-n", namespace, "-o", f"jsonpath={path}")
-            return said.split().count("True") == MAPS
+            return said.split().count("True") == count
 
         until("the operator's status of all maps", 600, all_are_told, 1)
         started = time.monotonic() - begin
         say(f"all have their status after {started:.1f} s")
-        requests = idle(rig, "the leases of the harness", WORKERS * IDLE)
+        requests = idle(rig, [("PATCH", "leases")])
         usage = process.usage()
         say(f"{usage.peak / 1e6:.1f} MB were resident at most; {usage.cpu:.1f} s of CPU in all")
         process.end()
@@ -210,23 +216,32 @@ def worker_name(source, group):
     return f"tablemap-{source[:29].rstrip('-.')}-{group}-{(mixed ^ mixed >> 33) >> 32:08x}"
 
 
-def idle(rig, others="", less=0):
-    """Requests that the API server counts in a minute of rest, but for those of its own."""
+def idle(rig, of_the_harness=()):
+    """Requests that the API server counts in a minute of rest, but for its own and the harness's."""
     before = requests(rig)
     time.sleep(IDLE)
-    made = (requests(rig) - before - less) * 60 / IDLE
-    say(f"{made:.0f} requests a minute" + (f", without {others}" if others else ""))
-    return made
+    made = requests(rig) - before
+    for kind in of_the_harness:
+        del made[kind]
+    rate = made.total() * 60 / IDLE
+    say(f"{rate:.0f} requests a minute, and most of them:")
+    for (verb, resource), number in made.most_common(6):
+        say(f"{number * 60 / IDLE:8.0f} {verb} {resource}")
+    return rate
 
 
 def requests(rig):
-    """All but those by which the API server talks to itself: of our kinds, Leases, Events, Secrets and ConfigMaps."""
-    text = rig.plane.kubectl("get", "--raw", "/metrics")
-    ours = re.compile(r'^apiserver_request_total\{.*resource="(tablemaps|connections|tablemapoperations|leases|events|secrets|configmaps)".*\} (\d+)', re.M)
-    return sum(int(number) for _, number in ours.findall(text))
+    """By verb and resource, all but those by which the API server talks to itself: of our kinds, Leases, Events, Secrets and
+    ConfigMaps."""
+    made = Counter()
+    for labels, number in re.findall(r"^apiserver_request_total\{(.*)\} (\d+)", rig.plane.kubectl("get", "--raw", "/metrics"), re.M):
+        of = dict(re.findall(r'(\w+)="([^"]*)"', labels))
+        if of["resource"] in RESOURCES:
+            made[of["verb"], "/".join(filter(None, (of["resource"], of["subresource"])))] += int(number)
+    return made
 
 
-def resident(pid):
-    """What is resident now, in MB."""
+def resident(pid, what):
+    """Of what is resident now, in MB."""
     with open(f"/proc/{pid}/status") as file:
-        return next(int(line.split()[1]) / 1000 for line in file if line.startswith("VmRSS"))
+        return next(int(line.split()[1]) / 1000 for line in file if line.startswith(f"{what}:"))

@@ -31,6 +31,7 @@ class Settings:
     seconds: int = field(default_factory=lambda: _number("SECONDS", 20))
     switches: int = field(default_factory=lambda: _number("SWITCHES", 50))
     maps: int = field(default_factory=lambda: _number("MAPS", 1000))
+    operated: int = field(default_factory=lambda: _number("OPERATED", 5000))
     seed: int = field(default_factory=lambda: _number("SEED", 1))
     debezium: str = field(default_factory=lambda: os.environ.get(f"{PREFIX}_DEBEZIUM", ""))
 
@@ -46,5 +47,5 @@ class Settings:
         return (
             f"measures {','.join(sorted(self.chosen))}; {self.rows} inserts and {self.rows // 2} updates, "
             f"{self.runs} runs of each side, {self.seconds} s of steady load, {self.switches} pauses, "
-            f"{self.maps} maps, seed {self.seed}"
+            f"{self.maps} maps of a worker, {self.operated} of an operator, seed {self.seed}"
         )

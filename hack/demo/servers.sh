@@ -101,8 +101,8 @@ start_control_plane() {
   free_port port
   mkdir "$folder/kube"
   openssl genrsa -out "$folder/kube/accounts.key" 2048 2>/dev/null
-  certify "$folder/kube/front" front-proxy
-  certify "$folder/kube/records" "tablemap-records.$namespace.svc"
+  certify "$folder/kube/front" DNS:front-proxy
+  certify "$folder/kube/records" "DNS:tablemap-records.$namespace.svc"
   echo "$token,admin,admin,system:masters" > "$folder/kube/tokens"
   spawn etcd etcd --data-dir "$folder/etcd" --log-level error \
     --listen-client-urls "http://127.0.0.1:$etcd" --advertise-client-urls "http://127.0.0.1:$etcd" \
@@ -129,13 +129,13 @@ current-context: demo
 END
 }
 
-# certify <folder> <name>: a certificate for this name, of an authority of its own.
+# certify <folder> <name>: a certificate for this name, as DNS:… or IP:…, of an authority of its own.
 certify() {
   mkdir "$1"
   openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj "/CN=demo" -keyout "$1/ca.key" -out "$1/ca.crt" 2>/dev/null
-  openssl req -newkey rsa:2048 -nodes -subj "/CN=$2" -keyout "$1/tls.key" -out "$1/tls.csr" 2>/dev/null
+  openssl req -newkey rsa:2048 -nodes -subj "/CN=${2#*:}" -keyout "$1/tls.key" -out "$1/tls.csr" 2>/dev/null
   openssl x509 -req -in "$1/tls.csr" -CA "$1/ca.crt" -CAkey "$1/ca.key" -CAcreateserial -days 30 \
-    -extfile <(printf 'subjectAltName=DNS:%s' "$2") -out "$1/tls.crt" 2>/dev/null
+    -extfile <(printf 'subjectAltName=%s' "$2") -out "$1/tls.crt" 2>/dev/null
 }
 
 # A copy of the given configuration: what the demo leaves running stays in this cluster, whatever becomes of the original.

@@ -1,34 +1,17 @@
 # shellcheck shell=bash disable=SC2154
-# What the accounts may and what they did; and how all of it goes.
-
-# Rights that need not have been used here, each for a reason:
-rare=(
-  # An event is told again within minutes; something is left behind by a deletion.
-  "patch events.events.k8s.io" "create events.events.k8s.io"
-  # The operator may give a worker only what it has itself.
-  "patch tablemapoperations/status.tablemap.dev" "get configmaps"
-  # An operation's time is over.
-  "delete tablemapoperations.tablemap.dev"
-  # To apply what is not there yet needs `create`, and is written down as `patch`.
-  "create deployments.apps" "create serviceaccounts" "create roles.rbac.authorization.k8s.io"
-  "create rolebindings.rbac.authorization.k8s.io"
-)
-
-# Each right was used, and nothing was refused.
-compare_rights() {
-  step "the rights of $*: what was granted and what was used"
-  local IFS=,
-  RARE="${rare[*]}" "$rights" "$cluster/log/audit.log" "$@" || fail "rights are not what is used"
-}
-
-worker_account() {
-  echo "$namespace/$(kubectl get serviceaccounts --namespace "$namespace" -l app.kubernetes.io/component=worker -o 'jsonpath={.items[0].metadata.name}')"
-}
+# How all of it goes.
 
 leave() {
+  step "the worker's pod is deleted while maps are Deleting, since the destination is away"
+  destination_away
+  run kubectl delete "${maps[@]}" --wait=false
+  within 30 "maps that are Deleting" all_are Deleting
+  replace_worker Deleting --wait=false
+  within 30 "maps that are Deleting again" all_are Deleting
+  destination_back
   step "maps are deleted, then Connections, then the release; the definitions stay"
   delete_maps
-  compare_rights "$system/tablemap-operator"
+  compare_operator
   uninstall
   [ "$(definitions)" = 3 ] || fail "the definitions should have stayed"
   run kubectl delete crd tablemaps.tablemap.dev tablemapoperations.tablemap.dev connections.tablemap.dev --timeout=60s
@@ -48,7 +31,7 @@ definitions() { kubectl get crd -o name | grep -c 'tablemap\.dev' || true; }
 
 # Maps, and what they leave nowhere.
 delete_maps() {
-  run kubectl delete "${maps[@]}" --timeout=60s
+  run kubectl delete "${maps[@]}" --ignore-not-found --timeout=60s
   no_worker() { [ -z "$(kubectl get deployments,serviceaccounts,roles,rolebindings,leases --namespace "$namespace" -l app.kubernetes.io/component=worker -o name)" ]; }
   within 60 "the end of the worker" no_worker
   local left

@@ -55,8 +55,14 @@ replace_worker() {
 
 now() { date +%s%3N; }
 
-# watch_stalls FILE: while it is there, how long nothing has arrived at the destination, at most; in ms.
+# watch_stalls: until no_stall, how long nothing has arrived at the destination, at most; in ms.
 watch_stalls() {
+  touch "$folder/watching"
+  measure_stalls "$folder/watching" &
+  watcher=$!
+}
+
+measure_stalls() {
   local count last='' since worst=0
   since=$(now)
   while [ -e "$1" ]; do
@@ -68,48 +74,119 @@ watch_stalls() {
   done
 }
 
+# no_stall WHEN: it was under 5 seconds.
+no_stall() {
+  rm "$folder/watching"
+  wait "$watcher"
+  note "$1 nothing arrived for $(cat "$folder/watching.worst") ms at most"
+  [ "$(cat "$folder/watching.worst")" -lt 5000 ] || fail "$1 nothing arrived for more than 5 seconds"
+}
+
 replace_workers() {
   step "the worker's pod is deleted in each phase, under load"
   write_on
   sleep 1
-  touch "$folder/watching"
-  watch_stalls "$folder/watching" &
+  replaced_while_running
+  replaced_while_starting
+  replaced_while_buffering
+  replaced_while_pausing
+  replaced_while_paused
+  replaced_while_blocked
+  replaced_while_catching_up
+  write_no_more
+}
+
+replaced_while_running() {
+  watch_stalls
   replace_worker Running --wait=false
   run kubectl wait --for=condition=CaughtUp=True "${maps[@]}" --timeout=60s
-  rm "$folder/watching"
-  wait $!
-  note "while it was replaced nothing arrived for $(cat "$folder/watching.worst") ms at most"
-  [ "$(cat "$folder/watching.worst")" -lt 5000 ] || fail "a worker's restart took more than 5 seconds"
+  no_stall "while the worker was replaced"
+}
+
+# Without an answer of Redis a worker cannot take a map over.
+replaced_while_starting() {
+  signal_redis STOP
+  replace_worker "Running, without Redis" --wait=false
+  within 30 "maps that are Starting" all_are Starting
+  replace_worker Starting --wait=false
+  within 30 "maps that are Starting again" all_are Starting
+  signal_redis CONT
+  run kubectl wait --for=condition=CaughtUp=True "${maps[@]}" --timeout=60s
+}
+
+signal_redis() {
+  local name pid born
+  while read -r name pid born; do
+    if [ "$name" = redis ]; then runs "$pid" "$born" && run kill -s "$1" "$pid"; fi
+  done < <(recorded process)
+}
+
+replaced_while_buffering() {
   destination_away
+  within 30 "maps that are Buffering" all_are Buffering
   replace_worker Buffering --wait=false
   within 30 "maps that are Buffering again" all_are Buffering
   destination_back
   run kubectl wait --for=condition=CaughtUp=True "${maps[@]}" --timeout=60s
+}
+
+# Before the destination has said that nothing of them is under way there, they are not paused.
+replaced_while_pausing() {
+  destination_away
   run kubectl patch "${maps[@]}" --type=merge -p '{"spec":{"state":"Paused"}}'
+  within 30 "maps that are Pausing" all_are Pausing
   replace_worker Pausing --force --grace-period=0
+  within 30 "maps that are Pausing again" all_are Pausing
+  destination_back
   run kubectl wait --for=condition=Paused=True "${maps[@]}" --timeout=60s
+  stands_still=$(content erp)
+}
+
+replaced_while_paused() {
   replace_worker Paused --wait=false
-  before=$(content erp)
   psql -qX -v ON_ERROR_STOP=1 -f hack/demo/import.sql service=crm
   run kubectl wait --for=condition=Paused=True "${maps[@]}" --timeout=60s
-  [ "$(content erp)" = "$before" ] || fail "the destination has changed during the pause"
-  # Slowly, so that it lasts until the limit is taken away.
+  [ "$(content erp)" = "$stands_still" ] || fail "the destination has changed during the pause"
+}
+
+# Their queues may not have more: the source keeps the rest.
+replaced_while_blocked() {
+  block_maps
+  replace_worker Blocked --wait=false
+  within 30 "maps that are Blocked again" all_are Blocked
+  unblock_maps
+}
+
+block_maps() {
+  run kubectl patch "${maps[@]}" --type=merge -p '{"spec":{"queue":{"limits":{"hard":{"records":1}}}}}'
+  within 30 "maps that are Blocked" all_are Blocked
+}
+unblock_maps() {
+  run kubectl patch "${maps[@]}" --type=merge -p '{"spec":{"queue":{"limits":null}}}'
+  within 30 "maps that are Paused, and not Blocked" all_are Paused
+  [ "$(content erp)" = "$stands_still" ] || fail "the destination has changed during the pause"
+}
+
+# Slowly, so that it lasts until the limit is taken away.
+replaced_while_catching_up() {
   run kubectl patch "${maps[@]}" --type=merge -p '{"spec":{"state":"Running","catchUp":{"maxRecordsPerSecond":50}}}'
   within 30 "maps that catch up" all_are CatchingUp
   replace_worker CatchingUp --force --grace-period=0
   within 30 "maps that catch up again" all_are CatchingUp
   run kubectl patch "${maps[@]}" --type=merge -p '{"spec":{"catchUp":{"maxRecordsPerSecond":null}}}'
-  write_no_more
 }
 
+# Of the databases that are ours, so that a team can do it to its own.
 destination_away() {
-  psql -qXc 'ALTER DATABASE erp ALLOW_CONNECTIONS false' 'service=erp dbname=postgres'
-  psql -qXAtc "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'erp'" 'service=erp dbname=postgres' > /dev/null
-  within 30 "maps that are Buffering" all_are Buffering
+  local database
+  database=$(query erp 'SELECT current_database()')
+  psql -qXc "ALTER DATABASE \"$database\" ALLOW_CONNECTIONS false" 'service=erp dbname=postgres'
+  psql -qXAtc "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '$database' AND usename = current_user" 'service=erp dbname=postgres' > /dev/null
+  away=$database
   note "the destination takes no connections"
 }
 destination_back() {
-  psql -qXc 'ALTER DATABASE erp ALLOW_CONNECTIONS true' 'service=erp dbname=postgres'
+  psql -qXc "ALTER DATABASE \"$away\" ALLOW_CONNECTIONS true" 'service=erp dbname=postgres'
   note "it does again"
 }
 
@@ -139,11 +216,12 @@ apiserver_away() {
   write_on
   local before after
   renewed=$(node_lease)
+  watch_stalls
   end_process apiserver
   before=$(query erp 'SELECT max(order_no) FROM sales.sales_order')
   sleep 60
   after=$(query erp 'SELECT max(order_no) FROM sales.sales_order')
-  [ "$after" -gt "$before" ] || fail "nothing was written while the API server was away"
+  no_stall "without the API server"
   note "$((after - before)) orders further meanwhile"
   (cd "$cluster" && exec setsid bash start-apiserver) >> "$cluster/log/apiserver.log" 2>&1 < /dev/null &
   echo $! > "$cluster/pid/apiserver"

@@ -5,7 +5,7 @@ redis=tablemap-redis-0
 redis_image=tablemap.local/redis:e2e
 
 install_redis() {
-  step "the small Redis of the chart, with its volume in a folder of the node"
+  step "the small Redis of the chart, with its volume in a folder of the node; and Roles in named namespaces only"
   mkdir -m 755 "$cluster/redis"
   sed "s|@folder@|$cluster/redis|; s|@system@|$system|" hack/e2e/volume.yaml > "$folder/volume.yaml"
   run kubectl apply -f "$folder/volume.yaml"
@@ -13,7 +13,7 @@ install_redis() {
   values+=,redis.image.repository=${redis_image%:*},redis.image.tag=${redis_image##*:},redis.image.pullPolicy=Never
   local IFS=,
   run "$helm" upgrade tablemap charts/tablemap --namespace "$system" --reuse-values --wait --timeout 180s \
-    --set "$values" --set "redis.namespaces={${teams[*]}}"
+    --set "$values" --set "redis.namespaces={${teams[*]}}" --set "watchNamespaces={${whole[0]},${teams[*]}}"
 }
 
 # Nobody there may count keys, but a summary says whether there are some.
@@ -24,7 +24,8 @@ no_keys() {
 }
 
 remove_redis() {
-  run "$helm" upgrade tablemap charts/tablemap --namespace "$system" --reuse-values --wait --timeout 180s --set redis.enabled=false
+  run "$helm" upgrade tablemap charts/tablemap --namespace "$system" --reuse-values --wait --timeout 180s \
+    --set redis.enabled=false --set-json 'watchNamespaces=[]'
   run kubectl delete pvc "data-$redis" --namespace "$system" --timeout=60s
   run kubectl delete pv redis --timeout=60s
 }
@@ -34,23 +35,69 @@ restart_redis() {
   write_on
   sleep 1
   while_running
+  while_starting
+  while_buffering
   while_pausing
   while_paused
+  while_blocked
   while_catching_up
   write_no_more
 }
 
 while_running() {
   step "Redis is restarted while maps of $namespace are Running: changes go on to the destination"
-  touch "$folder/watching"
-  watch_stalls "$folder/watching" &
+  watch_stalls
   replace_redis gracefully
   replace_redis "by force"
   run kubectl wait --for=condition=CaughtUp=True "${maps[@]}" --timeout=60s
-  rm "$folder/watching"
-  wait $!
-  note "nothing arrived for $(cat "$folder/watching.worst") ms at most"
-  [ "$(cat "$folder/watching.worst")" -lt 5000 ] || fail "without Redis nothing arrived for more than 5 seconds"
+  no_stall "without Redis"
+}
+
+# Without an answer of Redis a worker cannot take a map over.
+while_starting() {
+  step "Redis is restarted while the maps are Starting"
+  run kill -STOP "$(process_of "$(which_redis | sed 's|.*/||')")"
+  replace_worker "Running, without Redis" --wait=false
+  within 30 "maps that are Starting" all_are Starting
+  replace_redis killed
+  run kubectl wait --for=condition=CaughtUp=True "${maps[@]}" --timeout=60s
+}
+
+while_buffering() {
+  step "Redis is restarted while the maps are Buffering"
+  destination_away
+  local how
+  for how in gracefully "by force"; do
+    within 30 "maps that are Buffering" all_are Buffering
+    replace_redis "$how"
+  done
+  within 30 "maps that are Buffering still" all_are Buffering
+  destination_back
+  run kubectl wait --for=condition=CaughtUp=True "${maps[@]}" --timeout=60s
+}
+
+while_blocked() {
+  step "Redis is restarted while the maps are Blocked"
+  block_maps
+  local how
+  for how in gracefully "by force"; do
+    replace_redis "$how"
+    within 30 "maps that are Blocked again" all_are Blocked
+  done
+  unblock_maps
+}
+
+# The maps of every team are deleted without a destination: their queues are not given up before it is back.
+while_deleting() {
+  be "$1"
+  step "Redis is restarted while the maps of $1 are Deleting"
+  destination_away
+  run kubectl delete "${maps[@]}" --wait=false
+  within 30 "maps that are Deleting" all_are Deleting
+  replace_redis "by force"
+  within 30 "maps that are Deleting still" all_are Deleting
+  destination_back
+  run kubectl wait --for=delete "${maps[@]}" --timeout=60s
 }
 
 while_pausing() {

@@ -65,6 +65,7 @@ make_team() {
 end_teams() {
   step "the teams' maps are deleted, then the rest of them, and the small Redis"
   local team server
+  while_deleting "${teams[0]}"
   for team in "${teams[@]}"; do
     be "$team"
     run kubectl delete tm,tmop --all --timeout=60s

@@ -19,14 +19,16 @@ use crate::{
 };
 use futures::StreamExt;
 use kube::{
-    Api, Client, Resource,
+    Api, Client, Resource, ResourceExt,
     runtime::{
-        Controller, WatchStreamExt, controller,
+        Controller, WatchStreamExt, controller, reflector,
         reflector::{ObjectRef, Store},
         watcher,
     },
 };
+use serde::de::DeserializeOwned;
 use std::{
+    fmt::Debug,
     future::{Ready, pending, ready},
     sync::Arc,
     time::Duration,
@@ -35,6 +37,14 @@ use tokio_util::sync::CancellationToken;
 
 /// Every call to the API server ends within this.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
+
+/// What maps refer to is read again after this. That a Connection has changed is told at once; a Secret which is mended is
+/// seen this much later.
+const SERVES: Duration = Duration::from_secs(5);
+
+/// So many objects of a kind are looked at at a time: thousands that are due together would each ask for the same, and take
+/// memory.
+const AT_ONCE: u16 = 16;
 
 /// What the controllers share.
 pub struct Context {
@@ -104,7 +114,7 @@ async fn run_in(client: &Client, options: &Options, namespace: Option<&str>, shu
     };
     let context = Arc::new(Context {
         client: client.clone(),
-        cluster: Cluster::new(client.clone()),
+        cluster: Cluster::new(client.clone(), SERVES),
         default_queue: options.default_queue.clone(),
         identity: options.identity.clone(),
         clean_up: options.pace.clean_up,
@@ -113,16 +123,18 @@ async fn run_in(client: &Client, options: &Options, namespace: Option<&str>, shu
     });
     let maps = scoped::<crate::api::TableMap>(client, namespace);
     let connections = scoped::<crate::api::Connection>(client, namespace);
-    let config = || watcher::Config::default();
     let (tell, told) = futures::channel::mpsc::channel(64);
-    let tablemaps = Controller::new(maps, config());
+    let tablemaps = looking_after(maps);
     let follow = context.leases.follow(tablemaps.store(), tell);
     let (store, default_queue) = (tablemaps.store(), options.default_queue.clone());
+    let cluster = context.cluster.clone();
     let naming = move |connection: crate::api::Connection| {
+        cluster.forget(&connection);
         let maps = references::naming(&store, default_queue.as_deref(), &connection).into_iter();
         maps.map(|map| ObjectRef::from_obj(&*map)).collect::<Vec<_>>()
     };
-    let changed = changes::changes(watcher(connections.clone(), config()).default_backoff());
+    let changed =
+        changes::changes(watcher(connections.clone(), watcher::Config::default()).default_backoff());
     let unlisted_maps = unlisted(tablemaps.store(), shutdown.clone());
     let tablemaps = tablemaps
         .watches_stream(changed, naming)
@@ -131,15 +143,14 @@ async fn run_in(client: &Client, options: &Options, namespace: Option<&str>, shu
         .run(tablemap::reconcile, tablemap::error_policy, context.clone())
         .take_until(unlisted_maps)
         .for_each(|result| tell_of("TableMaps", &result));
-    let connections = Controller::new(connections, config());
+    let connections = looking_after(connections);
     let unlisted_connections = unlisted(connections.store(), shutdown.clone());
     let connections = connections
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .run(connection::reconcile, connection::error_policy, context.clone())
         .take_until(unlisted_connections)
         .for_each(|result| tell_of("Connections", &result));
-    let operations = scoped::<crate::api::TableMapOperation>(client, namespace);
-    let operations = Controller::new(operations, config());
+    let operations = looking_after(scoped::<crate::api::TableMapOperation>(client, namespace));
     let unlisted_operations = unlisted(operations.store(), shutdown.clone());
     let operations = operations
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
@@ -163,6 +174,18 @@ async fn run_in(client: &Client, options: &Options, namespace: Option<&str>, shu
     if let Workers::Embedded(workers) = workers {
         workers.end().await;
     }
+}
+
+/// Keeps of each object all but who wrote which field: nobody here reads it, and it is larger than the rest.
+fn looking_after<K>(objects: Api<K>) -> Controller<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    let (store, writer) = reflector::store();
+    let watched =
+        watcher(objects, watcher::Config::default()).modify(|object| object.managed_fields_mut().clear());
+    let changed = reflector::reflector(writer, watched.default_backoff()).applied_objects();
+    Controller::for_stream(changed, store).with_config(controller::Config::default().concurrency(AT_ONCE))
 }
 
 fn scoped<K>(client: &Client, namespace: Option<&str>) -> Api<K>
@@ -222,7 +245,7 @@ mod tests {
     use super::*;
     use crate::api::Connection;
     use futures::{poll, stream};
-    use kube::runtime::{controller::Action, reflector};
+    use kube::runtime::controller::Action;
     use std::pin::pin;
 
     fn reconcile(_: Arc<Connection>, _: Arc<()>) -> Ready<Result<Action, Error>> {

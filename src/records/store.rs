@@ -52,7 +52,7 @@ pub struct Opened {
 impl Store {
     pub fn new(client: Client, namespaces: Vec<String>, default_queue: Option<String>) -> Self {
         Self {
-            cluster: Cluster::new(client.clone()),
+            cluster: Cluster::new(client.clone(), Cluster::MOMENT),
             client,
             namespaces,
             default_queue,

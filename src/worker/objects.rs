@@ -3,24 +3,21 @@
 use super::resolve::ResolveError;
 use crate::{
     api::{Connection, TableMap},
-    apiserver,
+    apiserver::{self, Answer, Answers},
 };
 use k8s_openapi::{
     ByteString, NamespaceResourceScope,
     api::core::v1::{ConfigMap, Secret},
 };
-use kube::{Api, Client, Resource, api::ListParams};
+use kube::{Api, Client, Resource, ResourceExt, api::ListParams};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use std::{
-    any::Any,
-    collections::HashMap,
-    fmt::Debug,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
-};
+use std::{any::Any, fmt::Debug, sync::Arc, time::Duration};
 
 const DEADLINE: Duration = Duration::from_secs(10);
+
+/// As messages name the kind.
+pub const CONNECTION: &str = "Connection";
 
 /// What can be read: an object of a namespace.
 pub trait Object:
@@ -100,32 +97,43 @@ impl Objects {
     }
 }
 
-/// What is read of the cluster serves for a moment: the maps of a worker name the same few objects.
+/// What is read of the cluster serves for a while: maps name the same few objects.
 #[derive(Clone)]
 pub struct Cluster {
     client: Client,
-    recent: Arc<Mutex<HashMap<Name, Recent>>>,
+    serves: Duration,
+    read: Arc<Answers<Name, Option<Found>>>,
 }
 
 /// Kind, namespace and name.
 type Name = (String, String, String);
 
-/// When an object was read, and what was found.
-type Recent = (Instant, Arc<dyn Any + Send + Sync>);
-
-const MOMENT: Duration = Duration::from_secs(1);
+/// An object of this kind.
+type Found = Arc<dyn Any + Send + Sync>;
 
 impl Cluster {
+    /// For what is told of no change.
+    pub const MOMENT: Duration = Duration::from_secs(1);
+
     #[must_use]
-    pub fn new(client: Client) -> Self {
+    pub fn new(client: Client, serves: Duration) -> Self {
         Self {
             client,
-            recent: Arc::default(),
+            serves,
+            read: Arc::default(),
         }
     }
 
-    fn recent(&self) -> MutexGuard<'_, HashMap<Name, Recent>> {
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    /// It has changed: the next one who asks for it has it read.
+    pub fn forget(&self, connection: &Connection) {
+        let namespace = connection.namespace().unwrap_or_default();
+        self.read
+            .forget(&(CONNECTION.to_owned(), namespace, connection.name_any()));
+    }
+
+    /// What is missing is waited for: it serves only those who ask meanwhile.
+    fn serves(&self, read: &Answer<Option<Found>>) -> bool {
+        read.said.is_some() && read.at.elapsed() < self.serves
     }
 
     /// None: there is none.
@@ -138,28 +146,29 @@ impl Cluster {
         name: &str,
         kind: &str,
     ) -> Result<Option<K>, ResolveError> {
-        let key = (kind.to_owned(), namespace.to_owned(), name.to_owned());
-        let known = self.recent().get(&key).cloned();
-        if let Some((at, known)) = known
-            && at.elapsed() < MOMENT
-            && let Some(known) = known.downcast_ref::<K>()
-        {
-            return Ok(Some(known.clone()));
-        }
-        let found: Option<K> = ask(&self.client, namespace, name).await?;
-        let mut recent = self.recent();
-        recent.retain(|_, (at, _)| at.elapsed() < MOMENT);
-        // What is missing is waited for.
-        if let Some(found) = &found {
-            recent.insert(key, (Instant::now(), Arc::new(found.clone())));
-        }
-        Ok(found)
+        let of = (kind.to_owned(), namespace.to_owned(), name.to_owned());
+        let read = async {
+            // What nobody has asked for since goes.
+            self.read
+                .retain(|_, read| read.is_some_and(|read| self.serves(read)));
+            let found = api::<K>(&self.client, namespace).get_opt(name).await?;
+            Ok(found.map(|found| Arc::new(found) as Found))
+        };
+        let found = self
+            .read
+            .get(&of, DEADLINE, |read| self.serves(read), read)
+            .await?;
+        Ok(found.and_then(|found| found.downcast_ref::<K>().cloned()))
     }
 }
 
+fn api<K: Object>(client: &Client, namespace: &str) -> Api<K> {
+    Api::namespaced(client.clone(), namespace)
+}
+
 async fn ask<K: Object>(client: &Client, namespace: &str, name: &str) -> Result<Option<K>, ResolveError> {
-    let api: Api<K> = Api::namespaced(client.clone(), namespace);
-    Ok(apiserver::within(DEADLINE, api.get_opt(name)).await?)
+    let objects = api::<K>(client, namespace);
+    Ok(apiserver::within(DEADLINE, objects.get_opt(name)).await?)
 }
 
 /// A manifest, as the API server would keep it.

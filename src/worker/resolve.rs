@@ -16,7 +16,7 @@ use crate::{
     worker::{
         limits::{Limits, Measures},
         map::Ruling,
-        objects::{Cluster, Object, Objects},
+        objects::{CONNECTION, Cluster, Object, Objects},
         plan::{Plan, StatusBefore},
         rules,
         status::{Facts, Ledger, Memory, PauseFacts, Said, Starting},
@@ -245,7 +245,7 @@ impl Resolver {
     /// # Errors
     /// It does not exist, or the API server cannot be asked.
     pub async fn connection(&self, name: &str) -> Result<Connection, ResolveError> {
-        self.get(name, "Connection").await
+        self.get(name, CONNECTION).await
     }
 
     async fn get<K: Object>(&self, name: &str, kind: &str) -> Result<K, ResolveError> {

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     api::{DeletionPolicy, TableMap, TableMapStatus},
     clock,
+    gate::Phase,
 };
 use futures::{StreamExt, TryStreamExt};
 use kube::{
@@ -160,6 +161,9 @@ impl Watch {
         let now = Known::of(&object);
         let before = self.known.get(&uid);
         if before == Some(&now) {
+            if is_unknown(&object) {
+                let _ = self.events.send(Event::SaidUnknown(now.map));
+            }
             return;
         }
         // A pause does not wait for what the object refers to. Its end does: the queue is written as the spec says now.
@@ -234,6 +238,11 @@ impl Watch {
             self.plan(object).await;
         }
     }
+}
+
+fn is_unknown(object: &TableMap) -> bool {
+    let phase = object.status.as_ref().and_then(|status| status.phase.as_deref());
+    phase == Some(Phase::Unknown.as_str())
 }
 
 /// The status says that the map has a position.

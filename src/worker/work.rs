@@ -107,7 +107,7 @@ pub async fn run(context: Context, shutdown: CancellationToken) -> Result<(), Er
 async fn serve(context: &Context, lease: &HeldLease, shutdown: CancellationToken) -> Result<(), Error> {
     let client = context.client.clone();
     let resolver = Resolver::new(
-        Cluster::new(client.clone()),
+        Cluster::new(client.clone(), Cluster::MOMENT),
         &context.namespace,
         context.default_queue.clone(),
     );

@@ -32,6 +32,7 @@ mod preflight;
 mod probes;
 mod queue;
 mod records;
+mod requests;
 mod retry;
 mod rows;
 mod rule_states;

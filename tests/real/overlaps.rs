@@ -182,11 +182,8 @@ async fn two_reasons_at_a_time_are_both_named_and_both_must_end() {
     for (first, second) in pairs.filter(|(first, second)| first != second) {
         // A rule that comes second is not there before the first is over, and its pause ends with that by state.
         let has_one_order = second == Cause::Rule || (first, second) == (Cause::Rule, Cause::State);
-        for is_first_over_first in if has_one_order {
-            &[true][..]
-        } else {
-            &[true, false]
-        } {
+        let orders: &[bool] = if has_one_order { &[true] } else { &[true, false] };
+        for is_first_over_first in orders {
             scene.overlap(first, second, *is_first_over_first).await;
             scene.insert("good", 5).await;
         }

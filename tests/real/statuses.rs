@@ -6,7 +6,9 @@ use crate::support::{
     timing::timed,
     wait::{wait_for, wait_until},
 };
-use serde_json::Value;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
 
 fn reason<'a>(status: &'a Value, type_: &str) -> &'a str {
     said(status, type_).unwrap()["reason"].as_str().unwrap()
@@ -209,4 +211,38 @@ stringData: {username: postgres, password: unused}
     );
     rig.condition("items", "CaughtUp", "True").await;
     rig.condition("items", "Ready", "True").await;
+}
+
+/// An operator that has found the Lease of a worker expired writes Unknown, maybe a moment after a worker is back. A map without
+/// changes has nothing else to tell.
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_does_not_stay_over_what_a_worker_has_said() {
+    let _time = timed("unknown_does_not_stay_over_what_a_worker_has_said");
+    let (rig, _destination, _operator) = start(&["id"], ITEMS).await;
+    let version = async || rig.maps.get("items").await.unwrap().metadata.resource_version;
+    let mut quiet = (version().await, Instant::now());
+    wait_until(
+        SOON,
+        "a map that has had nothing to tell for a while",
+        async || {
+            let now = version().await;
+            if now != quiet.0 {
+                quiet = (now, Instant::now());
+            }
+            quiet.1.elapsed() > Duration::from_secs(15)
+        },
+    )
+    .await;
+    let unknown = json!({
+        "apiVersion": "tablemap.dev/v1alpha1", "kind": "TableMap", "metadata": {"name": "items"},
+        "status": {"phase": "Unknown"},
+    });
+    let late = PatchParams::apply("tablemap-operator").force();
+    let written = rig
+        .maps
+        .patch_status("items", &late, &Patch::Apply(&unknown))
+        .await
+        .unwrap();
+    assert_eq!(written.status.unwrap().phase.as_deref(), Some("Unknown"));
+    rig.phase("items", "Running").await;
 }

@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(judged(&map, &found(Ok(()), holds())), Finalizer::Stays);
         let refused = found(Err(ResolveError::QueueInUse("other".into())), holds());
         assert_eq!(judged(&map, &refused), Finalizer::Stays);
-        let map = deleted(long, &begun(long, "WorkerUnavailable", 0));
+        let map = deleted(long, &begun(long, UNAVAILABLE, 0));
         assert_eq!(judged(&map, &found(Err(missing()), expired())), given_up);
     }
 

@@ -2,7 +2,8 @@
 
 use crate::{
     api::TableMap,
-    controller::{Error, within},
+    apiserver::{Answer, Answers},
+    controller::{DEADLINE, Error},
     lease, worker,
 };
 use futures::{SinkExt, channel::mpsc};
@@ -13,12 +14,13 @@ use kube::{
 };
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 /// A Lease that expires makes no event: it is looked at.
 const AGAIN: Duration = Duration::from_secs(2);
+/// One that has expired, or is not there, is not read more often.
+const MOMENT: Duration = Duration::from_millis(500);
 
 /// Namespace and name.
 type Name = (String, String);
@@ -26,40 +28,41 @@ type Name = (String, String);
 /// See the module.
 pub struct Leases {
     client: Client,
-    known: Mutex<HashMap<Name, Lease>>,
+    known: Answers<Name, Option<Lease>>,
 }
 
 impl Leases {
     pub fn new(client: Client) -> Self {
         Self {
             client,
-            known: Mutex::default(),
+            known: Answers::default(),
         }
-    }
-
-    fn known(&self) -> MutexGuard<'_, HashMap<Name, Lease>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The Lease of a worker. One that seems to have expired is read again: a worker that was late may have renewed it.
     pub async fn of(&self, namespace: &str, worker: &str) -> Result<Option<Lease>, Error> {
-        let name = (namespace.to_owned(), worker.to_owned());
-        let known = self.known().get(&name).cloned();
-        match known.filter(lease::is_current) {
-            Some(lease) => Ok(Some(lease)),
-            None => self.read(&name).await,
-        }
+        let serves = |known: &Answer<Option<Lease>>| {
+            known.said.as_ref().is_some_and(lease::is_current) || known.at.elapsed() < MOMENT
+        };
+        self.get(&(namespace.to_owned(), worker.to_owned()), serves).await
     }
 
-    async fn read(&self, name: &Name) -> Result<Option<Lease>, Error> {
+    /// The Lease as it is now.
+    pub async fn now(&self, namespace: &str, worker: &str) -> Result<Option<Lease>, Error> {
+        self.get(&(namespace.to_owned(), worker.to_owned()), |_| false)
+            .await
+    }
+
+    async fn get(
+        &self,
+        name: &Name,
+        serves: impl Fn(&Answer<Option<Lease>>) -> bool,
+    ) -> Result<Option<Lease>, Error> {
         let api: Api<Lease> = Api::namespaced(self.client.clone(), &name.0);
-        let lease = within(api.get_opt(&name.1)).await?;
-        let mut known = self.known();
-        match &lease {
-            Some(lease) => drop(known.insert(name.clone(), lease.clone())),
-            None => drop(known.remove(name)),
-        }
-        Ok(lease)
+        Ok(self
+            .known
+            .get(name, DEADLINE, serves, api.get_opt(&name.1))
+            .await?)
     }
 
     /// Looks at them until nobody wants to be told any more.
@@ -69,12 +72,12 @@ impl Leases {
             tokio::time::sleep(AGAIN).await;
             let maps = maps.state();
             let names: BTreeSet<Name> = maps.iter().map(|map| worker_of(map)).collect();
-            self.known().retain(|name, _| names.contains(name));
+            self.known.retain(|name, _| names.contains(name));
             working.retain(|name, _| names.contains(name));
             let mut changed = BTreeSet::new();
             for name in &names {
                 // What cannot be asked is not known to have changed.
-                let Ok(lease) = self.read(name).await else {
+                let Ok(lease) = self.get(name, |_| false).await else {
                     continue;
                 };
                 let works = lease.as_ref().is_some_and(lease::is_current);

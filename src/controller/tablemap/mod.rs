@@ -51,7 +51,7 @@ pub async fn reconcile(map: Arc<TableMap>, context: Arc<Context>) -> Result<Acti
     let found = dereference(&map, &context, &namespace).await?;
     match finalizer(&map, &found, context.clean_up, jiff::Timestamp::now()) {
         Finalizer::Stays => {
-            apply(&api, &map, &found).await?;
+            apply(&api, &map, &found, &context.leases).await?;
             return Ok(Action::requeue(if found.is_well() { AGAIN } else { SOON }));
         }
         Finalizer::Goes => {}
@@ -134,7 +134,7 @@ async fn hinders(
 }
 
 /// The operator's part in one apply; and, while the worker is gone, the worker's part as Unknown.
-async fn apply(api: &Api<TableMap>, map: &TableMap, found: &Found) -> Result<(), Error> {
+async fn apply(api: &Api<TableMap>, map: &TableMap, found: &Found, leases: &Leases) -> Result<(), Error> {
     let status = summary::status(map, found, jiff::Timestamp::now());
     let reason = |type_: &str| summary::reason(&status, type_);
     metrics::summed_up(
@@ -147,6 +147,18 @@ async fn apply(api: &Api<TableMap>, map: &TableMap, found: &Found) -> Result<(),
         return Ok(());
     }
     let force = matches!(found.worker, Worker::Expired { .. });
+    if let Worker::Expired { name, .. } = &found.worker {
+        let namespace = map.namespace().unwrap_or_default();
+        // A worker that is back writes its statuses once: nothing older may be put over them.
+        if leases
+            .now(&namespace, name)
+            .await?
+            .as_ref()
+            .is_some_and(lease::is_current)
+        {
+            return Ok(());
+        }
+    }
     let patch = json!({
         "apiVersion": "tablemap.dev/v1alpha1", "kind": "TableMap",
         "metadata": {"name": map.name_any(), "uid": map.uid()},

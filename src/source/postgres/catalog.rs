@@ -166,6 +166,9 @@ impl Admin {
               JOIN pg_namespace n ON n.oid = c.relnamespace
             WHERE n.nspname = w.schema AND c.relname = w.tablename AND a.attname = w.name
               AND a.attnum > 0 AND NOT a.attisdropped)";
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
         let (mut numbers, mut schemas, mut tables, mut names) = (vec![], vec![], vec![], vec![]);
         for (number, ((schema, table), columns)) in (0_i64..).zip(wanted) {
             for column in *columns {

@@ -250,6 +250,8 @@ pub enum Event {
     EndSaid(Command),
     /// The Lease had expired and is held again: statuses must be forced once.
     LeaseRegained,
+    /// The status of a map says Unknown, which is the operator's word for one without a worker.
+    SaidUnknown(MapId),
 }
 
 /// Why a map could not be taken over.

@@ -366,6 +366,7 @@ impl Engine {
             Event::JobEnded { command, map, result } => self.job_ended(&command, &map, result),
             Event::EndSaid(command) => self.end_said(&command),
             Event::LeaseRegained => self.statuses.force_once(),
+            Event::SaidUnknown(map) => self.statuses.overwritten(&map),
         }
     }
 

@@ -56,11 +56,7 @@ impl Engine {
                 if map.gate.paused() {
                     failpoint::hit("paused");
                 }
-                map.restock(&account, None);
-                map.confirmable.queued(last, Instant::now());
-                if let Some(refused) = &mut map.refused {
-                    refused.taken();
-                }
+                map.queued(&account, last);
                 // The map was blocked meanwhile and has fallen back below what is now in its queue.
                 if map.received < last {
                     self.fall_back(id);
@@ -201,11 +197,7 @@ impl Engine {
         map.appender.ended();
         match result {
             Ok(account) => {
-                map.restock(&account, None);
-                map.confirmable.queued(to, Instant::now());
-                if let Some(refused) = &mut map.refused {
-                    refused.taken();
-                }
+                map.queued(&account, to);
                 self.pump(id);
             }
             Err(error) => self.write_failed(id, &error),

@@ -39,6 +39,7 @@ impl Engine {
     pub(super) fn report_all(&mut self) {
         let now = Instant::now();
         if self.statuses.counters_are_due(now) {
+            self.statuses.put_right();
             self.report_everywhere();
         }
     }

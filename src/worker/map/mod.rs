@@ -552,6 +552,15 @@ impl Map {
         self.tell_tail(Position::ZERO);
     }
 
+    /// Redis has all up to `last`, and says so in `account`.
+    pub fn queued(&mut self, account: &Account, last: Position) {
+        self.restock(account, None);
+        self.confirmable.queued(last, Instant::now());
+        if let Some(refused) = &mut self.refused {
+            refused.taken();
+        }
+    }
+
     /// What was counted before all that was taken so far may have become known (I5).
     fn learn_base(&mut self) {
         let unknown = self.counting == Counting::SinceBeginning;

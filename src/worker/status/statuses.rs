@@ -21,12 +21,16 @@ use tokio::sync::{mpsc, watch};
 
 /// Counters are written this often while a map catches up.
 const BUSY: Duration = Duration::from_secs(10);
+/// A status that was overwritten is not said again sooner than this after it was said last.
+const OVERWRITTEN: Duration = Duration::from_secs(5);
 
 /// What was said of a map.
 struct Last {
     facts: Facts,
     at: Instant,
     version: u64,
+    /// The operator has put Unknown over it.
+    overwritten: bool,
 }
 
 /// See the module.
@@ -115,6 +119,7 @@ impl Statuses {
                 facts,
                 at: Instant::now(),
                 version,
+                overwritten: false,
             },
         );
     }
@@ -128,9 +133,27 @@ impl Statuses {
 
     /// After the Lease had expired, the operator may own our fields.
     pub fn force_once(&mut self) {
+        self.say_again(|_| true);
+    }
+
+    /// Somebody has put Unknown over what is said of a map.
+    pub fn overwritten(&mut self, id: &MapId) {
+        if let Some(last) = self.last.get_mut(id) {
+            last.overwritten = true;
+        }
+    }
+
+    /// Says again what was overwritten: an operator that had found the Lease expired may write a moment after us. Not at once,
+    /// since one whose clock is wrong goes on doing so.
+    pub fn put_right(&mut self) {
+        self.say_again(|last| last.overwritten && last.at.elapsed() >= OVERWRITTEN);
+    }
+
+    fn say_again(&mut self, which: impl Fn(&Last) -> bool) {
         let all: Vec<(MapId, Facts)> = self
             .last
             .iter()
+            .filter(|(_, last)| which(last))
             .map(|(id, last)| (id.clone(), last.facts.clone()))
             .collect();
         self.force = true;

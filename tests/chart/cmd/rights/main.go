@@ -124,6 +124,11 @@ func read(path string) map[string]map[right]bool {
 			uses[event.User.Username] = user
 		}
 		user[used] = user[used] || event.ResponseStatus.Code != 403
+		// What an apply makes is written down as patched, and needs the right to create it.
+		if used.verb == "patch" && event.ResponseStatus.Code == 201 {
+			used.verb = "create"
+			user[used] = true
+		}
 	}
 	check(lines.Err())
 	return uses
