@@ -18,8 +18,10 @@ install_redis() {
 
 # Nobody there may count keys, but a summary says whether there are some.
 no_keys() {
-  local said
-  said=$(REDISCLI_AUTH=${known[$namespace password]} redis-cli -h "$redis_address" --user "$namespace" --no-auth-warning info keyspace)
+  local address password said
+  address=$(kubectl get pod "$redis" --namespace "$system" -o 'jsonpath={.status.podIP}')
+  password=$(kubectl get secret tablemap-redis -o 'jsonpath={.data.password}' | base64 -d)
+  said=$(REDISCLI_AUTH=$password redis-cli -h "$address" --user "$namespace" --no-auth-warning info keyspace)
   [[ $said == *Keyspace* && $said != *keys=* ]] || fail "Redis still has keys: $said"
 }
 

@@ -1,6 +1,6 @@
 // Command rights compares what service accounts have asked of the API server, by its audit log, with what they may ask: both
 // must be the same. Arguments: the audit log, then service accounts as NAMESPACE/NAME. It asks kubectl what they may. RARE names
-// rights, as VERB RESOURCE with commas between, that need not have been used: whoever sets it says why.
+// rights, as VERB RESOURCE or VERB RESOURCE NAME with commas between, that need not have been used: whoever sets it says why.
 package main
 
 import (
@@ -89,7 +89,8 @@ func main() {
 			for request, allowed := range used {
 				asked = asked || allowed && right.allows(request)
 			}
-			if !asked && slices.Contains(rare, right.verb+" "+right.resource) {
+			text := right.verb + " " + right.resource
+			if !asked && (slices.Contains(rare, text) || slices.Contains(rare, text+" "+right.name)) {
 				fmt.Printf("  rare:        %s\n", right)
 			} else if !asked {
 				fmt.Printf("  never used:  %s\n", right)
