@@ -105,6 +105,7 @@ async fn a_key_that_was_gone_for_a_while_stops_no_other_map() {
         .await;
     scene.errors("t", 2).await;
     scene.says("SELECT name FROM t WHERE id = 100", "new").await;
+    scene.recent("t", 2).await;
     let status = scene.rig.settled("t").await;
     assert_eq!(status["errors"]["recent"][0]["code"], "NotMapped");
     scene.rig.equal("u", "id").await;
