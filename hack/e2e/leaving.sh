@@ -5,9 +5,7 @@ leave() {
   step "the worker's pod is deleted while maps are Deleting, since the destination is away"
   destination_away
   run kubectl delete "${maps[@]}" --wait=false
-  within 30 "maps that are Deleting" all_are Deleting
-  replace_worker Deleting --wait=false
-  within 30 "maps that are Deleting again" all_are Deleting
+  replace_worker_in Deleting --wait=false
   destination_back
   step "maps are deleted, then Connections, then the release; the definitions stay"
   delete_maps

@@ -53,6 +53,13 @@ replace_worker() {
   note "$1: another worker after $(($(now) - since)) ms"
 }
 
+# replace_worker_in PHASE [HOW...]: its maps are in this phase before and after it.
+replace_worker_in() {
+  within 30 "maps that are $1" all_are "$1"
+  replace_worker "$@"
+  within 30 "maps that are $1 again" all_are "$1"
+}
+
 now() { date +%s%3N; }
 
 # watch_stalls: until no_stall, how long nothing has arrived at the destination, at most; in ms.
@@ -107,9 +114,7 @@ replaced_while_running() {
 replaced_while_starting() {
   signal_redis STOP
   replace_worker "Running, without Redis" --wait=false
-  within 30 "maps that are Starting" all_are Starting
-  replace_worker Starting --wait=false
-  within 30 "maps that are Starting again" all_are Starting
+  replace_worker_in Starting --wait=false
   signal_redis CONT
   run kubectl wait --for=condition=CaughtUp=True "${maps[@]}" --timeout=60s
 }
@@ -123,9 +128,7 @@ signal_redis() {
 
 replaced_while_buffering() {
   destination_away
-  within 30 "maps that are Buffering" all_are Buffering
-  replace_worker Buffering --wait=false
-  within 30 "maps that are Buffering again" all_are Buffering
+  replace_worker_in Buffering --wait=false
   destination_back
   run kubectl wait --for=condition=CaughtUp=True "${maps[@]}" --timeout=60s
 }
@@ -134,9 +137,7 @@ replaced_while_buffering() {
 replaced_while_pausing() {
   destination_away
   run kubectl patch "${maps[@]}" --type=merge -p '{"spec":{"state":"Paused"}}'
-  within 30 "maps that are Pausing" all_are Pausing
-  replace_worker Pausing --force --grace-period=0
-  within 30 "maps that are Pausing again" all_are Pausing
+  replace_worker_in Pausing --force --grace-period=0
   destination_back
   run kubectl wait --for=condition=Paused=True "${maps[@]}" --timeout=60s
   stands_still=$(content erp)
@@ -152,14 +153,12 @@ replaced_while_paused() {
 # Their queues may not have more: the source keeps the rest.
 replaced_while_blocked() {
   block_maps
-  replace_worker Blocked --wait=false
-  within 30 "maps that are Blocked again" all_are Blocked
+  replace_worker_in Blocked --wait=false
   unblock_maps
 }
 
 block_maps() {
   run kubectl patch "${maps[@]}" --type=merge -p '{"spec":{"queue":{"limits":{"hard":{"records":1}}}}}'
-  within 30 "maps that are Blocked" all_are Blocked
 }
 unblock_maps() {
   run kubectl patch "${maps[@]}" --type=merge -p '{"spec":{"queue":{"limits":null}}}'
@@ -170,9 +169,7 @@ unblock_maps() {
 # Slowly, so that it lasts until the limit is taken away.
 replaced_while_catching_up() {
   run kubectl patch "${maps[@]}" --type=merge -p '{"spec":{"state":"Running","catchUp":{"maxRecordsPerSecond":50}}}'
-  within 30 "maps that catch up" all_are CatchingUp
-  replace_worker CatchingUp --force --grace-period=0
-  within 30 "maps that catch up again" all_are CatchingUp
+  replace_worker_in CatchingUp --force --grace-period=0
   run kubectl patch "${maps[@]}" --type=merge -p '{"spec":{"catchUp":{"maxRecordsPerSecond":null}}}'
 }
 

@@ -68,12 +68,7 @@ while_starting() {
 while_buffering() {
   step "Redis is restarted while the maps are Buffering"
   destination_away
-  local how
-  for how in gracefully "by force"; do
-    within 30 "maps that are Buffering" all_are Buffering
-    replace_redis "$how"
-  done
-  within 30 "maps that are Buffering still" all_are Buffering
+  replace_redis_in Buffering gracefully "by force"
   destination_back
   run kubectl wait --for=condition=CaughtUp=True "${maps[@]}" --timeout=60s
 }
@@ -81,11 +76,7 @@ while_buffering() {
 while_blocked() {
   step "Redis is restarted while the maps are Blocked"
   block_maps
-  local how
-  for how in gracefully "by force"; do
-    replace_redis "$how"
-    within 30 "maps that are Blocked again" all_are Blocked
-  done
+  replace_redis_in Blocked gracefully "by force"
   unblock_maps
 }
 
@@ -95,9 +86,7 @@ while_deleting() {
   step "Redis is restarted while the maps of $1 are Deleting"
   destination_away
   run kubectl delete "${maps[@]}" --wait=false
-  within 30 "maps that are Deleting" all_are Deleting
-  replace_redis "by force"
-  within 30 "maps that are Deleting still" all_are Deleting
+  replace_redis_in Deleting "by force"
   destination_back
   run kubectl wait --for=delete "${maps[@]}" --timeout=60s
 }
@@ -132,13 +121,7 @@ while_paused() {
 while_catching_up() {
   step "Redis is restarted while the maps are CatchingUp"
   run kubectl patch "${maps[@]}" --type=merge -p '{"spec":{"state":"Running","catchUp":{"maxRecordsPerSecond":50}}}'
-  local how
-  for how in gracefully "by force"; do
-    within 30 "maps that catch up" all_are CatchingUp
-    replace_redis "$how"
-    within 30 "maps that catch up again" all_are CatchingUp
-    note "after it: $(phases)"
-  done
+  replace_redis_in CatchingUp gracefully "by force"
   run kubectl patch "${maps[@]}" --type=merge -p '{"spec":{"catchUp":{"maxRecordsPerSecond":null}}}'
   run kubectl wait --for=condition=CaughtUp=True "${maps[@]}" --timeout=120s
 }
@@ -185,6 +168,17 @@ redis_is_back() {
 replace_redis() {
   lose_redis "$1"
   redis_is_back
+}
+
+# replace_redis_in PHASE HOW...: the maps are in this phase before and after each time.
+replace_redis_in() {
+  local how
+  for how in "${@:2}"; do
+    within 30 "maps that are $1" all_are "$1"
+    replace_redis "$how"
+    within 30 "maps that are $1 again" all_are "$1"
+    note "after it: $(phases)"
+  done
 }
 
 # Its container: a pod that is deleted comes again under its name.
