@@ -30,13 +30,13 @@ impl Pods {
                     let kind = manifest.resource.kind;
                     let message = format!("Its {kind} is refused: {}", status.message);
                     tracing::warn!(worker = %name.1, %message, "a worker cannot be made");
-                    self.troubles().refused.insert(name, message);
+                    self.refused().insert(name, message);
                     return Ok(false);
                 }
                 Err(error) => return Err(error),
             }
         }
-        self.troubles().refused.remove(&name);
+        self.refused().remove(&name);
         Ok(true)
     }
 
@@ -108,7 +108,7 @@ impl Pods {
                 }
             }
             tracing::info!(worker = %name, "no map asks for this worker any more");
-            self.troubles().refused.remove(&(namespace.to_owned(), name));
+            self.refused().remove(&(namespace.to_owned(), name));
         }
         Ok(())
     }

@@ -13,10 +13,11 @@ use super::{
     DEADLINE, Error,
     changes::changes,
     references::{named, naming},
-    scoped, tell_of, unlisted, within,
+    scoped, tell_of, unlisted,
 };
 use crate::{
     api::{Connection, TableMap},
+    apiserver::{Answer, Answers},
     worker::Ceilings,
 };
 use futures::{
@@ -38,7 +39,7 @@ use kube::{
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio_util::sync::CancellationToken;
 use worker::{Groups, WORKER, Worker};
@@ -54,14 +55,6 @@ const MOMENT: Duration = Duration::from_secs(2);
 /// Namespace and name of a worker.
 type Name = (String, String);
 
-/// What is known of workers that do not work.
-#[derive(Default)]
-struct Troubles {
-    /// The API server refuses an object of the worker.
-    refused: HashMap<Name, String>,
-    looked_at: HashMap<Name, (Instant, Option<Why>)>,
-}
-
 /// See the module.
 pub struct Pods {
     client: Client,
@@ -70,7 +63,10 @@ pub struct Pods {
     default_queue: Option<String>,
     /// A Connection that is to go is kept for its maps so long.
     clean_up: Duration,
-    troubles: Mutex<Troubles>,
+    /// Workers of which the API server refuses an object.
+    refused: Mutex<HashMap<Name, String>>,
+    /// Why workers do not work.
+    looks: Answers<Name, Option<Why>>,
 }
 
 impl Pods {
@@ -82,19 +78,20 @@ impl Pods {
             ceilings: options.ceilings.clone(),
             default_queue: options.default_queue.clone(),
             clean_up: options.pace.clean_up,
-            troubles: Mutex::default(),
+            refused: Mutex::default(),
+            looks: Answers::default(),
         }
     }
 
-    fn troubles(&self) -> MutexGuard<'_, Troubles> {
-        self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
+    fn refused(&self) -> MutexGuard<'_, HashMap<Name, String>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What of a worker the API server refuses.
     pub fn refusal(&self, namespace: &str, worker: &str) -> Option<Why> {
         let name = (namespace.to_owned(), worker.to_owned());
-        let troubles = self.troubles();
-        let message = troubles.refused.get(&name)?;
+        let refused = self.refused();
+        let message = refused.get(&name)?;
         Some(Why::new("WorkerRefused", message))
     }
 
@@ -107,23 +104,17 @@ impl Pods {
         if let Some(refused) = self.refusal(namespace, worker) {
             return Ok(Some(refused));
         }
-        {
-            let troubles = self.troubles();
-            if let Some((at, known)) = troubles.looked_at.get(&name)
-                && at.elapsed() < MOMENT
-            {
-                return Ok(known.clone());
-            }
-        }
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        let pods = within(pods.list(&ListParams::default().labels(&format!("{WORKER}={worker}")))).await?;
-        let deployments: Api<Deployment> = Api::namespaced(self.client.clone(), namespace);
-        let deployment = within(deployments.get_opt(worker)).await?;
-        let found = explain::why(deployment.as_ref(), &pods.items);
-        let mut troubles = self.troubles();
-        troubles.looked_at.retain(|_, (at, _)| at.elapsed() < MOMENT);
-        troubles.looked_at.insert(name, (Instant::now(), found.clone()));
-        Ok(found)
+        let serves = |look: &Answer<Option<Why>>| look.at.elapsed() < MOMENT;
+        let look = async {
+            self.looks.retain(|_, look| look.is_some_and(serves));
+            let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+            let of_worker = ListParams::default().labels(&format!("{WORKER}={worker}"));
+            let pods = pods.list(&of_worker).await?;
+            let deployments: Api<Deployment> = Api::namespaced(self.client.clone(), namespace);
+            let deployment = deployments.get_opt(worker).await?;
+            Ok(explain::why(deployment.as_ref(), &pods.items))
+        };
+        Ok(self.looks.get(&name, DEADLINE, serves, look).await?)
     }
 
     /// Runs until `shutdown`. `namespace`: none is all.

@@ -80,7 +80,7 @@ fn drains(map: &TableMap) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::fixture::map, *};
     use serde_json::{Value, json};
 
     const PATIENCE: Duration = Duration::from_secs(300);
@@ -88,14 +88,7 @@ mod tests {
 
     /// A map that was deleted at that time.
     fn deleted(at: &str, status: &Value) -> TableMap {
-        let table = json!({"connectionRef": {"name": "c"}, "table": {"schema": "s", "name": "t"}});
-        let map = json!({
-            "apiVersion": "tablemap.dev/v1alpha1", "kind": "TableMap",
-            "metadata": {"name": "m", "deletionTimestamp": at},
-            "spec": {"source": table, "destination": table, "integrationKey": ["id"], "fields": []},
-            "status": status,
-        });
-        serde_json::from_value(map).unwrap()
+        map(&json!({"deletionTimestamp": at}), status)
     }
 
     fn said(type_: &str, status: &str, reason: &str, since: &str) -> Value {

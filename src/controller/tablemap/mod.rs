@@ -1,6 +1,8 @@
 //! `TableMaps`: finalizer, worker, and the operator's part of the status.
 
 mod deletion;
+#[cfg(test)]
+mod fixture;
 mod leases;
 mod summary;
 

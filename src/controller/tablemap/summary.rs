@@ -338,18 +338,11 @@ fn unavailable(reason: &'static str, known: String, why: Option<&Why>) -> Said {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::fixture::map, *};
 
     /// As the API server has it after such an apply.
     fn after(status: &Value) -> TableMap {
-        let table = json!({"connectionRef": {"name": "c"}, "table": {"schema": "s", "name": "t"}});
-        let map = json!({
-            "apiVersion": "tablemap.dev/v1alpha1", "kind": "TableMap",
-            "metadata": {"name": "m", "generation": 1},
-            "spec": {"source": table, "destination": table, "integrationKey": ["id"], "fields": []},
-            "status": status,
-        });
-        serde_json::from_value(map).unwrap()
+        map(&json!({"generation": 1}), status)
     }
 
     fn found(worker: fn(String) -> Worker) -> Found {
